@@ -1,0 +1,23 @@
+"""Fused first-order optimizers for NumPy arrays, at memory speed."""
+
+from fastopt.buffers import Flat, flatten
+from fastopt.engine.compile import rule
+from fastopt.engine.runtime import get_num_threads, set_num_threads
+from fastopt.optimizer import Optimizer, warmup
+from fastopt.optimizers import SGD, AdaGrad, Adam, RMSProp
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "Flat",
+    "Optimizer",
+    "RMSProp",
+    "flatten",
+    "get_num_threads",
+    "rule",
+    "set_num_threads",
+    "warmup",
+]

@@ -1,0 +1,200 @@
+"""From a rule to a compiled kernel: names, signatures, the cache and what to do without one.
+
+The only place with Numba options. Numba's on-disk key holds neither options nor the source of functions in other files, so
+each variant gets a name of its own, with a digest of all the code that reaches it, and by that a cache file of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import threading
+import types as pytypes
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import njit, types
+from numba.core.errors import NumbaError
+from numba.extending import register_jitable
+
+from fastopt.engine import loop
+
+OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
+
+_compiling = threading.RLock()
+_warned = False
+
+
+def rule(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a scalar function as the update rule of an optimizer.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(theta, g, lr, *states, *coefficients)`` returns the new theta, or a tuple of the new theta and the new
+        states. All arguments are numbers of one floating dtype, and so must the results be: no literals (``x / 2`` is
+        float64), no branches (``np.where``, ``np.maximum``, ``np.sign`` keep the loop in vector registers).
+
+    Returns
+    -------
+    callable
+        The same function. It runs inside the fused loop, inside a user's own ``@njit`` code, and on whole NumPy arrays.
+    """
+    return register_jitable(function)  # type: ignore[no-any-return]
+
+
+class Variant(NamedTuple):
+    """All that tells one compiled kernel from another."""
+
+    rule: Callable[..., Any]
+    parameter: np.dtype[Any]
+    gradient: np.dtype[Any]
+    states: int
+    coefficients: int
+    rates: bool  # lr is an array of the parameter's dtype instead of a number
+    parallel: bool
+
+    @property
+    def name(self) -> str:
+        """``<rule>_<dtypes>_<mode>_<digest>``: the kernel's name in profiles and of its cache file."""
+        lr = f"_lr{self.parameter.str[1:]}" if self.rates else ""
+        mode = "parallel" if self.parallel else "serial"
+        return f"{self.rule.__name__}_{self.parameter.str[1:]}_g{self.gradient.str[1:]}{lr}_{mode}_{digest(self.rule)}"
+
+    @property
+    def signature(self) -> Any:
+        """The Numba signature: C-contiguous arrays, a gradient that may be read-only, float64 coefficients."""
+        array = types.Array(numba.from_dtype(self.parameter), 1, "C")
+        gradient = types.Array(numba.from_dtype(self.gradient), 1, "C", readonly=True)
+        lr = types.Array(array.dtype, 1, "C", readonly=True) if self.rates else types.float64
+        span = (types.int64,) if self.parallel else (types.int64, types.int64)
+        coefficients = types.Tuple((types.float64,) * self.coefficients)
+        return types.void(types.UniTuple(array, 1 + self.states), gradient, lr, coefficients, *span)
+
+
+@functools.cache
+def dispatcher(variant: Variant) -> Any:
+    """The Numba dispatcher of a variant, compiled or loaded from the cache on the first call.
+
+    Raises
+    ------
+    RuntimeError
+        If Numba's compiler is switched off.
+    numba.core.errors.TypingError
+        If the rule does not compile, leaves the dtype it was given, or returns a wrong number of values.
+    """
+    if numba.config.DISABLE_JIT:
+        raise RuntimeError("fastopt's kernels are compiled by Numba, but NUMBA_DISABLE_JIT switches its compiler off")
+    with _compiling:
+        make = loop.parallel_loop if variant.parallel else loop.serial_loop
+        kernel = make(variant.rule, variant.parameter.type)
+        kernel.__name__ = kernel.__qualname__ = variant.name
+        try:
+            return _cached(kernel, variant)
+        except NumbaError:
+            raise
+        except Exception as failure:  # no folder to write to, a full disk, a file that cannot be read or replaced
+            _warn_uncached(failure)
+            return _compile(njit(**OPTIONS, parallel=variant.parallel)(kernel), variant)
+
+
+@functools.cache
+def entry_point(variant: Variant) -> Callable[..., None]:
+    """The compiled function itself, without the dispatcher's type checks (they cost more than a small step).
+
+    Call it only with what `Variant.signature` says: it would take an array of another dtype of the same width.
+    """
+    return dispatcher(variant).overloads[variant.signature.args].entry_point  # type: ignore[no-any-return]
+
+
+def _compile(jitted: Any, variant: Variant) -> Any:
+    jitted.compile(variant.signature)
+    jitted.disable_compile()
+    return jitted
+
+
+def _cached(kernel: Callable[..., None], variant: Variant) -> Any:
+    """Load the kernel from its cache file, or compile and save it; a damaged file is replaced."""
+    jitted = njit(**OPTIONS, parallel=variant.parallel, cache=True)(kernel)
+    try:
+        return _compile(jitted, variant)
+    except NumbaError:
+        raise
+    except Exception:  # a damaged file can raise anything while it is unpickled
+        jitted._cache.flush()
+        return _compile(jitted, variant)
+
+
+def _warn_uncached(failure: Exception) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            f"fastopt works without Numba's on-disk cache, so every process compiles its kernels anew ({failure!r}); "
+            "set NUMBA_CACHE_DIR to a folder of your own to mend that",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+@functools.cache
+def digest(function: Callable[..., Any]) -> str:
+    """Hexadecimal digest of all the code that reaches the kernel of a rule: the engine's files and the rule's functions."""
+    total = hashlib.sha256(_engine_sources())
+    for part in _code_parts(function, set()):
+        total.update(part.encode())
+        total.update(b"\0")
+    return total.hexdigest()[:16]
+
+
+@functools.cache
+def _engine_sources() -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+
+
+def _code_parts(function: Callable[..., Any], seen: set[int]) -> Iterator[str]:
+    """What a function is made of, with that of every Python function and constant it refers to."""
+    function = getattr(function, "py_func", function)
+    if id(function) in seen:
+        return
+    seen.add(id(function))
+    names: set[str] = set()
+    for code in _nested(function.__code__):
+        names.update(code.co_names)
+        constants = [c for c in code.co_consts if not isinstance(c, pytypes.CodeType)]
+        yield f"{code.co_code.hex()} {constants!r} {code.co_names!r} {code.co_varnames!r} {code.co_freevars!r}"
+    values = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    for module in [value for value in values.values() if isinstance(value, pytypes.ModuleType)]:
+        # `helpers.damp(x)`: take every function of the module whose name is used, which may be one too many, never one too few.
+        values.update({f"{module.__name__}.{n}": v for n, v in vars(module).items() if n in names})
+    cells = function.__closure__ or ()
+    values.update(zip(function.__code__.co_freevars, (cell.cell_contents for cell in cells), strict=True))
+    for name, value in sorted(values.items(), key=lambda item: item[0]):
+        if isinstance(getattr(value, "py_func", value), pytypes.FunctionType):
+            yield name
+            yield from _code_parts(value, seen)
+        elif isinstance(value, (bool, int, float, complex, str, bytes, tuple, type, np.generic, np.dtype)):
+            yield f"{name}={value!r}"
+        elif isinstance(value, np.ndarray):
+            yield f"{name}={value.dtype} {value.shape} {value.tobytes().hex()}"
+
+
+def _nested(code: pytypes.CodeType) -> Iterator[pytypes.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, pytypes.CodeType):
+            yield from _nested(constant)
+
+
+def _after_fork() -> None:
+    global _compiling
+    _compiling = threading.RLock()  # the parent's may be held by a thread that doesn't exist here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,144 @@
+"""Threads: how many, and when a parallel kernel may be launched at all.
+
+Numba's parallel kernels end the process when they are launched in a forked child (OpenMP) or from two threads at once
+(workqueue). So the route is chosen before the launch: serial for small arrays, in every forked child and in threads that
+Python did not start (a worker of somebody's ``prange``); everything else takes its turn at a lock.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+
+# Below this many bytes of traffic one thread is faster than waking the others (see docs/engine.md for the measurement).
+SERIAL_BELOW_BYTES = 512 * 1024
+
+# Reentrant, so that a signal handler that steps an optimizer during a step doesn't wait for itself.
+_turn = threading.RLock()
+_threads: int | None = None
+_forked = False
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads a step may use.
+
+    Parameters
+    ----------
+    n : int
+        From 1 to ``numba.config.NUMBA_NUM_THREADS``, which is fixed when Numba is imported (the environment variable
+        ``NUMBA_NUM_THREADS``; by default the number of CPUs). The results are the same bits for every number.
+
+    Raises
+    ------
+    TypeError
+        If `n` is not an integer.
+    ValueError
+        If `n` is out of range.
+    """
+    global _threads
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"n must be an integer, got {n!r}")
+    most = numba.config.NUMBA_NUM_THREADS
+    if not 1 <= n <= most:
+        raise ValueError(f"n must be between 1 and NUMBA_NUM_THREADS = {most}, got {n}")
+    _threads = n.__index__()
+
+
+def get_num_threads() -> int:
+    """Number of threads a step may use.
+
+    Returns
+    -------
+    int
+        What `set_num_threads` set, else Numba's number, limited by the CPU quota of the container (rounded up).
+    """
+    global _threads
+    if _threads is None:
+        quota = cpu_quota()
+        most: int = numba.config.NUMBA_NUM_THREADS
+        _threads = most if quota is None else max(1, min(most, math.ceil(quota)))
+    return _threads
+
+
+def may_launch_parallel() -> bool:
+    """Whether this process and this thread can launch a parallel kernel and live."""
+    return not (_forked or isinstance(threading.current_thread(), threading._DummyThread)) and get_num_threads() > 1
+
+
+def taking_turns(kernel: Callable[..., None]) -> Callable[..., None]:
+    """Make a launcher of a parallel kernel that waits while another thread of fastopt runs one."""
+
+    def launch(*arguments: Any) -> None:
+        threads = get_num_threads()
+        with _turn:
+            callers = numba.get_num_threads()
+            # Not inside the kernel, where Numba could not cache it.
+            numba.set_num_threads(threads)
+            try:
+                kernel(*arguments, threads)
+            finally:
+                numba.set_num_threads(callers)
+
+    return launch
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """CPUs that the control groups of this process may use at a time, None if there is no limit.
+
+    Parameters
+    ----------
+    root : Path
+        Where ``proc`` and ``sys`` are found.
+    """
+    return min(_quotas(root), default=None)
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The quota of each of this process's groups and of their ancestors, in version 2 and version 1 of cgroups."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount = root / "sys/fs/cgroup"
+        elif "cpu" in controllers.split(","):
+            mount = root / "sys/fs/cgroup" / controllers
+        else:
+            continue
+        group = mount / path.strip("/")
+        # Inside a container the path may be the host's: then only the mount itself is there.
+        for folder in (group, *group.parents):
+            yield from _quota(folder)
+            if folder == mount:
+                break
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
+        if quota != "max" and int(quota) > 0:
+            yield int(quota) / int(period)
+    except (OSError, ValueError):
+        return
+
+
+def _after_fork() -> None:
+    global _forked, _turn
+    _forked = True
+    _turn = threading.RLock()  # the parent's may be held by a thread that doesn't exist here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,159 @@
+"""A parameter group: arrays with hyper-parameters of their own, in PyTorch's form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+
+from fastopt.buffers import Flat, aligned_zeros, require_array, shaped_like
+from fastopt.engine.compile import Variant
+from fastopt.engine.kernel import Kernel
+from fastopt.hyperparameters import CHECKS, nonnegative
+from fastopt.parameters import Parameter
+from fastopt.tree import leaves, map_leaves, matching_leaves
+
+# The rule for some hyper-parameters, and the names of its states.
+Choice = tuple[Callable[..., Any], tuple[str, ...]]
+
+
+class Group(MutableMapping[str, Any]):
+    """``group["lr"] = 3e-4``: every assignment is checked at once, and the next step uses it.
+
+    Parameters
+    ----------
+    name : str
+        How messages call the parameters.
+    params : ndarray, Flat, or list, tuple or dict of them, nested
+        Held, not copied.
+    hyper : mapping
+        All hyper-parameters of the optimizer.
+    choose : callable
+        Gives the rule and the names of its states for hyper-parameters, or raises ValueError where they contradict.
+
+    Attributes
+    ----------
+    parameters : list of Parameter
+        One for each leaf of `params`.
+    hyper : dict
+        The checked hyper-parameters; read it, but assign through the group.
+    rule : callable
+        The rule for `hyper`.
+    constant_lr : float or None
+        The learning rate if it is a number.
+    state_names : tuple of str
+        The states that were chosen at construction.
+    """
+
+    def __init__(self, name: str, params: Any, hyper: Mapping[str, Any], choose: Callable[[Mapping[str, Any]], Choice]) -> None:
+        self.params = params
+        self.parameters = [Parameter(path, leaf) for path, leaf in leaves(params, name)]
+        self._choose = choose
+        self.state_names = self._take({key: self._checked(key, value) for key, value in hyper.items()})
+
+    def __getitem__(self, key: str) -> Any:
+        return self.params if key == "params" else self.hyper[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.commit(self.check({key: value}))
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError(f"{key!r} can be set, but not removed")
+
+    def __iter__(self) -> Iterator[str]:
+        yield "params"
+        yield from self.hyper
+
+    def __len__(self) -> int:
+        return 1 + len(self.hyper)
+
+    def __repr__(self) -> str:
+        hyper = ", ".join(f"{key}={value!r}" for key, value in self.hyper.items())
+        return f"<{len(self.parameters)} arrays, {sum(p.theta.size for p in self.parameters)} elements: {hyper}>"
+
+    def check(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """All hyper-parameters as they will be after some changes; nothing is changed yet.
+
+        Raises
+        ------
+        TypeError
+            If the optimizer has no such hyper-parameter, or a value is of a wrong type.
+        ValueError
+            If a value is not allowed, or needs a state that was not chosen at construction.
+        """
+        for key in changes:
+            if key not in self.hyper:
+                raise TypeError(f"there is no hyper-parameter {key!r}; this optimizer has {', '.join(self.hyper)}")
+        hyper = self.hyper | {key: self._checked(key, value) for key, value in changes.items()}
+        _, names = self._choose(hyper)
+        if missing := [name for name in names if name not in self.state_names]:
+            values = ", ".join(f"{key}={value!r}" for key, value in changes.items())
+            raise ValueError(f"{values} needs the state {missing[0]!r}, which this optimizer was constructed without")
+        return hyper
+
+    def commit(self, hyper: dict[str, Any]) -> None:
+        """Take hyper-parameters that `check` gave."""
+        before = self.rule, self._has_rates
+        names = self._take(hyper)
+        if (self.rule, self._has_rates) != before:
+            for p in self.parameters:
+                p.use(names)
+
+    def _take(self, hyper: dict[str, Any]) -> tuple[str, ...]:
+        lr = hyper["lr"]
+        self.hyper = hyper
+        self.rule, names = self._choose(hyper)
+        self.constant_lr: float | None = lr if isinstance(lr, float) else None
+        self._has_rates = self.constant_lr is None and not callable(lr)
+        for p in self.parameters:
+            p.rates = None
+        if self._has_rates:
+            for p, (name, rate) in zip(self.parameters, leaves(lr, "lr"), strict=True):
+                p.rates = p.unwrap(name, rate).reshape(-1, order=p.order)
+        return names
+
+    def state(self, name: str) -> Any:
+        """A state nested as the parameters are, as views; None if the group hasn't got it."""
+        if name not in self.state_names:
+            return None
+        views = iter([p.view(p.states[name]) for p in self.parameters])
+        return map_leaves(lambda _: next(views), self.params)
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate after ``step`` steps, of parameters without rates of their own."""
+        lr = self.hyper["lr"]
+        return nonnegative(f"the schedule's lr({step})", lr(step)) if callable(lr) else 0.0
+
+    def kernel(self, p: Parameter, gradient: np.dtype[Any], coefficients: int) -> Kernel:
+        """The kernel that steps one of the parameters with a gradient of some dtype."""
+        kernel = p.kernels.get(gradient)
+        if kernel is None:
+            states = len(p.arrays) - 1
+            variant = Variant(self.rule, p.theta.dtype, gradient, states, coefficients, self._has_rates, parallel=False)
+            kernel = p.kernels[gradient] = Kernel(variant, p.theta.size)
+        return kernel
+
+    def _checked(self, key: str, value: Any) -> Any:
+        if key != "lr":
+            return CHECKS[key](key, value)
+        if isinstance(value, (Flat, Mapping, list, tuple)) or np.ndim(value) > 0:
+            return self._checked_rates(value)
+        return value if callable(value) else nonnegative(key, value)
+
+    def _checked_rates(self, value: Any) -> Any:
+        """A read-only copy of the rates, nested as the parameters are."""
+        rates = []
+        for p, (name, rate) in zip(self.parameters, matching_leaves(self.params, value, "lr"), strict=True):
+            array = p.unwrap(name, rate)
+            require_array(name, array)
+            if array.shape != p.shape:
+                raise ValueError(f"{name} must be a number, or have the shape {p.shape} of {p.name}, got {array.shape}")
+            if not np.all((array >= 0) & (array < np.inf)):
+                raise ValueError(f"{name} must hold finite numbers of at least 0")
+            vector = aligned_zeros(array.size, p.theta.dtype)
+            shaped_like(vector, p.array)[...] = array
+            vector.flags.writeable = False
+            rates.append(p.view(vector))
+        remaining = iter(rates)
+        return map_leaves(lambda _: next(remaining), self.params)

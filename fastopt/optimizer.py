@@ -1,0 +1,238 @@
+"""The base class: groups, state, step counter. Each optimizer adds its rule and its coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt import checkpoint
+from fastopt.groups import Choice, Group
+from fastopt.parameters import allocate, require_disjoint
+from fastopt.tree import matching_leaves
+
+
+class Optimizer:
+    """Base class of all optimizers.
+
+    A subclass gives hyper-parameters to ``super().__init__`` and overrides `choose` and `coefficients`.
+
+    Parameters
+    ----------
+    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
+        float32 or float64 arrays, C- or Fortran-contiguous, aligned, writable, that don't overlap. They are held, and each
+        step updates them in place. A group is a dict with the key ``"params"`` and hyper-parameters of its own.
+    **hyper
+        Hyper-parameters with their values for all groups that don't set them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter can't be updated in place, or a hyper-parameter is not allowed. The message names it.
+    """
+
+    _step_count: int
+
+    def __init__(self, params: Any, **hyper: Any) -> None:
+        grouped = (
+            isinstance(params, (list, tuple))
+            and len(params) > 0
+            and all(isinstance(item, Mapping) and "params" in item for item in params)
+        )
+        self._build(list(params) if grouped else [{"params": params}], hyper, grouped)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        """The rule for some hyper-parameters, and the names of its states.
+
+        Raises
+        ------
+        ValueError
+            If hyper-parameters contradict each other.
+        """
+        raise NotImplementedError
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        """The numbers that the rule takes after its states, for step ``t`` (the first is 1), in double precision."""
+        raise NotImplementedError
+
+    def step(self, grads: Any) -> None:
+        """Update the parameters and the state in place.
+
+        Parameters
+        ----------
+        grads : ndarray, Flat, or list, tuple or dict of them
+            Gradients of float32 or float64, nested as the parameters are; with groups, a list with the gradients of each
+            group. They are only read. A gradient whose elements lie in another order than the parameter's (a transposed
+            array, say) is copied first, to a buffer that is kept.
+
+        Raises
+        ------
+        TypeError
+            If a gradient is missing or no array, or not of float32 or float64.
+        ValueError
+            If a key or an item is missing or too many, a shape differs, a gradient overlaps its parameter or its state, or a
+            schedule gives a rate that is not allowed. Parameters, state and step counter are then as they were.
+        """
+        done = self._step_count
+        vectors = iter(self._vectors(grads))
+        launches: list[tuple[Any, tuple[Any, ...]]] = []
+        for group in self._groups:
+            coefficients = self.coefficients(group.hyper, done + 1)
+            lr = group.constant_lr
+            if lr is None:
+                lr = group.lr_at(done)
+            for p in group.parameters:
+                g = next(vectors)
+                kernel = p.kernels.get(g.dtype) or group.kernel(p, g.dtype, len(coefficients))
+                run, span = kernel.route or kernel.prepare()
+                arguments: tuple[Any, ...] = (p.arrays, g, lr if p.rates is None else p.rates, coefficients)
+                launches.append((run, arguments + span))
+        # Nothing has changed so far, and nothing can fail from here on.
+        for run, arguments in launches:
+            run(*arguments)
+        self._step_count = done + 1
+
+    @property
+    def params(self) -> Any:
+        """The parameters as they were given (with groups, a list with those of each group)."""
+        return self._structure
+
+    @property
+    def param_groups(self) -> list[Group]:
+        """The groups, each a mapping of hyper-parameters and ``"params"``; assign to its items at any time."""
+        return list(self._groups)
+
+    @property
+    def step_count(self) -> int:
+        """How many steps were taken."""
+        return self._step_count
+
+    @property
+    def lr(self) -> Any:
+        """The learning rate: a number, an array in the parameter's shape (nested as they are), or a schedule.
+
+        A schedule is called before each step with the number of steps taken so far, and returns a number. An array is copied
+        when it is assigned, and read-only afterwards. Assigning sets the rate of every group.
+
+        Raises
+        ------
+        ValueError
+            On reading, if groups have different rates: then see `param_groups`.
+        """
+        first, *others = [group["lr"] for group in self._groups]
+        if any(lr is not first and lr != first for lr in others):
+            raise ValueError("the groups have different learning rates; read param_groups[i]['lr']")
+        return first
+
+    @lr.setter
+    def lr(self, value: Any) -> None:
+        for group, hyper in [(group, group.check({"lr": value})) for group in self._groups]:
+            group.commit(hyper)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The state arrays by name, nested as the parameters are: views of flat buffers (None in a group without it)."""
+        return {name: self._arranged([group.state(name) for group in self._groups]) for name in self._state_names}
+
+    def warmup(self, gradient_dtype: Any = None) -> None:
+        """Compile what the next step will run, or load it from the cache.
+
+        Parameters
+        ----------
+        gradient_dtype : float32 or float64, optional
+            By default each parameter's own.
+        """
+        for group in self._groups:
+            count = len(self.coefficients(group.hyper, self._step_count + 1))
+            for p in group.parameters:
+                dtype = p.theta.dtype if gradient_dtype is None else np.dtype(gradient_dtype)
+                group.kernel(p, dtype, count).prepare()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later run needs, besides the parameters, to go on with the same bits.
+
+        Returns
+        -------
+        dict
+            Plain Python values, and copies of the state arrays by state and parameter name. A schedule is left out: the
+            optimizer that loads the dict keeps its own.
+        """
+        return checkpoint.save(type(self).__name__, self._step_count, self._groups)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` gave. The values are copied.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            From an optimizer of the same class, with parameters of the same structure, shapes and dtypes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is damaged or belongs to another optimizer or to other parameters. Nothing is changed then.
+        """
+        self._step_count = checkpoint.load(type(self).__name__, self._groups, state_dict)
+
+    def __repr__(self) -> str:
+        groups = ", ".join(map(repr, self._groups))
+        return f"{type(self).__name__}({groups}, step_count={self._step_count})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        groups = [dict(group) for group in self._groups]
+        return {"groups": groups, "is_grouped": self._is_grouped, "state_dict": self.state_dict()}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        hyper = {key: value for key, value in saved["groups"][0].items() if key != "params"}
+        self._build(saved["groups"], hyper, saved["is_grouped"])
+        self.load_state_dict(saved["state_dict"])
+
+    def _build(self, groups: Sequence[Mapping[str, Any]], hyper: Mapping[str, Any], is_grouped: bool) -> None:
+        self._is_grouped = is_grouped
+        self._groups: list[Group] = []
+        for i, given in enumerate(groups):
+            if unknown := [key for key in given if key != "params" and key not in hyper]:
+                raise TypeError(f"group {i} has the key {unknown[0]!r}; this optimizer has {', '.join(hyper)}")
+            own = {key: given.get(key, value) for key, value in hyper.items()}
+            name = f"params[{i}]['params']" if is_grouped else "params"
+            self._groups.append(Group(name, given["params"], own, self.choose))
+        self._parameters = [p for group in self._groups for p in group.parameters]
+        if not self._parameters:
+            raise ValueError("params holds no array")
+        require_disjoint(self._parameters)
+        self._structure = self._arranged([group.params for group in self._groups])
+        self._is_lone = self._structure is self._parameters[0].leaf
+        self._step_count = 0
+        # Every state once, in the order in which the groups name them.
+        self._state_names = tuple(dict.fromkeys(name for group in self._groups for name in group.state_names))
+        for name in self._state_names:
+            allocate([p for group in self._groups if name in group.state_names for p in group.parameters], name)
+        for group in self._groups:
+            for p in group.parameters:
+                p.use(group.state_names)
+
+    def _vectors(self, grads: Any) -> list[NDArray[Any]]:
+        """The gradient of every parameter, checked, as vectors."""
+        if self._is_lone:
+            return [self._parameters[0].gradient("grads", grads)]
+        named = list(matching_leaves(self._structure, grads, "grads"))
+        return [p.gradient(name, g) for p, (name, g) in zip(self._parameters, named, strict=True)]
+
+    def _arranged(self, of_groups: list[Any]) -> Any:
+        return of_groups if self._is_grouped else of_groups[0]
+
+
+def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:
+    """Compile what the next step of some optimizers will run, or load it from the cache, so that no step waits for it.
+
+    Parameters
+    ----------
+    *optimizers : Optimizer
+        With the parameters they will step: their sizes and dtypes decide which kernels are needed.
+    gradient_dtype : float32 or float64, optional
+        By default each parameter's own.
+    """
+    for optimizer in optimizers:
+        optimizer.warmup(gradient_dtype)

@@ -1,0 +1,103 @@
+"""Gradient descent: plain, with a rate for every element, with momentum, with Nesterov's momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastopt.engine.compile import rule
+from fastopt.groups import Choice
+from fastopt.optimizer import Optimizer
+
+
+@rule
+def gradient_descent(theta, g, lr):
+    return theta - lr * g
+
+
+@rule
+def momentum(theta, g, lr, p, beta, undamped):
+    p = beta * p + undamped * g
+    return theta - lr * p, p
+
+
+@rule
+def nesterov(theta, g, lr, p, beta, undamped):
+    p = beta * p + undamped * g
+    return theta - lr * (g + beta * p), p
+
+
+class SGD(Optimizer):
+    r"""Gradient descent, with momentum if asked for.
+
+    .. math::
+
+        \theta &\leftarrow \theta - \alpha \odot g && \text{(momentum = 0)} \\
+        p &\leftarrow \beta p + (1 - \tau) g, \qquad \theta \leftarrow \theta - \alpha \odot p && \text{(momentum = } \beta) \\
+        p &\leftarrow \beta p + (1 - \tau) g, \qquad \theta \leftarrow \theta - \alpha \odot (g + \beta p) && \text{(nesterov)}
+
+    Parameters
+    ----------
+    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
+        float32 or float64; updated in place.
+    lr : float, array or callable, default 1e-3
+        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are, with a rate
+        for every element; or a schedule, called with the number of steps taken so far.
+    momentum : float, default 0
+        :math:`\beta`, at least 0. At 0 there is no state.
+    dampening : float, default 0
+        :math:`\tau`. The first step is not damped, as in PyTorch.
+    nesterov : bool, default False
+        Step along :math:`g + \beta p`. It needs momentum and no dampening.
+
+    Attributes
+    ----------
+    state : dict
+        ``"p"``: the momentum, if there is any.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not allowed, or `nesterov` comes without momentum or with dampening.
+
+    Notes
+    -----
+    The learning rate enters where the momentum is applied, not where it is accumulated, as in PyTorch: after a change of
+    `lr` the whole momentum moves at the new rate.
+
+    References
+    ----------
+    .. [1] B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
+    .. [2] I. Sutskever, J. Martens, G. Dahl, G. Hinton, "On the importance of initialization and momentum in deep learning",
+       ICML 2013, for Nesterov's form.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fastopt.SGD(w, lr=np.array([0.5, 0.25]))
+    >>> opt.step(np.array([1.0, 1.0]))
+    >>> w
+    array([0.5 , 1.75])
+    """
+
+    def __init__(
+        self, params: Any, lr: Any = 1e-3, momentum: float = 0.0, dampening: float = 0.0, nesterov: bool = False
+    ) -> None:
+        super().__init__(params, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        if hyper["nesterov"]:
+            if hyper["momentum"] == 0 or hyper["dampening"] != 0:
+                raise ValueError(
+                    f"nesterov needs momentum > 0 and dampening = 0, got momentum={hyper['momentum']}, "
+                    f"dampening={hyper['dampening']}"
+                )
+            return nesterov, ("p",)
+        return (momentum, ("p",)) if hyper["momentum"] else (gradient_descent, ())
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        beta = hyper["momentum"]
+        if beta == 0:
+            return ()
+        return beta, 1.0 if t == 1 else 1.0 - hyper["dampening"]

@@ -1,0 +1,176 @@
+"""One parameter array with its state: the checks of what users hand over, and the vectors that kernels take."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import NDArray
+
+from fastopt.buffers import FLOATS, Flat, address, aligned_zeros, is_flat, memory_order, require_array, shaped_like
+from fastopt.engine.kernel import Kernel
+
+FLOAT32, FLOAT64 = FLOATS
+
+
+class Parameter:
+    """An array, or a `Flat`, that is optimized in place.
+
+    Parameters
+    ----------
+    name : str
+        How messages call it.
+    leaf : Flat, or ndarray of float32 or float64, C- or Fortran-contiguous, aligned, writable
+        Held, not copied.
+
+    Attributes
+    ----------
+    array : ndarray
+        The array, or the buffer of the `Flat`.
+    theta : ndarray, shape (size,)
+        The same memory as a vector.
+    states : dict of ndarray, shape (size,)
+        State vectors by name, in the order of `theta`.
+    arrays : tuple of ndarray
+        What the kernel updates: theta and the states that its rule uses.
+    rates : ndarray, shape (size,), or None
+        The learning rate of every element, if each has its own.
+    kernels : dict
+        By the gradient's dtype, made when first needed.
+
+    Raises
+    ------
+    TypeError
+        If it is no array, or not of float32 or float64.
+    ValueError
+        If a kernel can't write to it in place.
+    """
+
+    def __init__(self, name: str, leaf: Any) -> None:
+        array = leaf.buffer if isinstance(leaf, Flat) else leaf
+        require_array(name, array)
+        if not array.flags.writeable:
+            raise ValueError(f"{name} is read-only, but a step must write to it")
+        if not is_flat(array):
+            raise ValueError(
+                f"{name} must be contiguous, in C or Fortran order; it has strides {array.strides} and shape {array.shape}"
+            )
+        if not array.flags.aligned:
+            raise ValueError(f"{name} must be aligned to its dtype {array.dtype}")
+        self.name = name
+        self.leaf = leaf
+        self.array: NDArray[Any] = array
+        self.shape = array.shape
+        self.order = memory_order(array)
+        self._contiguous = f"{self.order.lower()}_contiguous"  # the flag of an array in this order
+        self.theta: NDArray[Any] = np.asarray(array).reshape(-1, order=self.order)
+        self.states: dict[str, NDArray[Any]] = {}
+        self.arrays: tuple[NDArray[Any], ...] = (self.theta,)
+        self.rates: NDArray[Any] | None = None
+        self.kernels: dict[np.dtype[Any], Kernel] = {}
+        self._owner, self._is_foreign = _owner(array)
+        self._accepted: Callable[[], Any] = lambda: None
+        self._scratch: NDArray[Any] | None = None
+
+    def use(self, state_names: Sequence[str]) -> None:
+        """Let the kernels update these states from now on."""
+        self.arrays = (self.theta, *(self.states[name] for name in state_names))
+        self.kernels.clear()
+
+    def shaped(self, vector: NDArray[Any]) -> NDArray[Any]:
+        """View of a vector of the parameter's size in the shape and memory order of `array`."""
+        return shaped_like(vector, self.array)
+
+    def view(self, vector: NDArray[Any]) -> Any:
+        """The same as users see it: for a `Flat` one of its layout."""
+        return Flat(self.leaf.tree, vector) if isinstance(self.leaf, Flat) else self.shaped(vector)
+
+    def unwrap(self, name: str, leaf: Any) -> Any:
+        """The array of something that comes in the form of this parameter."""
+        if not isinstance(leaf, Flat):
+            return leaf
+        if not isinstance(self.leaf, Flat):
+            raise TypeError(f"{name} must be a NumPy array as {self.name} is, got a Flat")
+        if leaf.layout != self.leaf.layout:
+            raise ValueError(f"{name} has another layout than {self.name}; make it with like()")
+        return leaf.buffer
+
+    def gradient(self, name: str, g: Any) -> NDArray[Any]:
+        """Check a gradient and give it as a vector in the parameter's memory order.
+
+        Parameters
+        ----------
+        name : str
+            How messages call it.
+        g : Flat, or ndarray of float32 or float64 in the parameter's shape
+            Only read. If its elements don't lie in the parameter's order, it is copied to a buffer that is kept for the
+            next time.
+
+        Raises
+        ------
+        TypeError
+            If it is no array, or not of float32 or float64.
+        ValueError
+            If its shape differs, or if it overlaps the parameter or its state.
+        """
+        # First the way of nearly all steps: an array with memory of its own can't overlap, and one accepted before doesn't.
+        if type(g) is ndarray and g.shape == self.shape and ((dtype := g.dtype) is FLOAT32 or dtype is FLOAT64):
+            owns = g.base is None and g is not self._owner and not self._is_foreign
+            flags = g.flags
+            if (owns or g is self._accepted()) and flags.aligned and getattr(flags, self._contiguous):
+                return g if g.ndim == 1 else g.ravel("K")
+        return self._checked_gradient(name, self.unwrap(name, g))
+
+    def _checked_gradient(self, name: str, g: Any) -> NDArray[Any]:
+        require_array(name, g)
+        if g.shape != self.shape:
+            raise ValueError(f"{name} must have the shape {self.shape} of {self.name}, got {g.shape}")
+        if any(np.shares_memory(g, array) for array in (self.theta, *self.states.values())):
+            raise ValueError(f"{name} overlaps {self.name} or its state; a gradient needs memory of its own")
+        if self._is_readable(g):
+            self._accepted = weakref.ref(g)
+            return np.asarray(g).reshape(-1, order=self.order)
+        if self._scratch is None or self._scratch.dtype != g.dtype:
+            self._scratch = aligned_zeros(g.size, g.dtype)
+        shaped_like(self._scratch, self.array)[...] = g
+        return self._scratch
+
+    def _is_readable(self, g: NDArray[Any]) -> bool:
+        """Whether a kernel can read `g` where it is."""
+        flags = g.flags
+        return bool(flags.aligned and getattr(flags, self._contiguous))
+
+
+def allocate(parameters: Sequence[Parameter], name: str) -> None:
+    """Give each parameter a state of zeros under this name; those of one dtype share one flat buffer."""
+    for dtype in FLOATS:
+        alike = [p for p in parameters if p.theta.dtype == dtype]
+        grain = 64 // dtype.itemsize  # every segment begins on a cache line
+        lengths = [-(-p.theta.size // grain) * grain for p in alike]
+        buffer = aligned_zeros(sum(lengths), dtype)
+        begin = 0
+        for p, length in zip(alike, lengths, strict=True):
+            p.states[name] = buffer[begin : begin + p.theta.size]
+            begin += length
+
+
+def require_disjoint(parameters: Sequence[Parameter]) -> None:
+    """Raise ValueError if two parameters share memory: the result would depend on the order of their updates."""
+    spans = sorted(
+        ((address(p.theta), address(p.theta) + p.theta.nbytes, p) for p in parameters if p.theta.size), key=lambda s: s[:2]
+    )
+    for (_, end, one), (begin, _, other) in itertools.pairwise(spans):
+        if begin < end:
+            what = "are the same array" if one.leaf is other.leaf else "overlap in memory"
+            raise ValueError(f"{one.name} and {other.name} {what}; each parameter needs memory of its own")
+
+
+def _owner(array: NDArray[Any]) -> tuple[Any, bool]:
+    """The array at the root of `array`, and whether its memory is not NumPy's own."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array, not array.flags.owndata

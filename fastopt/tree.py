@@ -1,0 +1,60 @@
+"""Nested containers of arrays: a leaf, or a list, tuple or mapping of such trees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+
+def leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The leaves of a tree in order, each with its name, such as ``params['W'][0]``."""
+    if isinstance(tree, Mapping):
+        for key in tree:
+            yield from leaves(tree[key], f"{name}[{key!r}]")
+    elif isinstance(tree, (list, tuple)):
+        for index, item in enumerate(tree):
+            yield from leaves(item, f"{name}[{index}]")
+    else:
+        yield name, tree
+
+
+def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
+    """The same containers, with ``function(leaf)`` in place of each leaf, called in the order of `leaves`."""
+    if isinstance(tree, Mapping):
+        return {key: map_leaves(function, tree[key]) for key in tree}
+    if isinstance(tree, (list, tuple)):
+        items = [map_leaves(function, item) for item in tree]
+        if isinstance(tree, list):
+            return items
+        return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
+    return function(tree)
+
+
+def matching_leaves(tree: Any, other: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The leaves of `other`, named, in the order of those of `tree`.
+
+    Raises
+    ------
+    TypeError
+        Where `tree` has a container and `other` does not.
+    ValueError
+        Where the keys or the lengths of containers differ; the message names them.
+    """
+    if isinstance(tree, Mapping):
+        if not isinstance(other, Mapping):
+            raise TypeError(f"{name} must be a mapping with the keys {list(tree)}, got {type(other).__name__}")
+        if missing := [key for key in tree if key not in other]:
+            raise ValueError(f"{name} lacks the key {missing[0]!r}")
+        if extra := [key for key in other if key not in tree]:
+            raise ValueError(f"{name} has the key {extra[0]!r}, which the parameters lack")
+        for key in tree:
+            yield from matching_leaves(tree[key], other[key], f"{name}[{key!r}]")
+    elif isinstance(tree, (list, tuple)):
+        if not isinstance(other, (list, tuple)):
+            raise TypeError(f"{name} must be a list or tuple of length {len(tree)}, got {type(other).__name__}")
+        if len(other) != len(tree):
+            raise ValueError(f"{name} must have length {len(tree)}, got {len(other)}")
+        for index, (item, other_item) in enumerate(zip(tree, other, strict=True)):
+            yield from matching_leaves(item, other_item, f"{name}[{index}]")
+    else:
+        yield name, other
