@@ -26,7 +26,7 @@ class Group(MutableMapping[str, Any]):
     name : str
         How messages call the parameters.
     params : ndarray, Flat, or list, tuple or dict of them, nested
-        Held, not copied.
+        The arrays are held, not copied.
     hyper : mapping
         All hyper-parameters of the optimizer.
     choose : callable
@@ -47,7 +47,7 @@ class Group(MutableMapping[str, Any]):
     """
 
     def __init__(self, name: str, params: Any, hyper: Mapping[str, Any], choose: Callable[[Mapping[str, Any]], Choice]) -> None:
-        self.params = params
+        self.params = map_leaves(lambda leaf: leaf, params)  # containers of its own: the caller's may change later
         self.parameters = [Parameter(path, leaf) for path, leaf in leaves(params, name)]
         self._choose = choose
         self.state_names = self._take({key: self._checked(key, value) for key, value in hyper.items()})

@@ -119,13 +119,15 @@ class Parameter:
         """
         # First the way of nearly all steps: an array with memory of its own can't overlap, and one accepted before doesn't.
         if type(g) is ndarray and g.shape == self.shape and ((dtype := g.dtype) is FLOAT32 or dtype is FLOAT64):
-            owns = g.base is None and g is not self._owner and not self._is_foreign
             flags = g.flags
+            owns = flags.owndata and g is not self._owner and not self._is_foreign
             if (owns or g is self._accepted()) and flags.aligned and getattr(flags, self._contiguous):
                 return g if g.ndim == 1 else g.ravel("K")
         return self._checked_gradient(name, self.unwrap(name, g))
 
     def _checked_gradient(self, name: str, g: Any) -> NDArray[Any]:
+        if isinstance(g, np.generic):  # what NumPy makes of 0-d arrays
+            g = np.asarray(g)
         require_array(name, g)
         if g.shape != self.shape:
             raise ValueError(f"{name} must have the shape {self.shape} of {self.name}, got {g.shape}")

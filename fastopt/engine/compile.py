@@ -91,16 +91,13 @@ def dispatcher(variant: Variant) -> Any:
     if numba.config.DISABLE_JIT:
         raise RuntimeError("fastopt's kernels are compiled by Numba, but NUMBA_DISABLE_JIT switches its compiler off")
     with _compiling:
-        make = loop.parallel_loop if variant.parallel else loop.serial_loop
-        kernel = make(variant.rule, variant.parameter.type)
-        kernel.__name__ = kernel.__qualname__ = variant.name
         try:
-            return _cached(kernel, variant)
+            return _cached(variant)
         except NumbaError:
             raise
-        except Exception as failure:  # no folder to write to, a full disk, a file that cannot be read or replaced
+        except Exception as failure:  # no folder to write to, a full disk, a file that can be neither read nor replaced
             _warn_uncached(failure)
-            return _compile(njit(**OPTIONS, parallel=variant.parallel)(kernel), variant)
+            return compiled(jitted(variant, cache=False), variant)
 
 
 @functools.cache
@@ -112,22 +109,31 @@ def entry_point(variant: Variant) -> Callable[..., None]:
     return dispatcher(variant).overloads[variant.signature.args].entry_point  # type: ignore[no-any-return]
 
 
-def _compile(jitted: Any, variant: Variant) -> Any:
-    jitted.compile(variant.signature)
-    jitted.disable_compile()
-    return jitted
+def jitted(variant: Variant, cache: bool) -> Any:
+    """A Numba dispatcher of the variant's kernel, not compiled yet."""
+    make = loop.parallel_loop if variant.parallel else loop.serial_loop
+    kernel = make(variant.rule, variant.parameter.type)
+    kernel.__name__ = kernel.__qualname__ = variant.name
+    return njit(**OPTIONS, parallel=variant.parallel, cache=cache)(kernel)
 
 
-def _cached(kernel: Callable[..., None], variant: Variant) -> Any:
+def compiled(dispatcher: Any, variant: Variant) -> Any:
+    """The same dispatcher with the variant's signature, and closed for others."""
+    dispatcher.compile(variant.signature)
+    dispatcher.disable_compile()
+    return dispatcher
+
+
+def _cached(variant: Variant) -> Any:
     """Load the kernel from its cache file, or compile and save it; a damaged file is replaced."""
-    jitted = njit(**OPTIONS, parallel=variant.parallel, cache=True)(kernel)
+    dispatcher = jitted(variant, cache=True)
     try:
-        return _compile(jitted, variant)
+        return compiled(dispatcher, variant)
     except NumbaError:
         raise
     except Exception:  # a damaged file can raise anything while it is unpickled
-        jitted._cache.flush()
-        return _compile(jitted, variant)
+        dispatcher._cache.flush()
+        return compiled(dispatcher, variant)
 
 
 def _warn_uncached(failure: Exception) -> None:

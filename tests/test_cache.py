@@ -1,0 +1,192 @@
+"""Kernels are compiled once and found again, never stale, never another variant's; without a cache everything still works."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests import fresh
+
+STEP = """
+opt, w = run()
+stats = used(opt)[0].stats
+report(bits=bits(w), hits=sum(stats.cache_hits.values()), misses=sum(stats.cache_misses.values()))
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package that a test may edit, in a folder to run in."""
+    shutil.copytree(fresh.ROOT / "fastopt", tmp_path / "fastopt", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*.nb?"))
+
+
+def test_second_process_hits_with_the_same_files_and_bits(tmp_path: Path) -> None:
+    cold = fresh.run(STEP, tmp_path, NUMBA_CACHE_DIR=str(tmp_path))
+    after_cold = files(tmp_path)
+    warm = fresh.run(STEP, tmp_path, NUMBA_CACHE_DIR=str(tmp_path))
+    assert (cold["hits"], cold["misses"]) == (0, 1)
+    assert (warm["hits"], warm["misses"]) == (1, 0)
+    assert warm["bits"] == cold["bits"]
+    # One index and one object file for the one variant that ran.
+    assert files(tmp_path) == after_cold
+    assert len(after_cold) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("optimizers/adam.py", "beta1 * m + one_minus_beta1 * g", "beta1 * m + one_minus_beta1 * g + g"),
+        ("engine/storage.py", "dtype(source[i])", "dtype(source[i]) + dtype(source[i])"),
+        ("engine/loop.py", "store(arrays, i, new)", "store(arrays, i, old)"),
+    ],
+)
+def test_an_edited_source_is_never_served_stale(package: Path, file: str, old: str, new: str) -> None:
+    env = {"PYTHONPATH": str(package), "NUMBA_CACHE_DIR": str(package / "cache")}
+    before = fresh.run(STEP, package, **env)
+    source = package / "fastopt" / file
+    text = source.read_text()
+    assert text.count(old) == 1
+    source.write_text(text.replace(old, new))
+    after = fresh.run(STEP, package, **env)
+    assert after["bits"] != before["bits"]
+    assert after["misses"] == 1
+
+
+USER_RULE = """
+sys.path.insert(0, os.getcwd())
+import user_rule
+
+class Own(fastopt.Optimizer):
+    def __init__(self, params, lr):
+        super().__init__(params, lr=lr)
+    def choose(self, hyper):
+        return user_rule.own, ()
+    def coefficients(self, hyper, t):
+        return ()
+
+opt, w = run(cls=Own)
+report(bits=bits(w), w=float(w[0]), misses=sum(used(opt)[0].stats.cache_misses.values()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("user_helpers.py", "return x + x", "return x + x + x"),
+        ("user_helpers.py", "SCALE = 1", "SCALE = 2"),
+        ("user_rule.py", "theta - lr", "theta + lr"),
+    ],
+)
+@pytest.mark.parametrize("access", ["import user_helpers", "from user_helpers import double"])
+def test_an_edited_helper_of_a_users_rule_is_never_served_stale(
+    tmp_path: Path, file: str, old: str, new: str, access: str
+) -> None:
+    call = "user_helpers.double" if access == "import user_helpers" else "double"
+    (tmp_path / "user_helpers.py").write_text(
+        "import numpy as np\nfrom numba.extending import register_jitable\nSCALE = 1\n"
+        "@register_jitable\ndef scaled(x):\n    return x * np.float32(SCALE)\n"
+        "@register_jitable\ndef double(x):\n    x = scaled(x)\n    return x + x\n"
+    )
+    (tmp_path / "user_rule.py").write_text(
+        f"import fastopt\n{access}\n@fastopt.rule\ndef own(theta, g, lr):\n    return theta - lr * {call}(g)\n"
+    )
+    env = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    before = fresh.run(USER_RULE, tmp_path, **env)
+    again = fresh.run(USER_RULE, tmp_path, **env)
+    assert (before["misses"], again["misses"], again["bits"]) == (1, 0, before["bits"])
+    source = tmp_path / file
+    source.write_text(source.read_text().replace(old, new))
+    after = fresh.run(USER_RULE, tmp_path, **env)
+    assert after["bits"] != before["bits"]
+
+
+BOTH = """
+fastopt.set_num_threads(2)
+kernels = {}
+for parallel in (False, True):
+    runtime.SERIAL_BELOW_BYTES = 0 if parallel else 10**12
+    opt, w = run(size=5000)
+    (dispatcher,) = used(opt)
+    name = dispatcher.py_func.__qualname__
+    kernels[name.split("_")[-2]] = [bits(w), sum(dispatcher.stats.cache_hits.values()), len(dispatcher.overloads), name]
+report(**kernels)
+"""
+
+
+def test_serial_and_parallel_variants_keep_to_their_own_code(tmp_path: Path) -> None:
+    env = {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
+    for hits in (0, 1):
+        result = fresh.run(BOTH, tmp_path, **env)
+        assert set(result) == {"serial", "parallel"}
+        assert result["serial"][0] == result["parallel"][0]
+        assert result["serial"][1:3] == result["parallel"][1:3] == [hits, 1]
+        assert len(files(tmp_path)) == 4
+
+
+UNCACHED = """
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    opt, w = run()
+    run(dtype="float64")
+report(bits=bits(w), warnings=[str(c.message) for c in caught])
+"""
+
+
+def test_read_only_install_without_a_home_works_uncached_with_one_warning(package: Path, tmp_path: Path) -> None:
+    expected = fresh.run(STEP, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))["bits"]
+    # A file in place of each folder to write to stops root, too.
+    (package / "fastopt/engine/__pycache__").touch()
+    env = {"PYTHONPATH": str(package), "NUMBA_CACHE_DIR": None, "HOME": "/dev/null", "XDG_CACHE_HOME": None}
+    result = fresh.run(UNCACHED, package, **env, PYTHONDONTWRITEBYTECODE="1")
+    assert result["bits"] == expected
+    assert len(result["warnings"]) == 1
+    assert "NUMBA_CACHE_DIR" in result["warnings"][0]
+
+
+@pytest.mark.parametrize("folder", [None, "file"])
+def test_without_a_home_or_with_an_impossible_folder_the_install_itself_is_the_cache(
+    package: Path, tmp_path: Path, folder: str | None
+) -> None:
+    expected = fresh.run(STEP, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))["bits"]
+    (package / "file").touch()
+    env = {"PYTHONPATH": str(package), "HOME": None, "NUMBA_CACHE_DIR": folder and str(package / folder)}
+    for hits in (0, 1):
+        result = fresh.run(STEP, package, **env)
+        assert (result["bits"], result["hits"]) == (expected, hits)
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_truncated_cache_files_are_replaced(tmp_path: Path, suffix: str, kept: float) -> None:
+    env = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    cold = fresh.run(STEP, tmp_path, **env)
+    (path,) = tmp_path.rglob(f"*.{suffix}")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    assert fresh.run(STEP, tmp_path, **env)["bits"] == cold["bits"]
+    healed = fresh.run(STEP, tmp_path, **env)
+    assert (healed["hits"], healed["bits"]) == (1, cold["bits"])
+
+
+RACE = """
+dtype = os.environ["RACE_DTYPE"]
+results = [bits(run(dtype, cls=cls)[1]) for cls in (fastopt.SGD, fastopt.Adam)]
+report(results=results)
+"""
+
+
+def test_eight_processes_racing_over_two_dtypes(tmp_path: Path) -> None:
+    dtypes = ["float32", "float64"]
+    expected = {dtype: fresh.run(RACE, tmp_path, RACE_DTYPE=dtype, NUMBA_CACHE_DIR=str(tmp_path / "alone")) for dtype in dtypes}
+    for _ in range(2):  # cold, then warm
+        env = {"NUMBA_CACHE_DIR": str(tmp_path / "race")}
+        racers = [(dtype, fresh.start(RACE, tmp_path, RACE_DTYPE=dtype, **env)) for dtype in dtypes * 4]
+        assert [fresh.finish(process) for _, process in racers] == [expected[dtype] for dtype, _ in racers]
+    assert files(tmp_path / "race") == files(tmp_path / "alone")
