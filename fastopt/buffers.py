@@ -53,6 +53,17 @@ def require_array(name: str, array: Any) -> None:
         raise TypeError(f"{name} must be of float32 or float64, got {array.dtype}")
 
 
+def float_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:
+    """The dtype, if it is float32 or float64 in the machine's byte order; otherwise raise TypeError."""
+    try:
+        for allowed in FLOATS:
+            if allowed == dtype:
+                return allowed
+    except TypeError:
+        pass  # not a dtype at all
+    raise TypeError(f"{name} must be float32 or float64, got {dtype!r}")
+
+
 class Flat:
     """Many arrays as views of one buffer. Made by `flatten`.
 
@@ -111,8 +122,14 @@ class Flat:
         ----------
         dtype : float32 or float64, optional
             By default the same.
+
+        Raises
+        ------
+        TypeError
+            If `dtype` is another one.
         """
-        return Flat(self.tree, aligned_zeros(self.buffer.size, self.buffer.dtype if dtype is None else dtype))
+        chosen = self.buffer.dtype if dtype is None else float_dtype("dtype", dtype)
+        return Flat(self.tree, aligned_zeros(self.buffer.size, chosen))
 
 
 def flatten(params: Any) -> Flat:

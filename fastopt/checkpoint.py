@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.buffers import Flat, require_array
 from fastopt.groups import Group
 from fastopt.parameters import Parameter
 from fastopt.tree import map_leaves
@@ -40,15 +41,15 @@ def load(optimizer: str, groups: Sequence[Group], saved: Mapping[str, Any]) -> i
         The step counter.
     """
     _require_keys("state_dict", saved, ["version", "optimizer", "step_count", "groups", "state"])
-    if saved["version"] != VERSION:
+    if type(saved["version"]) is not int or saved["version"] != VERSION:
         raise ValueError(f"state_dict['version'] must be {VERSION}, got {saved['version']!r}")
-    if saved["optimizer"] != optimizer:
+    if not isinstance(saved["optimizer"], str) or saved["optimizer"] != optimizer:
         raise ValueError(f"state_dict belongs to {saved['optimizer']!r}, not to {optimizer}")
     step_count = saved["step_count"]
     if isinstance(step_count, bool) or not isinstance(step_count, (int, np.integer)):
         raise TypeError(f"state_dict['step_count'] must be an integer, got {step_count!r}")
-    if step_count < 0:
-        raise ValueError(f"state_dict['step_count'] must be at least 0, got {step_count}")
+    if not 0 <= step_count < 2**63:
+        raise ValueError(f"state_dict['step_count'] must be at least 0 and below 2**63, got {step_count}")
     hyper = _checked_hyper(groups, saved["groups"])
     states = _checked_states(groups, saved["state"])
     for group, values in zip(groups, hyper, strict=True):
@@ -81,8 +82,7 @@ def _checked_states(groups: Sequence[Group], saved: Any) -> list[tuple[NDArray[A
         _require_keys(f"state_dict['state'][{state!r}]", saved[state], [p.name for p in parameters])
         for p in parameters:
             name, own, array = f"state_dict['state'][{state!r}][{p.name!r}]", p.shaped(p.states[state]), saved[state][p.name]
-            if not isinstance(array, np.ndarray):
-                raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
+            require_array(name, array)
             if array.dtype != own.dtype:
                 raise TypeError(f"{name} must be of {own.dtype}, got {array.dtype}")
             if array.shape != own.shape:
@@ -110,4 +110,5 @@ def _require_keys(name: str, mapping: Any, keys: Any, optional: Any = ()) -> Non
 
 
 def _copied(value: Any) -> Any:
-    return value.copy("K") if isinstance(value, np.ndarray) else value
+    array = value.buffer if isinstance(value, Flat) else value
+    return array.copy("K") if isinstance(array, np.ndarray) else array

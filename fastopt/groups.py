@@ -10,7 +10,8 @@ import numpy as np
 from fastopt.buffers import Flat, aligned_zeros, require_array, shaped_like
 from fastopt.engine.compile import Variant
 from fastopt.engine.kernel import Kernel
-from fastopt.hyperparameters import CHECKS, nonnegative
+from fastopt.hyperparameters import checked, nonnegative
+from fastopt.memory import Memory
 from fastopt.parameters import Parameter
 from fastopt.tree import leaves, map_leaves, matching_leaves
 
@@ -31,6 +32,10 @@ class Group(MutableMapping[str, Any]):
         All hyper-parameters of the optimizer.
     choose : callable
         Gives the rule and the names of its states for hyper-parameters, or raises ValueError where they contradict.
+    memory : Memory
+        What the optimizer writes to; the parameters are added.
+    state_names : tuple of str, optional
+        The states to have; by default those that the rule needs now.
 
     Attributes
     ----------
@@ -43,20 +48,33 @@ class Group(MutableMapping[str, Any]):
     constant_lr : float or None
         The learning rate if it is a number.
     state_names : tuple of str
-        The states that were chosen at construction.
+        The states that it has; the present rule may use fewer.
     """
 
-    def __init__(self, name: str, params: Any, hyper: Mapping[str, Any], choose: Callable[[Mapping[str, Any]], Choice]) -> None:
+    def __init__(
+        self,
+        name: str,
+        params: Any,
+        hyper: Mapping[str, Any],
+        choose: Callable[[Mapping[str, Any]], Choice],
+        memory: Memory,
+        state_names: tuple[str, ...] | None = None,
+    ) -> None:
         self.params = map_leaves(lambda leaf: leaf, params)  # containers of its own: the caller's may change later
-        self.parameters = [Parameter(path, leaf) for path, leaf in leaves(params, name)]
+        self.parameters = [Parameter(path, leaf, memory) for path, leaf in leaves(params, name)]
         self._choose = choose
-        self.state_names = self._take({key: self._checked(key, value) for key, value in hyper.items()})
+        self._take({key: self._checked(key, value) for key, value in hyper.items()})
+        self.state_names = self._used if state_names is None else state_names
 
     def __getitem__(self, key: str) -> Any:
         return self.params if key == "params" else self.hyper[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.commit(self.check({key: value}))
+
+    def update(self, *changes: Any, **more: Any) -> None:
+        """Change several hyper-parameters at once: all of them, or none if one is not allowed."""
+        self.commit(self.check(dict(*changes, **more)))
 
     def __delitem__(self, key: str) -> None:
         raise TypeError(f"{key!r} can be set, but not removed")
@@ -69,8 +87,12 @@ class Group(MutableMapping[str, Any]):
         return 1 + len(self.hyper)
 
     def __repr__(self) -> str:
-        hyper = ", ".join(f"{key}={value!r}" for key, value in self.hyper.items())
-        return f"<{len(self.parameters)} arrays, {sum(p.theta.size for p in self.parameters)} elements: {hyper}>"
+        hyper = ", ".join(
+            f"{key}={'<array>' if key == 'lr' and self._has_rates else repr(value)}" for key, value in self.hyper.items()
+        )
+        count = len(self.parameters)
+        arrays = f"{count} array{'' if count == 1 else 's'} of {sum(p.theta.size for p in self.parameters)} elements"
+        return f"<{arrays}, {hyper}>"
 
     def check(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """All hyper-parameters as they will be after some changes; nothing is changed yet.
@@ -95,23 +117,26 @@ class Group(MutableMapping[str, Any]):
     def commit(self, hyper: dict[str, Any]) -> None:
         """Take hyper-parameters that `check` gave."""
         before = self.rule, self._has_rates
-        names = self._take(hyper)
+        self._take(hyper)
         if (self.rule, self._has_rates) != before:
-            for p in self.parameters:
-                p.use(names)
+            self.use_states()
 
-    def _take(self, hyper: dict[str, Any]) -> tuple[str, ...]:
+    def use_states(self) -> None:
+        """Let the kernels update the states that the present rule needs."""
+        for p in self.parameters:
+            p.use(self._used)
+
+    def _take(self, hyper: dict[str, Any]) -> None:
         lr = hyper["lr"]
         self.hyper = hyper
-        self.rule, names = self._choose(hyper)
+        self.rule, self._used = self._choose(hyper)
         self.constant_lr: float | None = lr if isinstance(lr, float) else None
-        self._has_rates = self.constant_lr is None and not callable(lr)
+        self._has_rates = is_rates(lr)
         for p in self.parameters:
             p.rates = None
         if self._has_rates:
             for p, (name, rate) in zip(self.parameters, leaves(lr, "lr"), strict=True):
                 p.rates = p.unwrap(name, rate).reshape(-1, order=p.order)
-        return names
 
     def state(self, name: str) -> Any:
         """A state nested as the parameters are, as views; None if the group hasn't got it."""
@@ -135,11 +160,7 @@ class Group(MutableMapping[str, Any]):
         return kernel
 
     def _checked(self, key: str, value: Any) -> Any:
-        if key != "lr":
-            return CHECKS[key](key, value)
-        if isinstance(value, (Flat, Mapping, list, tuple)) or np.ndim(value) > 0:
-            return self._checked_rates(value)
-        return value if callable(value) else nonnegative(key, value)
+        return self._checked_rates(value) if key == "lr" and is_rates(value) else checked(key, value)
 
     def _checked_rates(self, value: Any) -> Any:
         """A read-only copy of the rates, nested as the parameters are."""
@@ -149,11 +170,17 @@ class Group(MutableMapping[str, Any]):
             require_array(name, array)
             if array.shape != p.shape:
                 raise ValueError(f"{name} must be a number, or have the shape {p.shape} of {p.name}, got {array.shape}")
-            if not np.all((array >= 0) & (array < np.inf)):
-                raise ValueError(f"{name} must hold finite numbers of at least 0")
             vector = aligned_zeros(array.size, p.theta.dtype)
-            shaped_like(vector, p.array)[...] = array
+            with np.errstate(over="ignore"):  # what doesn't fit is infinite, and refused as such
+                shaped_like(vector, p.array)[...] = array
+            if not np.all((vector >= 0) & (vector < np.inf)):
+                raise ValueError(f"{name} must hold finite numbers of at least 0, in the parameter's dtype {vector.dtype}")
             vector.flags.writeable = False
             rates.append(p.view(vector))
         remaining = iter(rates)
         return map_leaves(lambda _: next(remaining), self.params)
+
+
+def is_rates(lr: Any) -> bool:
+    """Whether a learning rate has the form of an array, or of a tree of them."""
+    return isinstance(lr, (Flat, Mapping, list, tuple)) or (isinstance(lr, np.ndarray) and lr.ndim > 0)

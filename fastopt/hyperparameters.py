@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import numbers
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,11 @@ def decay(name: str, value: Any) -> float:
 
 def decay_pair(name: str, value: Any) -> tuple[float, float]:
     """Two decay rates."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if not isinstance(value, (tuple, list, np.ndarray)) or (isinstance(value, np.ndarray) and value.ndim == 0):
         raise TypeError(f"{name} must be a pair of numbers, got {value!r}")
-    rates = tuple(decay(f"{name}[{i}]", rate) for i, rate in enumerate(value))
-    if len(rates) != 2:
-        raise ValueError(f"{name} must be a pair of numbers, got {len(rates)}")
-    return rates
+    if len(value) != 2:
+        raise ValueError(f"{name} must be a pair of numbers, got {len(value)}")
+    return decay(f"{name}[0]", value[0]), decay(f"{name}[1]", value[1])
 
 
 def finite(name: str, value: Any) -> float:
@@ -52,26 +52,40 @@ def boolean(name: str, value: Any) -> bool:
 
 def accumulation(name: str, value: Any) -> str:
     """What an adaptive method sums up."""
-    if value not in ("squares", "rates"):
+    if not isinstance(value, str) or value not in ("squares", "rates"):
         raise ValueError(f'{name} must be "squares" or "rates", got {value!r}')
-    return str(value)
+    return value
 
 
 def _real(name: str, value: Any) -> float:
-    # A 0-d array is a number too; a string is not, although float() would read it.
-    unreal = isinstance(value, (str, bytes, bool)) or np.ndim(value) != 0 or np.iscomplexobj(value)
-    if unreal or not hasattr(value, "__float__"):
+    number: Any = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
+    # NumPy counts a time difference among the integers, and Python a truth value.
+    is_number = isinstance(number, numbers.Real) and not isinstance(number, (bool, np.timedelta64))
+    if not is_number:
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    return float(value)
+    try:
+        return float(number)
+    except OverflowError:
+        raise ValueError(f"{name} must be a finite number, got an integer too large for one") from None
 
 
-# lr is not here: it may be an array in the shape of the parameters, or a schedule (see `groups.Group`).
+def rate(name: str, value: Any) -> Any:
+    """A number of at least 0, or a schedule."""
+    return value if callable(value) else nonnegative(name, value)
+
+
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "accumulate": accumulation,
     "betas": decay_pair,
     "dampening": finite,
     "eps": nonnegative,
+    "lr": rate,  # or an array for each parameter: see `groups.Group`
     "momentum": nonnegative,
     "nesterov": boolean,
     "rho": decay,
 }
+
+
+def checked(name: str, value: Any) -> Any:
+    """The value in its plain form, if it is allowed; a name that is not in the table takes any finite number."""
+    return CHECKS.get(name, finite)(name, value)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fastopt import checkpoint
-from fastopt.groups import Choice, Group
-from fastopt.parameters import allocate, require_disjoint
-from fastopt.tree import matching_leaves
+from fastopt.buffers import float_dtype
+from fastopt.groups import Choice, Group, is_rates
+from fastopt.hyperparameters import checked
+from fastopt.memory import Memory
+from fastopt.parameters import allocate
+from fastopt.tree import equal, matching_leaves
 
 
 class Optimizer:
@@ -122,7 +124,7 @@ class Optimizer:
             On reading, if groups have different rates: then see `param_groups`.
         """
         first, *others = [group["lr"] for group in self._groups]
-        if any(lr is not first and lr != first for lr in others):
+        if not all(equal(first, lr) for lr in others):
             raise ValueError("the groups have different learning rates; read param_groups[i]['lr']")
         return first
 
@@ -147,7 +149,7 @@ class Optimizer:
         for group in self._groups:
             count = len(self.coefficients(group.hyper, self._step_count + 1))
             for p in group.parameters:
-                dtype = p.theta.dtype if gradient_dtype is None else np.dtype(gradient_dtype)
+                dtype = p.theta.dtype if gradient_dtype is None else float_dtype("gradient_dtype", gradient_dtype)
                 group.kernel(p, dtype, count).prepare()
 
     def state_dict(self) -> dict[str, Any]:
@@ -181,15 +183,30 @@ class Optimizer:
         return f"{type(self).__name__}({groups}, step_count={self._step_count})"
 
     def __getstate__(self) -> dict[str, Any]:
-        groups = [dict(group) for group in self._groups]
-        return {"groups": groups, "is_grouped": self._is_grouped, "state_dict": self.state_dict()}
+        return {
+            "groups": [dict(group) for group in self._groups],
+            "is_grouped": self._is_grouped,
+            # Not those of the present rule: momentum may have been switched off since.
+            "state_names": [group.state_names for group in self._groups],
+            "state_dict": self.state_dict(),
+        }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         hyper = {key: value for key, value in saved["groups"][0].items() if key != "params"}
-        self._build(saved["groups"], hyper, saved["is_grouped"])
+        self._build(saved["groups"], hyper, saved["is_grouped"], saved["state_names"])
         self.load_state_dict(saved["state_dict"])
 
-    def _build(self, groups: Sequence[Mapping[str, Any]], hyper: Mapping[str, Any], is_grouped: bool) -> None:
+    def _build(
+        self,
+        groups: Sequence[Mapping[str, Any]],
+        hyper: Mapping[str, Any],
+        is_grouped: bool,
+        state_names: Sequence[tuple[str, ...]] | None = None,
+    ) -> None:
+        for key, value in hyper.items():
+            if not (key == "lr" and is_rates(value)):  # rates are checked against the parameters of each group
+                checked(key, value)
+        memory = Memory()
         self._is_grouped = is_grouped
         self._groups: list[Group] = []
         for i, given in enumerate(groups):
@@ -197,11 +214,11 @@ class Optimizer:
                 raise TypeError(f"group {i} has the key {unknown[0]!r}; this optimizer has {', '.join(hyper)}")
             own = {key: given.get(key, value) for key, value in hyper.items()}
             name = f"params[{i}]['params']" if is_grouped else "params"
-            self._groups.append(Group(name, given["params"], own, self.choose))
+            names = None if state_names is None else state_names[i]
+            self._groups.append(Group(name, given["params"], own, self.choose, memory, names))
         self._parameters = [p for group in self._groups for p in group.parameters]
         if not self._parameters:
             raise ValueError("params holds no array")
-        require_disjoint(self._parameters)
         self._structure = self._arranged([group.params for group in self._groups])
         self._is_lone = self._structure is self._parameters[0].leaf
         self._step_count = 0
@@ -210,8 +227,7 @@ class Optimizer:
         for name in self._state_names:
             allocate([p for group in self._groups if name in group.state_names for p in group.parameters], name)
         for group in self._groups:
-            for p in group.parameters:
-                p.use(group.state_names)
+            group.use_states()
 
     def _vectors(self, grads: Any) -> list[NDArray[Any]]:
         """The gradient of every parameter, checked, as vectors."""

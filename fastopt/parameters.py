@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,8 +10,9 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from fastopt.buffers import FLOATS, Flat, address, aligned_zeros, is_flat, memory_order, require_array, shaped_like
+from fastopt.buffers import FLOATS, Flat, aligned_zeros, is_flat, memory_order, require_array, shaped_like
 from fastopt.engine.kernel import Kernel
+from fastopt.memory import Memory
 
 FLOAT32, FLOAT64 = FLOATS
 
@@ -26,6 +26,8 @@ class Parameter:
         How messages call it.
     leaf : Flat, or ndarray of float32 or float64, C- or Fortran-contiguous, aligned, writable
         Held, not copied.
+    memory : Memory
+        What the optimizer writes to; the parameter is added.
 
     Attributes
     ----------
@@ -47,10 +49,10 @@ class Parameter:
     TypeError
         If it is no array, or not of float32 or float64.
     ValueError
-        If a kernel can't write to it in place.
+        If a kernel can't write to it in place, or it overlaps another parameter.
     """
 
-    def __init__(self, name: str, leaf: Any) -> None:
+    def __init__(self, name: str, leaf: Any, memory: Memory) -> None:
         array = leaf.buffer if isinstance(leaf, Flat) else leaf
         require_array(name, array)
         if not array.flags.writeable:
@@ -72,9 +74,15 @@ class Parameter:
         self.arrays: tuple[NDArray[Any], ...] = (self.theta,)
         self.rates: NDArray[Any] | None = None
         self.kernels: dict[np.dtype[Any], Kernel] = {}
-        self._owner, self._is_foreign = _owner(array)
+        self._memory = memory
+        memory.add(name, self.theta)
         self._accepted: Callable[[], Any] = lambda: None
         self._scratch: NDArray[Any] | None = None
+
+    def add_state(self, name: str, vector: NDArray[Any]) -> None:
+        """Take a vector as a state."""
+        self.states[name] = vector
+        self._memory.add(self.name, vector)
 
     def use(self, state_names: Sequence[str]) -> None:
         """Let the kernels update these states from now on."""
@@ -92,6 +100,8 @@ class Parameter:
     def unwrap(self, name: str, leaf: Any) -> Any:
         """The array of something that comes in the form of this parameter."""
         if not isinstance(leaf, Flat):
+            if isinstance(self.leaf, Flat) and not isinstance(leaf, np.ndarray):
+                raise TypeError(f"{name} must be a Flat as {self.name} is, or a NumPy array, got {type(leaf).__name__}")
             return leaf
         if not isinstance(self.leaf, Flat):
             raise TypeError(f"{name} must be a NumPy array as {self.name} is, got a Flat")
@@ -115,12 +125,12 @@ class Parameter:
         TypeError
             If it is no array, or not of float32 or float64.
         ValueError
-            If its shape differs, or if it overlaps the parameter or its state.
+            If its shape differs, or if it lies in memory that the step writes to.
         """
         # First the way of nearly all steps: an array with memory of its own can't overlap, and one accepted before doesn't.
         if type(g) is ndarray and g.shape == self.shape and ((dtype := g.dtype) is FLOAT32 or dtype is FLOAT64):
             flags = g.flags
-            owns = flags.owndata and g is not self._owner and not self._is_foreign
+            owns = flags.owndata and not self._memory.is_foreign and id(g) not in self._memory.owners
             if (owns or g is self._accepted()) and flags.aligned and getattr(flags, self._contiguous):
                 return g if g.ndim == 1 else g.ravel("K")
         return self._checked_gradient(name, self.unwrap(name, g))
@@ -131,11 +141,13 @@ class Parameter:
         require_array(name, g)
         if g.shape != self.shape:
             raise ValueError(f"{name} must have the shape {self.shape} of {self.name}, got {g.shape}")
-        if any(np.shares_memory(g, array) for array in (self.theta, *self.states.values())):
-            raise ValueError(f"{name} overlaps {self.name} or its state; a gradient needs memory of its own")
         if self._is_readable(g):
+            if other := self._memory.overlapped(g):
+                raise ValueError(f"{name} overlaps {other} or its state; a gradient needs memory of its own")
             self._accepted = weakref.ref(g)
             return np.asarray(g).reshape(-1, order=self.order)
+        if any(np.shares_memory(g, array) for array in (self.theta, *self.states.values())):
+            raise ValueError(f"{name} overlaps {self.name} or its state; a gradient needs memory of its own")
         if self._scratch is None or self._scratch.dtype != g.dtype:
             self._scratch = aligned_zeros(g.size, g.dtype)
         shaped_like(self._scratch, self.array)[...] = g
@@ -156,23 +168,5 @@ def allocate(parameters: Sequence[Parameter], name: str) -> None:
         buffer = aligned_zeros(sum(lengths), dtype)
         begin = 0
         for p, length in zip(alike, lengths, strict=True):
-            p.states[name] = buffer[begin : begin + p.theta.size]
+            p.add_state(name, buffer[begin : begin + p.theta.size])
             begin += length
-
-
-def require_disjoint(parameters: Sequence[Parameter]) -> None:
-    """Raise ValueError if two parameters share memory: the result would depend on the order of their updates."""
-    spans = sorted(
-        ((address(p.theta), address(p.theta) + p.theta.nbytes, p) for p in parameters if p.theta.size), key=lambda s: s[:2]
-    )
-    for (_, end, one), (begin, _, other) in itertools.pairwise(spans):
-        if begin < end:
-            what = "are the same array" if one.leaf is other.leaf else "overlap in memory"
-            raise ValueError(f"{one.name} and {other.name} {what}; each parameter needs memory of its own")
-
-
-def _owner(array: NDArray[Any]) -> tuple[Any, bool]:
-    """The array at the root of `array`, and whether its memory is not NumPy's own."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array, not array.flags.owndata

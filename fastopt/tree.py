@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 
 def leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
     """The leaves of a tree in order, each with its name, such as ``params['W'][0]``."""
@@ -58,3 +60,12 @@ def matching_leaves(tree: Any, other: Any, name: str) -> Iterator[tuple[str, Any
             yield from matching_leaves(item, other_item, f"{name}[{index}]")
     else:
         yield name, other
+
+
+def equal(tree: Any, other: Any) -> bool:
+    """Whether two trees have the same containers with equal leaves, arrays compared element by element."""
+    try:
+        pairs = zip((leaf for _, leaf in leaves(tree, "")), (leaf for _, leaf in matching_leaves(tree, other, "")), strict=True)
+        return all(a is b or np.array_equal(a, b) for a, b in pairs)
+    except (TypeError, ValueError):  # other containers
+        return False

@@ -8,6 +8,7 @@ Python did not start (a worker of somebody's ``prange``); everything else takes 
 from __future__ import annotations
 
 import math
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -42,12 +43,16 @@ def set_num_threads(n: int) -> None:
         If `n` is out of range.
     """
     global _threads
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
+    try:
+        count = None if isinstance(n, bool) else operator.index(n)
+    except TypeError:
+        count = None
+    if count is None:
         raise TypeError(f"n must be an integer, got {n!r}")
     most = numba.config.NUMBA_NUM_THREADS
-    if not 1 <= n <= most:
-        raise ValueError(f"n must be between 1 and NUMBA_NUM_THREADS = {most}, got {n}")
-    _threads = n.__index__()
+    if not 1 <= count <= most:
+        raise ValueError(f"n must be between 1 and NUMBA_NUM_THREADS = {most}, got {count}")
+    _threads = count
 
 
 def get_num_threads() -> int:

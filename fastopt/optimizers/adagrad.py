@@ -46,11 +46,6 @@ class AdaGrad(Optimizer):
     accumulate : {"squares", "rates"}, default "squares"
         What is summed up over the steps: the squared gradients, as Duchi et al. published it, or the rates.
 
-    Attributes
-    ----------
-    state : dict
-        ``"r"``, the sum of the squared gradients, or ``"alpha"``, the sum of the rates; both start at 0.
-
     Raises
     ------
     TypeError, ValueError
@@ -58,14 +53,16 @@ class AdaGrad(Optimizer):
 
     Notes
     -----
+    The state: ``"r"``, the sum of the squared gradients, or ``"alpha"``, the sum of the rates; both start at 0.
+
     The two forms differ in kind: with ``"squares"`` rates fall over time, with ``"rates"`` they grow. There, a gradient of
     zero adds :math:`\alpha/\epsilon` to its element's rate for good, so one zero can make all later steps of that element huge.
 
     References
     ----------
-    .. [1] J. Duchi, E. Hazan, Y. Singer, "Adaptive subgradient methods for online learning and stochastic optimization",
+    .. [1] Duchi, Hazan, Singer, "Adaptive subgradient methods for online learning and stochastic optimization",
        JMLR 12, 2011.
-    .. [2] I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, algorithm 8.4.
+    .. [2] Goodfellow, Bengio, Courville, "Deep Learning", 2016, algorithm 8.4.
 
     Examples
     --------

@@ -41,11 +41,6 @@ class Adam(Optimizer):
     eps : float, default 1e-8
         :math:`\epsilon`, outside of the root, added to the corrected root.
 
-    Attributes
-    ----------
-    state : dict
-        ``"m"``, the average of the gradient, and ``"v"``, that of its square; both start at 0 and are stored uncorrected.
-
     Raises
     ------
     TypeError, ValueError
@@ -53,12 +48,15 @@ class Adam(Optimizer):
 
     Notes
     -----
+    The state: ``"m"``, the average of the gradient, and ``"v"``, that of its square; both start at 0 and are stored
+    uncorrected.
+
     The two corrections depend on the step alone, so they are computed once a step in double precision, and applied as one
     factor each: to the rate, and to the root.
 
     References
     ----------
-    .. [1] D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1.
+    .. [1] Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1.
 
     Examples
     --------

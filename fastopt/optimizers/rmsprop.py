@@ -48,11 +48,6 @@ class RMSProp(Optimizer):
     accumulate : {"squares", "rates"}, default "squares"
         What is averaged over the steps: the squared gradients, as Hinton's lecture has it, or the rates.
 
-    Attributes
-    ----------
-    state : dict
-        ``"v"``, the average of the squared gradients, or ``"alpha"``, that of the rates; both start at 0.
-
     Raises
     ------
     TypeError, ValueError
@@ -60,13 +55,15 @@ class RMSProp(Optimizer):
 
     Notes
     -----
+    The state: ``"v"``, the average of the squared gradients, or ``"alpha"``, that of the rates; both start at 0.
+
     Neither form corrects the bias of its average. With ``"squares"`` the first steps are therefore large, by
     :math:`1/\sqrt{1 - \rho}`; with ``"rates"`` they are small, by :math:`1 - \rho`.
 
     References
     ----------
-    .. [1] G. Hinton, "Neural networks for machine learning", lecture 6e, 2012.
-    .. [2] I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 8.5.2.
+    .. [1] Hinton, "Neural networks for machine learning", lecture 6e, 2012.
+    .. [2] Goodfellow, Bengio, Courville, "Deep Learning", 2016, section 8.5.2.
 
     Examples
     --------

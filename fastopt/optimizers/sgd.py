@@ -50,11 +50,6 @@ class SGD(Optimizer):
     nesterov : bool, default False
         Step along :math:`g + \beta p`. It needs momentum and no dampening.
 
-    Attributes
-    ----------
-    state : dict
-        ``"p"``: the momentum, if there is any.
-
     Raises
     ------
     TypeError, ValueError
@@ -62,13 +57,15 @@ class SGD(Optimizer):
 
     Notes
     -----
+    The state: ``"p"``, the momentum, if there is any; it starts at 0.
+
     The learning rate enters where the momentum is applied, not where it is accumulated, as in PyTorch: after a change of
     `lr` the whole momentum moves at the new rate.
 
     References
     ----------
-    .. [1] B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
-    .. [2] I. Sutskever, J. Martens, G. Dahl, G. Hinton, "On the importance of initialization and momentum in deep learning",
+    .. [1] Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
+    .. [2] Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep learning",
        ICML 2013, for Nesterov's form.
 
     Examples

@@ -1,0 +1,75 @@
+"""How Sphinx builds these pages: ``sphinx-build -W --keep-going -b html docs docs/_build``. It needs no network."""
+
+import re
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.writers.html5 import HTML5Translator
+
+import fastopt
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))
+
+import figures  # noqa: E402  found through the line above
+
+project = "fastopt"
+copyright = "2026, the fastopt developers"
+author = "the fastopt developers"
+version = release = fastopt.__version__
+
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
+exclude_patterns = ["_build", "_templates"]
+templates_path = ["_templates"]
+nitpicky = True
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autodoc_inherit_docstrings = False  # an optimizer's page shows what is its own; the rest is on Optimizer's
+autodoc_typehints = "none"  # the docstrings have the types in words
+numpydoc_class_members_toctree = False
+numpydoc_show_class_members = False
+
+html_theme = "furo"
+html_title = f"fastopt {release}"
+html_static_path = ["_static"]
+html_css_files = ["math.css"]
+html_copy_source = False
+html_math_renderer = "mathml"
+
+
+def mathml(node: nodes.Element, tex: str, as_block: bool) -> str:
+    try:
+        # A bar has the spaces of a binary operator by default, but here it always stands beside an absolute value.
+        return re.sub(r"<mo[^>]*>\|</mo>", '<mo stretchy="false" lspace="0" rspace="0">|</mo>', tex2mathml(tex, as_block))
+    except MathError as error:
+        logging.getLogger(__name__).warning("no MathML for %s: %s", tex, error, location=node)
+        return ""
+
+
+def write_math(self: HTML5Translator, node: nodes.math) -> None:
+    self.body.append(mathml(node, node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def write_math_block(self: HTML5Translator, node: nodes.math_block) -> None:
+    tex = rf"\begin{{aligned}}{node.astext()}\end{{aligned}}"
+    self.body.append(f'<div class="math">{mathml(node, tex, as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def draw_figures(app: Sphinx) -> None:
+    figures.draw_all(DOCS / "generated" / "figures")
+
+
+def setup(app: Sphinx) -> None:
+    # MathML is read by every browser as it is: the pages load no script from anywhere, and a formula it can't express fails.
+    app.add_html_math_renderer("mathml", (write_math, None), (write_math_block, None))
+    app.connect("builder-inited", draw_figures, priority=100)

@@ -1,0 +1,54 @@
+"""The memory that steps write to: nothing else may lie in it."""
+
+from __future__ import annotations
+
+import bisect
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.buffers import address
+
+
+class Memory:
+    """Disjoint contiguous pieces of memory, each with the name of its parameter, sorted by address.
+
+    Attributes
+    ----------
+    owners : set of int
+        ``id`` of the arrays that own some of the memory; they live as long as the pieces, which are views of them.
+    is_foreign : bool
+        Whether some of it is not NumPy's own, so that any array may lie in it.
+    """
+
+    def __init__(self) -> None:
+        self.owners: set[int] = set()
+        self.is_foreign = False
+        self._pieces: list[tuple[int, int, str]] = []
+
+    def add(self, name: str, array: NDArray[Any]) -> None:
+        """Take the memory of a contiguous array.
+
+        Raises
+        ------
+        ValueError
+            If some of it was taken before.
+        """
+        if other := self.overlapped(array):
+            raise ValueError(f"{other} and {name} overlap in memory, or are the same array; each parameter needs its own")
+        if array.size:
+            begin = address(array)
+            bisect.insort(self._pieces, (begin, begin + array.nbytes, name))
+        owner = array
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        self.owners.add(id(owner))
+        self.is_foreign |= not owner.flags.owndata
+
+    def overlapped(self, array: NDArray[Any]) -> str | None:
+        """The name of the parameter that has a piece that a contiguous array lies in, even if only in part."""
+        begin = address(array)
+        # The last piece that begins before the array ends: if it ends before the array begins, so do all before it.
+        i = bisect.bisect_left(self._pieces, (begin + array.nbytes,)) - 1
+        return self._pieces[i][2] if i >= 0 and begin < self._pieces[i][1] and array.nbytes else None

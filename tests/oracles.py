@@ -1,0 +1,127 @@
+"""Each algorithm in plain NumPy, line by line as its source has it: what the optimizers are measured against.
+
+The names are the sources' own, so each function first renames its arguments. They were written from the sources, not from
+fastopt's rules, and must stay that way. Every oracle is an endless generator of the parameters after each step; `grad(theta)`
+is the gradient at `theta`. "Document" is the article "Adaptive Learning Rates: AdaGrad, RMSProp, Adam", whose learning rate
+is epsilon, and whose small constant is delta. Defaults are the document's where it recommends a value, else PyTorch's.
+"""
+
+from itertools import count
+
+import numpy as np
+
+
+def gradient_descent(theta, grad, lr=1e-3):
+    """Document, overview: one learning rate for all parameters, or (by broadcasting) a vector of them."""
+    alpha = lr
+    while True:
+        theta = theta - alpha * grad(theta)
+        yield theta
+
+
+def rate_vector(theta, grad, lr):
+    """Document, overview: the vector of rates, written out as the bracket of products that it is there."""
+    alpha = lr
+    while True:
+        dL = grad(theta)
+        step = np.array([alpha[k] * dL[k] for k in range(len(theta))])
+        theta = theta - step
+        yield theta
+
+
+def momentum(theta, grad, lr=1e-3, momentum=0.9):
+    """Document, comparison of the three methods, "Momentum"."""
+    alpha, beta_1 = lr, momentum
+    p = np.zeros_like(theta)
+    while True:
+        p = beta_1 * p + grad(theta)
+        theta = theta - alpha * p
+        yield theta
+
+
+def dampened_momentum(theta, grad, lr=1e-3, momentum=0.9, dampening=0.0):
+    """PyTorch's documentation of SGD, with mu != 0 and nesterov = False."""
+    gamma, mu, tau = lr, momentum, dampening
+    b = None
+    for t in count(1):
+        g = grad(theta)
+        b = mu * b + (1 - tau) * g if t > 1 else g
+        g = b
+        theta = theta - gamma * g
+        yield theta
+
+
+def nesterov_momentum(theta, grad, lr=1e-3, momentum=0.9):
+    """PyTorch's documentation of SGD, with mu != 0, tau = 0 and nesterov = True."""
+    gamma, mu = lr, momentum
+    b = None
+    for t in count(1):
+        g = grad(theta)
+        b = mu * b + g if t > 1 else g
+        g = g + mu * b
+        theta = theta - gamma * g
+        yield theta
+
+
+def adagrad(theta, grad, lr=1e-2, eps=1e-10):
+    """Goodfellow et al., "Deep Learning", algorithm 8.4; the diagonal form of Duchi et al. (2011)."""
+    epsilon, delta = lr, eps
+    r = np.zeros_like(theta)
+    while True:
+        g = grad(theta)
+        r = r + g * g
+        delta_theta = -epsilon / (delta + np.sqrt(r)) * g
+        theta = theta + delta_theta
+        yield theta
+
+
+def adagrad_rates(theta, grad, lr=1e-2, eps=1e-10):
+    """Document, "Algorithm: AdaGrad"."""
+    epsilon, delta = lr, eps
+    alpha = np.zeros_like(theta)  # 2.
+    while True:  # 3.
+        dL = grad(theta)
+        r = dL * dL  # 4.
+        alpha = alpha + epsilon / (delta + np.sqrt(r))  # 5.
+        theta = theta - alpha * dL  # 6.
+        yield theta
+
+
+def rmsprop(theta, grad, lr=1e-2, rho=0.99, eps=1e-8):
+    """Goodfellow et al., "Deep Learning", algorithm 8.5, but with delta outside of the root, as Hinton's followers have it."""
+    epsilon, delta = lr, eps
+    r = np.zeros_like(theta)
+    while True:
+        g = grad(theta)
+        r = rho * r + (1 - rho) * g * g
+        delta_theta = -epsilon / (delta + np.sqrt(r)) * g
+        theta = theta + delta_theta
+        yield theta
+
+
+def rmsprop_rates(theta, grad, lr=1e-2, rho=0.99, eps=1e-8):
+    """Document, "Algorithm: RMSProp"."""
+    epsilon, delta = lr, eps
+    alpha = np.zeros_like(theta)  # 2.
+    while True:  # 3.
+        dL = grad(theta)
+        r = dL * dL  # 4.
+        alpha = rho * alpha + (1 - rho) * epsilon / (delta + np.sqrt(r))  # 5.
+        theta = theta - alpha * dL  # 6.
+        yield theta
+
+
+def adam(theta, grad, lr=0.001, betas=(0.9, 0.999), eps=1e-8):
+    """Document, "Algorithm: Adam"; Kingma and Ba (2015), algorithm 1."""
+    epsilon, (beta_1, beta_2), delta = lr, betas, eps
+    r = np.zeros_like(theta)  # 2. says alpha, which line 9 sets anew each time; line 7 needs r
+    p = np.zeros_like(theta)  # 3.
+    for i in count(1):  # 4.
+        dL = grad(theta)
+        p = beta_1 * p + (1 - beta_1) * dL  # 5.
+        p_hat = p / (1 - beta_1**i)  # 6.
+        r = beta_2 * r + (1 - beta_2) * dL * dL  # 7.
+        r_hat = r / (1 - beta_2**i)  # 8.
+        alpha_hat = epsilon / (delta + np.sqrt(r_hat))  # 9.
+        theta = theta - alpha_hat * p_hat  # 10.
+        yield theta

@@ -1,0 +1,114 @@
+"""Every optimizer in each of its forms, once; and how results are compared, once.
+
+A new optimizer is one row here for each of its rules. All tests of numbers run over this table.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from fastopt import SGD, AdaGrad, Adam, RMSProp
+from fastopt.optimizers import adagrad, adam, rmsprop, sgd
+from tests import oracles
+
+
+class Row(NamedTuple):
+    """One configuration of an optimizer, and all that computes the same in another way."""
+
+    optimizer: type
+    form: dict[str, Any]  # arguments that choose the rule
+    numbers: dict[str, Any]  # arguments that the oracle takes as well; those left out test the defaults
+    rule: Callable[..., Any]
+    states: tuple[str, ...]
+    oracle: Callable[..., Any]
+    torch: tuple[str, dict[str, Any]] | None = None  # a name in torch.optim, and keyword arguments
+    optax: tuple[str, dict[str, Any]] | None = None
+
+    def make(self, params, **numbers):
+        """The optimizer for `params`, with other numbers if any are given."""
+        return self.optimizer(params, **self.form, **self.numbers | numbers)
+
+    def __str__(self):
+        arguments = ",".join(f"{key}={value}" for key, value in (self.form | self.numbers).items())
+        return f"{self.optimizer.__name__}({arguments})"
+
+
+# Optax's AdaGrad has eps inside of the root and starts at 0.1: only without both is it the published algorithm.
+OPTAX_ADAGRAD = {"learning_rate": 0.01, "initial_accumulator_value": 0.0, "eps": 0.0}
+# Optax's RMSProp has eps inside of the root unless it is asked not to.
+OPTAX_RMSPROP = {"learning_rate": 0.003, "decay": 0.9, "eps": 1e-6, "eps_in_sqrt": False}
+RATES = {"accumulate": "rates"}
+
+TABLE = [
+    Row(SGD, {}, {}, sgd.gradient_descent, (), oracles.gradient_descent, torch=("SGD", {})),
+    Row(
+        *(SGD, {}, {"lr": 0.02}, sgd.gradient_descent, (), oracles.gradient_descent),
+        torch=("SGD", {"lr": 0.02}),
+        optax=("sgd", {"learning_rate": 0.02}),
+    ),
+    Row(
+        *(SGD, {}, {"lr": 0.02, "momentum": 0.9}, sgd.momentum, ("p",), oracles.momentum),
+        torch=("SGD", {"lr": 0.02, "momentum": 0.9}),
+        optax=("sgd", {"learning_rate": 0.02, "momentum": 0.9}),
+    ),
+    Row(
+        *(SGD, {}, {"lr": 0.02, "momentum": 0.8, "dampening": 0.3}, sgd.momentum, ("p",), oracles.dampened_momentum),
+        torch=("SGD", {"lr": 0.02, "momentum": 0.8, "dampening": 0.3}),
+    ),
+    Row(
+        *(SGD, {"nesterov": True}, {"lr": 0.02, "momentum": 0.9}, sgd.nesterov, ("p",), oracles.nesterov_momentum),
+        torch=("SGD", {"lr": 0.02, "momentum": 0.9, "nesterov": True}),
+        optax=("sgd", {"learning_rate": 0.02, "momentum": 0.9, "nesterov": True}),
+    ),
+    Row(AdaGrad, {}, {}, adagrad.adagrad, ("r",), oracles.adagrad, torch=("Adagrad", {})),
+    Row(
+        *(AdaGrad, {}, {"lr": 0.01, "eps": 0.0}, adagrad.adagrad, ("r",), oracles.adagrad),
+        torch=("Adagrad", {"lr": 0.01, "eps": 0.0}),
+        optax=("adagrad", OPTAX_ADAGRAD),
+    ),
+    # These rates only grow, by up to lr / eps a step: with more than this no path on a curved function stays finite.
+    Row(AdaGrad, RATES, {"lr": 2e-5, "eps": 1e-3}, adagrad.adagrad_rates, ("alpha",), oracles.adagrad_rates),
+    Row(RMSProp, {}, {}, rmsprop.rmsprop, ("v",), oracles.rmsprop, torch=("RMSprop", {})),
+    Row(
+        *(RMSProp, {}, {"lr": 0.003, "rho": 0.9, "eps": 1e-6}, rmsprop.rmsprop, ("v",), oracles.rmsprop),
+        torch=("RMSprop", {"lr": 0.003, "alpha": 0.9, "eps": 1e-6}),
+        optax=("rmsprop", OPTAX_RMSPROP),
+    ),
+    Row(RMSProp, RATES, {"lr": 0.003, "rho": 0.9, "eps": 1e-5}, rmsprop.rmsprop_rates, ("alpha",), oracles.rmsprop_rates),
+    Row(Adam, {}, {}, adam.adam, ("m", "v"), oracles.adam, torch=("Adam", {}), optax=("adam", {"learning_rate": 0.001})),
+    Row(
+        *(Adam, {}, {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}, adam.adam, ("m", "v"), oracles.adam),
+        torch=("Adam", {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}),
+        optax=("adam", {"learning_rate": 0.01, "b1": 0.8, "b2": 0.99, "eps": 1e-4}),
+    ),
+]
+
+# One row for each rule, where the other hyper-parameters would only repeat the test.
+RULES = list({row.rule: row for row in TABLE}.values())
+
+FLOATS = (np.float32, np.float64)
+
+every_row = pytest.mark.parametrize("row", TABLE, ids=str)
+every_rule = pytest.mark.parametrize("row", RULES, ids=lambda row: row.rule.__name__)
+every_dtype = pytest.mark.parametrize("dtype", FLOATS)
+
+
+def assert_same_bits(actual, expected, what=""):
+    """The same shape, dtype and bits, signed zeros included; any NaN equals any other, as IEEE 754 leaves their bits open."""
+    assert actual.dtype == expected.dtype, what
+    assert actual.shape == expected.shape, what
+    bits = f"u{actual.itemsize}"
+    canonical = [np.where(np.isnan(array), np.nan, array).astype(array.dtype).view(bits) for array in (actual, expected)]
+    np.testing.assert_array_equal(*canonical, err_msg=str(what))
+
+
+def assert_follows(actual, expected, steps):
+    """Equal but for rounding, relative to the largest element.
+
+    The tolerance is one machine epsilon of the dtype a step: half of one for storing theta, half for the update, whose own
+    roundings are relative to the update, which is smaller. On the paths of these tests errors don't grow otherwise.
+    """
+    tolerance = steps * np.finfo(actual.dtype).eps * max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)

@@ -1,0 +1,111 @@
+"""What the pages and docstrings show runs, and what they name exists."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastopt
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "optimizers").glob("*.md"))]
+MODULES = [fastopt.__name__, *(module.name for module in pkgutil.walk_packages(fastopt.__path__, "fastopt."))]
+OPTIMIZERS = [
+    name
+    for name, value in inspect.getmembers(fastopt, inspect.isclass)
+    if issubclass(value, fastopt.Optimizer) and value is not fastopt.Optimizer
+]
+
+
+def fences(page, language):
+    """Line number and text of a page's code fences; those within lists are indented."""
+    text = page.read_text(encoding="utf-8")
+    for fence in re.finditer(rf"^( *)```{language}\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE):
+        indent, code = fence.groups()
+        yield text.count("\n", 0, fence.start()) + 2, re.sub(f"^{indent}", "", code, flags=re.MULTILINE)
+
+
+def shell_commands():
+    lines = [line for page in PAGES for _, text in fences(page, "bash") for line in text.splitlines()]
+    return [command for line in lines for command in line.split(" && ")]
+
+
+RUNNABLE = [page for page in PAGES if any(fences(page, "python"))]
+
+
+def test_pages_and_docstrings_have_examples():
+    assert ROOT / "README.md" in RUNNABLE
+    assert len(RUNNABLE) > len(OPTIMIZERS) >= 4
+    assert {"fastopt.buffers", "fastopt.optimizers.adam"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
+def test_snippets_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    for line, code in fences(page, "python"):
+        # Blank lines in front, so that a traceback shows the line of the page.
+        exec(compile("\n" * (line - 1) + code, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not name.endswith("__main__")])
+def test_doctests_pass(module):
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_has_a_doctest_a_page_and_a_reference(name):
+    assert ">>> " in getattr(fastopt, name).__doc__
+    page = (ROOT / "docs" / "optimizers" / f"{name.lower()}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {name}\n")
+    assert f"{{py:class}}`fastopt.{name}`" in page
+    assert f"generated/figures/{name.lower()}.png" in page
+    assert f"optimizers/{name.lower()}\n" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", fastopt.__all__)
+def test_every_public_name_is_in_the_reference(name):
+    assert f"\n   {name}\n" in (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+
+
+def test_relative_links_lead_somewhere():
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text(encoding="utf-8"))]
+    assert len(links) > len(PAGES)
+    missing = [link for page, link in links if "generated/" not in link and not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_pages_install_extras_that_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = [extra for command in shell_commands() for extra in re.findall(r'-e "\.\[(.+)\]"', command)]
+    assert len(named) >= 2
+    for extra in ",".join(named).split(","):
+        assert extra in extras
+
+
+def test_pages_run_programs_that_exist():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    commands = set(re.findall(r"python -m ((?:fastopt|bench)(?:[ .][a-z-]+)*)", text))
+    assert {"fastopt demo", "fastopt info", "bench"} <= commands
+    for command in commands:
+        # With --help last, the arguments before it are checked, and nothing is run.
+        arguments = [sys.executable, "-m", *command.split(), "--help"]
+        result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, f"{command}: {result.stderr}"
+
+
+def test_commands_are_of_known_kinds():
+    assert "pytest" in shell_commands()
+    for command in shell_commands():
+        assert command.split()[0] in {"pip", "python", "pytest", "sphinx-build"}
