@@ -60,8 +60,7 @@ def accumulation(name: str, value: Any) -> str:
 def _real(name: str, value: Any) -> float:
     number: Any = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
     # NumPy counts a time difference among the integers, and Python a truth value.
-    is_number = isinstance(number, numbers.Real) and not isinstance(number, (bool, np.timedelta64))
-    if not is_number:
+    if not isinstance(number, numbers.Real) or isinstance(number, (bool, np.timedelta64)):
         raise TypeError(f"{name} must be a real number, got {value!r}")
     try:
         return float(number)
@@ -88,4 +87,5 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 def checked(name: str, value: Any) -> Any:
     """The value in its plain form, if it is allowed; a name that is not in the table takes any finite number."""
-    return CHECKS.get(name, finite)(name, value)
+    check: Callable[[str, Any], Any] = CHECKS.get(name, finite)
+    return check(name, value)
