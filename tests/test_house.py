@@ -1,0 +1,164 @@
+"""House rules that reading the source can check, and what an import may and may not do."""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import fastopt
+from tests import fresh
+from tests.table import TABLE
+
+FAMILIES = {
+    path.stem: ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted((Path(fastopt.__file__).parent / "optimizers").glob("*.py"))
+    if path.name != "__init__.py"
+}
+
+
+def is_rule(function):
+    return "rule" in map(ast.unparse, function.decorator_list)
+
+
+FUNCTIONS = {
+    f"{family}.{node.name}:{node.lineno}": node
+    for family, tree in FAMILIES.items()
+    for node in ast.walk(tree)
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+}
+RULES = {name: node for name, node in FUNCTIONS.items() if is_rule(node)}
+OTHERS = {name: node for name, node in FUNCTIONS.items() if not is_rule(node)}
+
+PUBLIC = {name: getattr(fastopt, name) for name in fastopt.__all__}
+CLASSES = [value for value in PUBLIC.values() if inspect.isclass(value)]
+OPTIMIZERS = [cls for cls in CLASSES if issubclass(cls, fastopt.Optimizer) and cls is not fastopt.Optimizer]
+
+
+def test_every_optimizer_is_public_and_in_the_table():
+    defined = {node.name for tree in FAMILIES.values() for node in tree.body if isinstance(node, ast.ClassDef)}
+    assert defined == {cls.__name__ for cls in OPTIMIZERS}
+    assert {row.optimizer for row in TABLE} == set(OPTIMIZERS)
+
+
+def test_every_rule_is_in_the_table():
+    modules = {family: importlib.import_module(f"fastopt.optimizers.{family}") for family in FAMILIES}
+    rules = {getattr(modules[name.partition(".")[0]], node.name) for name, node in RULES.items()}
+    assert {row.rule for row in TABLE} == rules
+
+
+@pytest.mark.parametrize("row", TABLE, ids=str)
+def test_the_optimizer_chooses_what_the_table_says(row):
+    optimizer = row.make(np.zeros(1))
+    assert optimizer.choose(optimizer.param_groups[0]) == (row.rule, row.states)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_methods_are_annotated(name):
+    function = OTHERS[name]
+    arguments = function.args
+    given = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    bare = [a.arg for a in given if a is not None and a.annotation is None and a.arg not in ("self", "cls")]
+    assert bare == []
+    assert function.returns is not None
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_have_neither_numbers_nor_branches(name):
+    # A literal is float64 to Numba, and would widen a float32 kernel; a branch keeps the loop out of vector registers.
+    nodes = list(ast.walk(RULES[name]))
+    numbers = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, complex))]
+    branches = (ast.If, ast.IfExp, ast.While, ast.For, ast.Match, ast.BoolOp, ast.Try, ast.comprehension)
+    assert numbers == []
+    assert [ast.unparse(node) for node in nodes if isinstance(node, branches)] == []
+
+
+def documented(docstring):
+    """The names in the section "Parameters" of a numpydoc docstring."""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=\n\n\w[\w ]*\n-+\n|\Z)", docstring, re.DOTALL | re.MULTILINE)
+    lines = section[1].splitlines() if section else []
+    return [name for line in lines if not line.startswith(" ") and line for name in line.split(" : ")[0].split(", ")]
+
+
+def described():
+    """Every public class, function and method, with the signature that its docstring explains."""
+    for name, value in PUBLIC.items():
+        # A Flat comes from flatten(), not from its constructor.
+        yield name, value, [] if value is fastopt.Flat else list(inspect.signature(value).parameters.values())
+    for cls in CLASSES:
+        for name, method in vars(cls).items():
+            if not name.startswith("_") and (inspect.isfunction(method) or isinstance(method, property)):
+                parameters = inspect.signature(method).parameters if inspect.isfunction(method) else {"self": None}
+                yield f"{cls.__name__}.{name}", method, list(parameters.values())[1:]
+
+
+DESCRIBED = {name: (value, parameters) for name, value, parameters in described()}
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_docstrings_explain_every_parameter(name):
+    value, parameters = DESCRIBED[name]
+    docstring = inspect.getdoc(value)
+    assert docstring
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    names = [stars.get(parameter.kind, "") + parameter.name for parameter in parameters]
+    if name.endswith((".choose", ".coefficients")):
+        names = []  # for authors of optimizers: explained at the base class, in prose
+    assert documented(docstring) == names
+
+
+def test_public_names_are_those_of_all():
+    visible = {name for name, value in vars(fastopt).items() if name[0] != "_" and not isinstance(value, ModuleType)}
+    assert sorted(visible) == sorted(fastopt.__all__)
+
+
+DOCSTRING = """Sum.
+
+Parameters
+----------
+a, b : int
+    Two.
+**c
+    More.
+
+Returns
+-------
+int
+"""
+
+
+def test_documented_reads_numpydoc():
+    assert documented(DOCSTRING) == ["a", "b", "**c"]
+    assert documented("No section") == []
+
+
+IMPORT = """
+import json, sys, threading
+from numba.core import event
+import numba.np.ufunc.parallel as parallel
+before = set(sys.modules)
+with event.install_recorder("numba:compile") as compilations:
+    import fastopt
+print(json.dumps({
+    "packages": sorted({name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names),
+    "compilations": len(compilations.buffer),
+    "numba_threads": parallel._is_initialized,
+    "threads": threading.active_count(),
+}))
+"""
+
+
+def test_an_import_adds_nothing_to_that_of_numba(tmp_path):
+    command = [sys.executable, "-c", IMPORT]
+    done = subprocess.run(command, cwd=tmp_path, env=fresh.environment(), check=True, capture_output=True, text=True)
+    # Submodules of Numba itself are loaded on demand; matplotlib, scikit-learn, tqdm, torch, SciPy and the like are not.
+    found = json.loads(done.stdout)
+    assert set(found.pop("packages")) - {"numba", "numpy", "llvmlite"} == {"fastopt"}
+    assert found == {"compilations": 0, "numba_threads": False, "threads": 1}
