@@ -1,0 +1,100 @@
+"""The command line: ``python -m fastopt demo`` and ``python -m fastopt info``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastopt.demo.systems import SYSTEMS
+
+FORMATS = (".pdf", ".png", ".svg")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        By default those of the process.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command == "info":
+        from fastopt import info
+
+        print(info.report())
+        return 0
+    path = options.out or Path(f"fastopt-{options.problem}.png")
+    if problem := _why_unwritable(path):
+        parser.error(f"argument --out: {problem}")
+    from fastopt.demo import command
+
+    command.run(options.problem, options.optimizer, options.epochs, options.seed, path)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastopt", description="Fused first-order optimizers for NumPy arrays.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="learn something with each optimizer, and time their steps against NumPy",
+        description="Learn something with each optimizer, and time each step against the same step in in-place NumPy.",
+    )
+    demo.add_argument(
+        "--problem",
+        choices=("digits", "inversion"),
+        default="digits",
+        help="digits: a network in NumPy learns handwritten digits (default); inversion: a field of a million unknowns is "
+        "recovered from what a simulation makes of it",
+    )
+    demo.add_argument(
+        "--optimizer",
+        action="append",
+        choices=SYSTEMS,
+        metavar="NAME",
+        help=f"one of {', '.join(SYSTEMS)}; repeat it for several (default: all for digits, adam for inversion)",
+    )
+    demo.add_argument(
+        "--epochs",
+        type=_positive,
+        help="how often to go through the data (default: 20; for inversion 120 steps)",
+    )
+    demo.add_argument("--seed", type=_nonnegative, default=0, help="for everything random (default: 0)")
+    demo.add_argument("--out", type=Path, metavar="PATH", help="the picture (default: fastopt-<problem>.png in this folder)")
+    commands.add_parser("info", help="versions, processor, threads, cache and memory bandwidth")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (number := _nonnegative(text)) == 0:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _nonnegative(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def _why_unwritable(path: Path) -> str | None:
+    """What stands against a picture at this path, known before the work begins."""
+    if path.suffix.lower() not in FORMATS:
+        return f"must end in {', '.join(FORMATS)}, got '{path}'"
+    place = path if path.exists() else path.parent
+    if path.is_dir() or not os.access(place, os.W_OK):
+        return f"can't write to '{path}'"
+    return None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
