@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.engine import runtime
+from fastopt.engine import launch, runtime
 from fastopt.engine.loop import GRAIN
 from tests.table import FLOATS, assert_same_bits, every_dtype, every_rule
 
@@ -26,13 +26,13 @@ every_lr = pytest.mark.parametrize("is_array", [False, True], ids=["lr_number", 
 def launches(monkeypatch):
     """Send all steps, small ones and those of one thread too, through the parallel kernel; a list that grows with each."""
     launched = []
-    taking_turns = runtime.taking_turns
+    run = launch._run
 
-    def counting(kernel):
-        launch = taking_turns(kernel)
-        return lambda *arguments: launched.append(fastopt.get_num_threads()) or launch(*arguments)
+    def counting(kernel, arguments, threads):
+        launched.append(threads)
+        run(kernel, arguments, threads)
 
-    monkeypatch.setattr(runtime, "taking_turns", counting)
+    monkeypatch.setattr(launch, "_run", counting)
     monkeypatch.setattr(runtime, "may_launch_parallel", lambda: True)
     monkeypatch.setattr(runtime, "SERIAL_BELOW_BYTES", 0)
     return launched

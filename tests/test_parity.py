@@ -7,6 +7,8 @@ import pytest
 
 from tests.table import TABLE
 
+pytestmark = pytest.mark.peers
+
 STEPS = 20
 SHAPES = ((), (1,), (17,), (4, 5), (2, 3, 4))
 TOLERANCE = 1e-12  # relative, of the largest element

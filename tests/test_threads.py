@@ -154,6 +154,7 @@ report(expected=expected, results=results)
     assert result["results"] == [result["expected"]] * 8
 
 
+@pytest.mark.peers
 def test_torch_imported_first_and_stepping_too(tmp_path: Path, layer: str) -> None:
     code = """
 import torch

@@ -10,7 +10,7 @@ import fastopt
 from fastopt.demo.systems import SYSTEMS
 from fastopt.demo.training import Problem, Run, train
 
-EXTRAS = ("matplotlib", "sklearn", "tqdm")
+EXTRAS = ("matplotlib", "sklearn", "threadpoolctl", "tqdm")
 
 
 def run(problem: str, names: Sequence[str] | None, epochs: int | None, seed: int, path: Path) -> None:
@@ -35,7 +35,7 @@ def run(problem: str, names: Sequence[str] | None, epochs: int | None, seed: int
         If a package is missing.
     """
     require_extras()
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
+    from threadpoolctl import threadpool_limits
 
     from fastopt.demo import picture
     from fastopt.demo.digits import Digits

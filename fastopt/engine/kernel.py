@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fastopt.engine import runtime
 from fastopt.engine.compile import Variant, entry_point
+from fastopt.engine.launch import Launcher
 
 # A compiled function, and the arguments that it takes after ``(arrays, g, lr, coefficients)``.
 Route = tuple[Callable[..., None], tuple[int, ...]]
@@ -31,6 +32,7 @@ class Kernel:
         self.variant = variant
         self.size = size
         self.route: Route | None = None
+        self._launcher: Launcher | None = None
         streams = 2 * (1 + variant.states) + variant.rates
         traffic = size * (streams * variant.parameter.itemsize + variant.gradient.itemsize)
         self._is_small = traffic < runtime.SERIAL_BELOW_BYTES
@@ -41,4 +43,6 @@ class Kernel:
             route = entry_point(self.variant), (0, self.size)
             self.route = route if self._is_small else None
             return route
-        return runtime.taking_turns(entry_point(self.variant._replace(parallel=True))), ()
+        if self._launcher is None:
+            self._launcher = Launcher(entry_point(self.variant._replace(parallel=True)))
+        return self._launcher, ()

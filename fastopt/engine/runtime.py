@@ -2,7 +2,7 @@
 
 Numba's parallel kernels end the process when they are launched in a forked child (OpenMP) or from two threads at once
 (workqueue). So the route is chosen before the launch: serial for small arrays, in every forked child and in threads that
-Python did not start (a worker of somebody's ``prange``); everything else takes its turn at a lock.
+Python did not start (a worker of somebody's ``prange``); everything else takes its turn (see `launch`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ import math
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numba
 
 # Below this many bytes of traffic one thread is faster than waking the others (see docs/engine.md for the measurement).
-SERIAL_BELOW_BYTES = 512 * 1024
+SERIAL_BELOW_BYTES = 2 * 1024 * 1024
 
-# Reentrant, so that a signal handler that steps an optimizer during a step doesn't wait for itself.
-_turn = threading.RLock()
 _threads: int | None = None
 _forked = False
 
@@ -76,23 +73,6 @@ def may_launch_parallel() -> bool:
     return not (_forked or isinstance(threading.current_thread(), threading._DummyThread)) and get_num_threads() > 1
 
 
-def taking_turns(kernel: Callable[..., None]) -> Callable[..., None]:
-    """Make a launcher of a parallel kernel that waits while another thread of fastopt runs one."""
-
-    def launch(*arguments: Any) -> None:
-        threads = get_num_threads()
-        with _turn:
-            callers = numba.get_num_threads()
-            # Not inside the kernel, where Numba could not cache it.
-            numba.set_num_threads(threads)
-            try:
-                kernel(*arguments, threads)
-            finally:
-                numba.set_num_threads(callers)
-
-    return launch
-
-
 def cpu_quota(root: Path = Path("/")) -> float | None:
     """CPUs that the control groups of this process may use at a time, None if there is no limit.
 
@@ -140,9 +120,8 @@ def _quota(folder: Path) -> Iterator[float]:
 
 
 def _after_fork() -> None:
-    global _forked, _turn
+    global _forked
     _forked = True
-    _turn = threading.RLock()  # the parent's may be held by a thread that doesn't exist here
 
 
 if hasattr(os, "register_at_fork"):

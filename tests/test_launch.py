@@ -1,0 +1,81 @@
+"""How a launcher chooses between all threads and one: by what launches took, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+import fastopt
+from fastopt.engine import launch
+
+
+class Machine:
+    """A kernel that takes as long as the test says for each number of threads, and a clock that knows it."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.now = 0.0
+        self.threads = []
+
+    def kernel(self, threads):
+        self.threads.append(threads)
+        self.now += self.seconds[threads]
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    fastopt.set_num_threads(2)
+    machine = Machine({1: 2e-3, 2: 1e-3})
+    monkeypatch.setattr(launch.time, "perf_counter", machine.perf_counter)
+    return machine
+
+
+def steps(machine, launcher, n):
+    """The numbers of threads of the next n launches."""
+    machine.threads.clear()
+    for _ in range(n):
+        launcher()
+    return list(machine.threads)
+
+
+PHASE, TRIAL = launch.SHORTEST_PHASE, launch.TRIAL
+
+
+def test_all_threads_stay_while_they_are_faster_and_trials_become_rare(machine):
+    launcher = launch.Launcher(machine.kernel)
+    for phase in (PHASE, 2 * PHASE, 4 * PHASE):
+        assert steps(machine, launcher, phase + TRIAL) == [2] * phase + [1] * TRIAL
+    used = steps(machine, launcher, 10_000)
+    assert used.count(1) / len(used) < 0.005
+
+
+def test_one_thread_takes_over_while_the_others_are_busy_and_hands_back(machine):
+    launcher = launch.Launcher(machine.kernel)
+    machine.seconds[2] = 6e-3
+    assert steps(machine, launcher, PHASE + TRIAL) == [2] * PHASE + [1] * TRIAL
+    assert steps(machine, launcher, PHASE) == [1] * PHASE
+    machine.seconds[2] = 1e-3
+    assert steps(machine, launcher, TRIAL + PHASE) == [2] * (TRIAL + PHASE)
+
+
+def test_little_better_is_not_worth_a_change(machine):
+    launcher = launch.Launcher(machine.kernel)
+    machine.seconds[1] = 0.95e-3
+    assert steps(machine, launcher, PHASE + TRIAL + PHASE)[-PHASE:] == [2] * PHASE
+
+
+def test_long_launches_are_never_tried_on_one_thread(machine):
+    launcher = launch.Launcher(machine.kernel)
+    machine.seconds[2] = 1.5 * launch.NO_TRIAL_ABOVE_SECONDS
+    assert steps(machine, launcher, 20 * PHASE) == [2] * (20 * PHASE)
+
+
+def test_the_first_launch_does_not_count(machine):
+    launcher = launch.Launcher(machine.kernel)
+    machine.seconds[2] = 1.0  # pages are touched for the first time, threads start
+    steps(machine, launcher, 1)
+    machine.seconds[2] = 1e-3
+    steps(machine, launcher, PHASE - 1 + TRIAL)
+    assert steps(machine, launcher, PHASE) == [2] * PHASE
