@@ -148,5 +148,5 @@ CONTENDERS = (
         requires=("torch",),
         has=lambda case: case.torch is not None,
     ),
-    Contender("optax jit", start_optax, requires=("jax", "optax"), has=lambda case: case.optax is not None),
+    Contender("optax under jit", start_optax, requires=("jax", "optax"), has=lambda case: case.optax is not None),
 )

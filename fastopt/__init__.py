@@ -1,8 +1,8 @@
 """Fused first-order optimizers for NumPy arrays, at memory speed."""
 
-from fastopt.buffers import Flat, flatten
 from fastopt.engine.compile import rule
 from fastopt.engine.runtime import get_num_threads, set_num_threads
+from fastopt.flat import Flat, flatten
 from fastopt.optimizer import Optimizer, warmup
 from fastopt.optimizers import SGD, AdaGrad, Adam, RMSProp
 

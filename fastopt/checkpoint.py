@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.buffers import Flat, require_array
+from fastopt.arrays import require_array
+from fastopt.flat import array_of
 from fastopt.groups import Group
 from fastopt.parameters import Parameter
 from fastopt.tree import map_leaves
@@ -110,5 +111,5 @@ def _require_keys(name: str, mapping: Any, keys: Any, optional: Any = ()) -> Non
 
 
 def _copied(value: Any) -> Any:
-    array = value.buffer if isinstance(value, Flat) else value
+    array = array_of(value)
     return array.copy("K") if isinstance(array, np.ndarray) else array

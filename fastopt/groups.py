@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.buffers import Flat, aligned_zeros, require_array, shaped_like
-from fastopt.engine.compile import Variant
+from fastopt.arrays import aligned_zeros, require_array
+from fastopt.engine.compile import Rule, Variant
 from fastopt.engine.kernel import Kernel
-from fastopt.hyperparameters import checked, nonnegative
+from fastopt.flat import Flat
+from fastopt.hyperparameters import Check, checked
 from fastopt.memory import Memory
 from fastopt.parameters import Parameter
-from fastopt.tree import leaves, map_leaves, matching_leaves
+from fastopt.tree import leaves, map_leaves, matching_leaves, with_leaves
 
 # The rule for some hyper-parameters, and the names of its states.
-Choice = tuple[Callable[..., Any], tuple[str, ...]]
+Choice = tuple[Rule, tuple[str, ...]]
 
 
 class Group(MutableMapping[str, Any]):
@@ -32,6 +33,8 @@ class Group(MutableMapping[str, Any]):
         All hyper-parameters of the optimizer.
     choose : callable
         Gives the rule and the names of its states for hyper-parameters, or raises ValueError where they contradict.
+    checks : mapping of callable
+        The check for each hyper-parameter by its name; others may be any finite number.
     memory : Memory
         What the optimizer writes to; the parameters are added.
     state_names : tuple of str, optional
@@ -45,8 +48,8 @@ class Group(MutableMapping[str, Any]):
         The checked hyper-parameters; read it, but assign through the group.
     rule : callable
         The rule for `hyper`.
-    constant_lr : float or None
-        The learning rate if it is a number.
+    has_schedule : bool
+        Whether the learning rate is a callable.
     state_names : tuple of str
         The states that it has; the present rule may use fewer.
     """
@@ -57,12 +60,14 @@ class Group(MutableMapping[str, Any]):
         params: Any,
         hyper: Mapping[str, Any],
         choose: Callable[[Mapping[str, Any]], Choice],
+        checks: Mapping[str, Check],
         memory: Memory,
         state_names: tuple[str, ...] | None = None,
     ) -> None:
         self.params = map_leaves(lambda leaf: leaf, params)  # containers of its own: the caller's may change later
         self.parameters = [Parameter(path, leaf, memory) for path, leaf in leaves(params, name)]
         self._choose = choose
+        self._checks = checks
         self._take({key: self._checked(key, value) for key, value in hyper.items()})
         self.state_names = self._used if state_names is None else state_names
 
@@ -88,7 +93,7 @@ class Group(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         hyper = ", ".join(
-            f"{key}={'<array>' if key == 'lr' and self._has_rates else repr(value)}" for key, value in self.hyper.items()
+            f"{key}={'<array>' if key == 'lr' and self._lr_is_array else repr(value)}" for key, value in self.hyper.items()
         )
         count = len(self.parameters)
         arrays = f"{count} array{'' if count == 1 else 's'} of {sum(p.theta.size for p in self.parameters)} elements"
@@ -116,9 +121,9 @@ class Group(MutableMapping[str, Any]):
 
     def commit(self, hyper: dict[str, Any]) -> None:
         """Take hyper-parameters that `check` gave."""
-        before = self.rule, self._has_rates
+        before = self.rule, self._lr_is_array
         self._take(hyper)
-        if (self.rule, self._has_rates) != before:
+        if (self.rule, self._lr_is_array) != before:
             self.use_states()
 
     def use_states(self) -> None:
@@ -127,60 +132,68 @@ class Group(MutableMapping[str, Any]):
             p.use(self._used)
 
     def _take(self, hyper: dict[str, Any]) -> None:
-        lr = hyper["lr"]
         self.hyper = hyper
         self.rule, self._used = self._choose(hyper)
-        self.constant_lr: float | None = lr if isinstance(lr, float) else None
-        self._has_rates = is_rates(lr)
+        self.has_schedule = callable(hyper["lr"])
+        self._lr_is_array = is_array_lr(hyper["lr"])
         for p in self.parameters:
-            p.rates = None
-        if self._has_rates:
-            for p, (name, rate) in zip(self.parameters, leaves(lr, "lr"), strict=True):
-                p.rates = p.unwrap(name, rate).reshape(-1, order=p.order)
+            p.lr = None
+        if self._lr_is_array:
+            for p, (name, lr) in zip(self.parameters, leaves(hyper["lr"], "lr"), strict=True):
+                p.lr = p.unwrap(name, lr).reshape(-1, order=p.order)
 
     def state(self, name: str) -> Any:
         """A state nested as the parameters are, as views; None if the group hasn't got it."""
         if name not in self.state_names:
             return None
-        views = iter([p.view(p.states[name]) for p in self.parameters])
-        return map_leaves(lambda _: next(views), self.params)
+        return with_leaves(self.params, [p.view(p.states[name]) for p in self.parameters])
 
-    def lr_at(self, step: int) -> float:
-        """The learning rate after ``step`` steps, of parameters without rates of their own."""
-        lr = self.hyper["lr"]
-        return nonnegative(f"the schedule's lr({step})", lr(step)) if callable(lr) else 0.0
+    def hyper_at(self, step: int) -> Mapping[str, Any]:
+        """The hyper-parameters for the step after ``step`` steps, with the schedule's number in its place.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the schedule gives a rate that is not allowed.
+        """
+        if not self.has_schedule:
+            return self.hyper
+        return self.hyper | {"lr": self._checks["lr"](f"the schedule's lr({step})", self.hyper["lr"](step))}
 
     def kernel(self, p: Parameter, gradient: np.dtype[Any], coefficients: int) -> Kernel:
         """The kernel that steps one of the parameters with a gradient of some dtype."""
         kernel = p.kernels.get(gradient)
         if kernel is None:
             states = len(p.arrays) - 1
-            variant = Variant(self.rule, p.theta.dtype, gradient, states, coefficients, self._has_rates, parallel=False)
+            variant = Variant(self.rule, p.theta.dtype, gradient, states, coefficients, self._lr_is_array, parallel=False)
             kernel = p.kernels[gradient] = Kernel(variant, p.theta.size)
         return kernel
 
     def _checked(self, key: str, value: Any) -> Any:
-        return self._checked_rates(value) if key == "lr" and is_rates(value) else checked(key, value)
+        if key == "lr" and is_array_lr(value):
+            return self._checked_lr_array(value)
+        if key == "lr" and callable(value):
+            return value
+        return checked(self._checks, key, value)
 
-    def _checked_rates(self, value: Any) -> Any:
+    def _checked_lr_array(self, value: Any) -> Any:
         """A read-only copy of the rates, nested as the parameters are."""
-        rates = []
-        for p, (name, rate) in zip(self.parameters, matching_leaves(self.params, value, "lr"), strict=True):
-            array = p.unwrap(name, rate)
+        copies = []
+        for p, (name, lr) in zip(self.parameters, matching_leaves(self.params, value, "lr"), strict=True):
+            array = p.unwrap(name, lr)
             require_array(name, array)
             if array.shape != p.shape:
                 raise ValueError(f"{name} must be a number, or have the shape {p.shape} of {p.name}, got {array.shape}")
             vector = aligned_zeros(array.size, p.theta.dtype)
             with np.errstate(over="ignore"):  # what doesn't fit is infinite, and refused as such
-                shaped_like(vector, p.array)[...] = array
+                p.shaped(vector)[...] = array
             if not np.all((vector >= 0) & (vector < np.inf)):
                 raise ValueError(f"{name} must hold finite numbers of at least 0, in the parameter's dtype {vector.dtype}")
             vector.flags.writeable = False
-            rates.append(p.view(vector))
-        remaining = iter(rates)
-        return map_leaves(lambda _: next(remaining), self.params)
+            copies.append(p.view(vector))
+        return with_leaves(self.params, copies)
 
 
-def is_rates(lr: Any) -> bool:
+def is_array_lr(lr: Any) -> bool:
     """Whether a learning rate has the form of an array, or of a tree of them."""
     return isinstance(lr, (Flat, Mapping, list, tuple)) or (isinstance(lr, np.ndarray) and lr.ndim > 0)

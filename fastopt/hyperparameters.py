@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
+# Gives the value in its plain form, or raises TypeError or ValueError with the name in the message.
+Check = Callable[[str, Any], Any]
 
 
 def nonnegative(name: str, value: Any) -> float:
@@ -50,11 +53,15 @@ def boolean(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def accumulation(name: str, value: Any) -> str:
-    """What an adaptive method sums up."""
-    if not isinstance(value, str) or value not in ("squares", "rates"):
-        raise ValueError(f'{name} must be "squares" or "rates", got {value!r}')
-    return value
+def one_of(*choices: str) -> Check:
+    """A check for one of some words."""
+
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+        return value
+
+    return check
 
 
 def _real(name: str, value: Any) -> float:
@@ -68,24 +75,20 @@ def _real(name: str, value: Any) -> float:
         raise ValueError(f"{name} must be a finite number, got an integer too large for one") from None
 
 
-def rate(name: str, value: Any) -> Any:
-    """A number of at least 0, or a schedule."""
-    return value if callable(value) else nonnegative(name, value)
-
-
-CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "accumulate": accumulation,
+# Those that several optimizers share; each optimizer may add its own (see `Optimizer.checks`).
+CHECKS: Mapping[str, Check] = {
+    "accumulate": one_of("squares", "rates"),
     "betas": decay_pair,
     "dampening": finite,
     "eps": nonnegative,
-    "lr": rate,  # or an array for each parameter: see `groups.Group`
+    "lr": nonnegative,  # or an array for each parameter, or a schedule: see `groups.Group`
     "momentum": nonnegative,
     "nesterov": boolean,
     "rho": decay,
 }
 
 
-def checked(name: str, value: Any) -> Any:
-    """The value in its plain form, if it is allowed; a name that is not in the table takes any finite number."""
-    check: Callable[[str, Any], Any] = CHECKS.get(name, finite)
+def checked(checks: Mapping[str, Check], name: str, value: Any) -> Any:
+    """The value in its plain form, if its check lets it pass; without a check any finite number does."""
+    check: Check = checks.get(name, finite)
     return check(name, value)

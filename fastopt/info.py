@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 import fastopt
-from fastopt.buffers import aligned_zeros
+from fastopt.arrays import aligned_zeros
 from fastopt.engine import runtime
 from fastopt.engine.compile import Variant, dispatcher
 from fastopt.optimizers.sgd import gradient_descent
@@ -65,7 +65,7 @@ def _threading_layer() -> str:
 
 def _cache() -> str:
     """The folder of compiled kernels, and whether one of them was found or left there."""
-    variant = Variant(gradient_descent, np.dtype(np.float32), np.dtype(np.float32), 0, 0, rates=False, parallel=False)
+    variant = Variant(gradient_descent, np.dtype(np.float32), np.dtype(np.float32), 0, 0, lr_is_array=False, parallel=False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         stats = dispatcher(variant).stats

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.buffers import address
+from fastopt.arrays import address
 
 
 class Memory:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
 from fastopt import checkpoint
-from fastopt.buffers import float_dtype
-from fastopt.groups import Choice, Group, is_rates
-from fastopt.hyperparameters import checked
+from fastopt.arrays import float_dtype
+from fastopt.flat import equal
+from fastopt.groups import Choice, Group, is_array_lr
+from fastopt.hyperparameters import CHECKS, Check, checked
 from fastopt.memory import Memory
 from fastopt.parameters import allocate
-from fastopt.tree import equal, matching_leaves
+from fastopt.tree import matching_leaves
 
 
 class Optimizer:
@@ -35,6 +36,9 @@ class Optimizer:
         If a parameter can't be updated in place, or a hyper-parameter is not allowed. The message names it.
     """
 
+    checks: ClassVar[Mapping[str, Check]] = CHECKS
+    """The check of each hyper-parameter; a subclass extends it: ``checks = Optimizer.checks | {"power": finite}``."""
+
     _step_count: int
 
     def __init__(self, params: Any, **hyper: Any) -> None:
@@ -46,7 +50,19 @@ class Optimizer:
         self._build(list(params) if grouped else [{"params": params}], hyper, grouped)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        """The rule for some hyper-parameters, and the names of its states.
+        """Choose the rule.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group.
+
+        Returns
+        -------
+        rule : callable
+            Made by `rule`.
+        state_names : tuple of str
+            Names of the states, in the order in which the rule takes them.
 
         Raises
         ------
@@ -56,7 +72,22 @@ class Optimizer:
         raise NotImplementedError
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        """The numbers that the rule takes after its states, for step ``t`` (the first is 1), in double precision."""
+        """Compute what the rule takes after its states, in double precision.
+
+        It must depend on its arguments alone, and change nothing: `warmup` calls it, too.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group; a schedule is replaced by its number.
+        t : int
+            The step; the first is 1.
+
+        Returns
+        -------
+        tuple of float
+            One for each of the rule's last arguments.
+        """
         raise NotImplementedError
 
     def step(self, grads: Any) -> None:
@@ -72,24 +103,29 @@ class Optimizer:
         Raises
         ------
         TypeError
-            If a gradient is missing or no array, or not of float32 or float64.
+            If a container or an array is of another kind, a dtype is another one, or a schedule gives no real number.
         ValueError
-            If a key or an item is missing or too many, a shape differs, a gradient overlaps its parameter or its state, or a
-            schedule gives a rate that is not allowed. Parameters, state and step counter are then as they were.
+            If a key or an item is missing or too many, a shape differs, a gradient lies in memory that the step writes to,
+            or a schedule gives a rate that is not allowed.
+        numba.core.errors.TypingError
+            If a rule doesn't compile.
+
+        Notes
+        -----
+        After an error, parameters, state and step counter are as they were.
         """
         done = self._step_count
         vectors = iter(self._vectors(grads))
         launches: list[tuple[Any, tuple[Any, ...]]] = []
         for group in self._groups:
-            coefficients = self.coefficients(group.hyper, done + 1)
-            lr = group.constant_lr
-            if lr is None:
-                lr = group.lr_at(done)
+            hyper = group.hyper_at(done) if group.has_schedule else group.hyper
+            coefficients = self.coefficients(hyper, done + 1)
+            lr = hyper["lr"]
             for p in group.parameters:
                 g = next(vectors)
                 kernel = p.kernels.get(g.dtype) or group.kernel(p, g.dtype, len(coefficients))
                 run, span = kernel.route or kernel.prepare()
-                arguments: tuple[Any, ...] = (p.arrays, g, lr if p.rates is None else p.rates, coefficients)
+                arguments: tuple[Any, ...] = (p.arrays, g, lr if p.lr is None else p.lr, coefficients)
                 launches.append((run, arguments + span))
         # Nothing has changed so far, and nothing can fail from here on.
         for run, arguments in launches:
@@ -145,9 +181,14 @@ class Optimizer:
         ----------
         gradient_dtype : float32 or float64, optional
             By default each parameter's own.
+
+        Raises
+        ------
+        TypeError
+            If `gradient_dtype` is another one.
         """
         for group in self._groups:
-            count = len(self.coefficients(group.hyper, self._step_count + 1))
+            count = len(self.coefficients(group.hyper_at(self._step_count), self._step_count + 1))
             for p in group.parameters:
                 dtype = p.theta.dtype if gradient_dtype is None else float_dtype("gradient_dtype", gradient_dtype)
                 group.kernel(p, dtype, count).prepare()
@@ -204,8 +245,9 @@ class Optimizer:
         state_names: Sequence[tuple[str, ...]] | None = None,
     ) -> None:
         for key, value in hyper.items():
-            if not (key == "lr" and is_rates(value)):  # rates are checked against the parameters of each group
-                checked(key, value)
+            # Each group checks an array against its parameters.
+            if not (key == "lr" and (is_array_lr(value) or callable(value))):
+                checked(self.checks, key, value)
         memory = Memory()
         self._is_grouped = is_grouped
         self._groups: list[Group] = []
@@ -215,7 +257,7 @@ class Optimizer:
             own = {key: given.get(key, value) for key, value in hyper.items()}
             name = f"params[{i}]['params']" if is_grouped else "params"
             names = None if state_names is None else state_names[i]
-            self._groups.append(Group(name, given["params"], own, self.choose, memory, names))
+            self._groups.append(Group(name, given["params"], own, self.choose, self.checks, memory, names))
         self._parameters = [p for group in self._groups for p in group.parameters]
         if not self._parameters:
             raise ValueError("params holds no array")
@@ -249,6 +291,11 @@ def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:
         With the parameters they will step: their sizes and dtypes decide which kernels are needed.
     gradient_dtype : float32 or float64, optional
         By default each parameter's own.
+
+    Raises
+    ------
+    TypeError
+        If `gradient_dtype` is another one.
     """
     for optimizer in optimizers:
         optimizer.warmup(gradient_dtype)

@@ -10,10 +10,12 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from fastopt.buffers import FLOATS, Flat, aligned_zeros, is_flat, memory_order, require_array, shaped_like
+from fastopt.arrays import FLOATS, aligned_zeros, is_contiguous, memory_order, require_array, shaped_like
 from fastopt.engine.kernel import Kernel
+from fastopt.flat import Flat, array_of
 from fastopt.memory import Memory
 
+# NumPy makes one object of each, so that nearly all arrays can be told by identity.
 FLOAT32, FLOAT64 = FLOATS
 
 
@@ -39,7 +41,7 @@ class Parameter:
         State vectors by name, in the order of `theta`.
     arrays : tuple of ndarray
         What the kernel updates: theta and the states that its rule uses.
-    rates : ndarray, shape (size,), or None
+    lr : ndarray, shape (size,), or None
         The learning rate of every element, if each has its own.
     kernels : dict
         By the gradient's dtype, made when first needed.
@@ -53,11 +55,11 @@ class Parameter:
     """
 
     def __init__(self, name: str, leaf: Any, memory: Memory) -> None:
-        array = leaf.buffer if isinstance(leaf, Flat) else leaf
+        array = array_of(leaf)
         require_array(name, array)
         if not array.flags.writeable:
             raise ValueError(f"{name} is read-only, but a step must write to it")
-        if not is_flat(array):
+        if not is_contiguous(array):
             raise ValueError(
                 f"{name} must be contiguous, in C or Fortran order; it has strides {array.strides} and shape {array.shape}"
             )
@@ -72,7 +74,7 @@ class Parameter:
         self.theta: NDArray[Any] = np.asarray(array).reshape(-1, order=self.order)
         self.states: dict[str, NDArray[Any]] = {}
         self.arrays: tuple[NDArray[Any], ...] = (self.theta,)
-        self.rates: NDArray[Any] | None = None
+        self.lr: NDArray[Any] | None = None
         self.kernels: dict[np.dtype[Any], Kernel] = {}
         self._memory = memory
         memory.add(name, self.theta)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 
 def leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -30,6 +28,12 @@ def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
             return items
         return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
     return function(tree)
+
+
+def with_leaves(tree: Any, values: Iterable[Any]) -> Any:
+    """The same containers with these values as leaves, in the order of `leaves`."""
+    remaining = iter(values)
+    return map_leaves(lambda _: next(remaining), tree)
 
 
 def matching_leaves(tree: Any, other: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -60,12 +64,3 @@ def matching_leaves(tree: Any, other: Any, name: str) -> Iterator[tuple[str, Any
             yield from matching_leaves(item, other_item, f"{name}[{index}]")
     else:
         yield name, other
-
-
-def equal(tree: Any, other: Any) -> bool:
-    """Whether two trees have the same containers with equal leaves, arrays compared element by element."""
-    try:
-        pairs = zip((leaf for _, leaf in leaves(tree, "")), (leaf for _, leaf in matching_leaves(tree, other, "")), strict=True)
-        return all(a is b or np.array_equal(a, b) for a, b in pairs)
-    except (TypeError, ValueError):  # other containers
-        return False

@@ -101,7 +101,7 @@ def test_command_says_what_is_left_out(capsys, monkeypatch):
     main(["--quick", "--size", "1e14", "--optimizer", "SGD momentum", "--dtype", "float64"])
     out = capsys.readouterr().out
     assert "PyTorch fused is left out: torch must be installed" in out
-    assert "optax jit is left out: jax and optax must be installed" in out
+    assert "optax under jit is left out: jax and optax must be installed" in out
     assert "SGD momentum float64 is left out: it needs" in out
     assert "SGD rate vector" not in out
 

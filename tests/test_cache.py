@@ -81,18 +81,26 @@ report(bits=bits(w), w=float(w[0]), misses=sum(used(opt)[0].stats.cache_misses.v
     [
         ("user_helpers.py", "return x + x", "return x + x + x"),
         ("user_helpers.py", "SCALE = 1", "SCALE = 2"),
+        ("user_helpers.py", "factor=np.float32(1)", "factor=np.float32(2)"),
         ("user_rule.py", "theta - lr", "theta + lr"),
     ],
 )
-@pytest.mark.parametrize("access", ["import user_helpers", "from user_helpers import double"])
+@pytest.mark.parametrize(
+    ("access", "call"),
+    [
+        ("import user_helpers", "user_helpers.double"),
+        ("from user_helpers import double", "double"),
+        ("import user_modules", "user_modules.user_helpers.double"),
+    ],
+)
 def test_an_edited_helper_of_a_users_rule_is_never_served_stale(
-    tmp_path: Path, file: str, old: str, new: str, access: str
+    tmp_path: Path, file: str, old: str, new: str, access: str, call: str
 ) -> None:
-    call = "user_helpers.double" if access == "import user_helpers" else "double"
+    (tmp_path / "user_modules.py").write_text("import user_helpers\n")
     (tmp_path / "user_helpers.py").write_text(
         "import numpy as np\nfrom numba.extending import register_jitable\nSCALE = 1\n"
         "@register_jitable\ndef scaled(x):\n    return x * np.float32(SCALE)\n"
-        "@register_jitable\ndef double(x):\n    x = scaled(x)\n    return x + x\n"
+        "@register_jitable\ndef double(x, factor=np.float32(1)):\n    x = scaled(x) * factor\n    return x + x\n"
     )
     (tmp_path / "user_rule.py").write_text(
         f"import fastopt\n{access}\n@fastopt.rule\ndef own(theta, g, lr):\n    return theta - lr * {call}(g)\n"

@@ -47,7 +47,7 @@ RUNNABLE = [page for page in PAGES if any(fences(page, "python"))]
 def test_pages_and_docstrings_have_examples():
     assert ROOT / "README.md" in RUNNABLE
     assert len(RUNNABLE) > len(OPTIMIZERS) >= 4
-    assert {"fastopt.buffers", "fastopt.optimizers.adam"} <= set(MODULES)
+    assert {"fastopt.flat", "fastopt.optimizers.adam"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
@@ -71,7 +71,7 @@ def test_every_optimizer_has_a_doctest_a_page_and_a_reference(name):
     assert page.startswith(f"# {name}\n")
     assert f"{{py:class}}`fastopt.{name}`" in page
     assert f"generated/figures/{name.lower()}.png" in page
-    assert f"optimizers/{name.lower()}\n" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert "\noptimizers/*\n" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", fastopt.__all__)
@@ -106,6 +106,6 @@ def test_pages_run_programs_that_exist():
 
 
 def test_commands_are_of_known_kinds():
-    assert "pytest" in shell_commands()
+    assert "pytest -n auto" in shell_commands()
     for command in shell_commands():
         assert command.split()[0] in {"pip", "python", "pytest", "sphinx-build"}

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import re
 
 import numpy as np
 import pytest
 
-import fastopt
 from fastopt.engine.compile import compiled, jitted
-
-CASES = [
-    (fastopt.SGD, {}),
-    (fastopt.SGD, {"momentum": 0.9}),
-    (fastopt.SGD, {"momentum": 0.9, "nesterov": True}),
-    (fastopt.AdaGrad, {}),
-    (fastopt.AdaGrad, {"accumulate": "rates"}),
-    (fastopt.RMSProp, {}),
-    (fastopt.RMSProp, {"accumulate": "rates"}),
-    (fastopt.Adam, {}),
-]
+from tests.table import Row, every_dtype, every_rule
 
 
-def assembly(cls: type[fastopt.Optimizer], kwargs: dict[str, object], dtype: str, parallel: bool) -> str:
+def assembly(row: Row, dtype: type, parallel: bool) -> str:
     """The assembly of the kernel, compiled anew: Numba shows none for code from the cache."""
-    opt = cls(np.zeros(8, dtype), **kwargs)
+    opt = row.make(np.zeros(8, dtype))
     opt.warmup()
     (kernel,) = opt.param_groups[0].parameters[0].kernels.values()
     variant = kernel.variant._replace(parallel=parallel)
@@ -37,13 +27,15 @@ def assembly(cls: type[fastopt.Optimizer], kwargs: dict[str, object], dtype: str
     return "\n".join(kernels)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _x86() -> None:
+    assert platform.machine() in ("x86_64", "AMD64"), "these tests read x86 assembly"
+
+
 @pytest.mark.parametrize("parallel", [False, True])
-@pytest.mark.parametrize(("cls", "kwargs"), CASES)
-def test_no_double_precision_in_a_float32_kernel(
-    cls: type[fastopt.Optimizer], kwargs: dict[str, object], parallel: bool
-) -> None:
-    assert platform.machine() in ("x86_64", "AMD64"), "this test reads x86 assembly"
-    text = assembly(cls, kwargs, "float32", parallel)
+@every_rule
+def test_no_double_precision_in_a_float32_kernel(row: Row, parallel: bool) -> None:
+    text = assembly(row, np.float32, parallel)
     # cvtsd2ss may be there: the coefficients come in double precision, and are cast once, before the loop.
     double = re.findall(r"\bv?(?:add|sub|mul|div|sqrt|min|max|fn?m\w+)[sp]d\b|\bv?cvt(?:ss2sd|ps2pd|pd2ps)\b", text)
     assert double == []
@@ -51,13 +43,12 @@ def test_no_double_precision_in_a_float32_kernel(
 
 
 @pytest.mark.parametrize("parallel", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("cls", "kwargs"), [case for case in CASES if case[0] is not fastopt.SGD])
-def test_square_roots_and_divisions_are_packed(
-    cls: type[fastopt.Optimizer], kwargs: dict[str, object], dtype: str, parallel: bool
-) -> None:
-    text = assembly(cls, kwargs, dtype, parallel)
-    suffix = "ps" if dtype == "float32" else "pd"
-    assert re.search(rf"\bv?div{suffix}\b.*[yz]mm", text)
-    if kwargs.get("accumulate") != "rates":
-        assert re.search(rf"\bv?sqrt{suffix}\b.*[yz]mm", text)
+@every_dtype
+@every_rule
+def test_square_roots_and_divisions_are_packed(row: Row, dtype: type, parallel: bool) -> None:
+    text = assembly(row, dtype, parallel)
+    suffix = "ps" if dtype is np.float32 else "pd"
+    source = inspect.getsource(row.rule)
+    for operation, sign in {"mul": " * ", "div": " / ", "sqrt": "np.sqrt("}.items():
+        if sign in source:
+            assert re.search(rf"\bv?{operation}{suffix}\b.*[yz]mm", text), operation

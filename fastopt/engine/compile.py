@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
-import threading
 import types as pytypes
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,11 +24,12 @@ from fastopt.engine import loop
 
 OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
-_compiling = threading.RLock()
 _warned = False
 
+Rule = Callable[..., Any]
 
-def rule(function: Callable[..., Any]) -> Callable[..., Any]:
+
+def rule(function: Rule) -> Rule:
     """Mark a scalar function as the update rule of an optimizer.
 
     Parameters
@@ -51,27 +50,33 @@ def rule(function: Callable[..., Any]) -> Callable[..., Any]:
 class Variant(NamedTuple):
     """All that tells one compiled kernel from another."""
 
-    rule: Callable[..., Any]
+    rule: Rule
     parameter: np.dtype[Any]
     gradient: np.dtype[Any]
     states: int
     coefficients: int
-    rates: bool  # lr is an array of the parameter's dtype instead of a number
+    lr_is_array: bool  # of the parameter's dtype, instead of a number
     parallel: bool
 
     @property
     def name(self) -> str:
         """``<rule>_<dtypes>_<mode>_<digest>``: the kernel's name in profiles and of its cache file."""
-        lr = f"_lr{self.parameter.str[1:]}" if self.rates else ""
+        lr = f"_lr{self.parameter.str[1:]}" if self.lr_is_array else ""
         mode = "parallel" if self.parallel else "serial"
         return f"{self.rule.__name__}_{self.parameter.str[1:]}_g{self.gradient.str[1:]}{lr}_{mode}_{digest(self.rule)}"
+
+    @property
+    def bytes_per_element(self) -> int:
+        """Traffic: what is updated is read and written, everything else is read."""
+        arrays = 2 * (1 + self.states) + self.lr_is_array
+        return arrays * self.parameter.itemsize + self.gradient.itemsize
 
     @property
     def signature(self) -> Any:
         """The Numba signature: C-contiguous arrays, a gradient that may be read-only, float64 coefficients."""
         array = types.Array(numba.from_dtype(self.parameter), 1, "C")
         gradient = types.Array(numba.from_dtype(self.gradient), 1, "C", readonly=True)
-        lr = types.Array(array.dtype, 1, "C", readonly=True) if self.rates else types.float64
+        lr = types.Array(array.dtype, 1, "C", readonly=True) if self.lr_is_array else types.float64
         span = (types.int64,) if self.parallel else (types.int64, types.int64)
         coefficients = types.Tuple((types.float64,) * self.coefficients)
         return types.void(types.UniTuple(array, 1 + self.states), gradient, lr, coefficients, *span)
@@ -90,14 +95,13 @@ def dispatcher(variant: Variant) -> Any:
     """
     if numba.config.DISABLE_JIT:
         raise RuntimeError("fastopt's kernels are compiled by Numba, but NUMBA_DISABLE_JIT switches its compiler off")
-    with _compiling:
-        try:
-            return _cached(variant)
-        except NumbaError:
-            raise
-        except Exception as failure:  # no folder to write to, a full disk, a file that can be neither read nor replaced
-            _warn_uncached(failure)
-            return compiled(jitted(variant, cache=False), variant)
+    try:
+        return _cached(variant)
+    except NumbaError:
+        raise
+    except Exception as failure:  # no folder to write to, a full disk, a file that can be neither read nor replaced
+        _warn_uncached(failure)
+        return compiled(jitted(variant, cache=False), variant)
 
 
 @functools.cache
@@ -174,13 +178,9 @@ def _code_parts(function: Callable[..., Any], seen: set[int]) -> Iterator[str]:
         names.update(code.co_names)
         constants = [c for c in code.co_consts if not isinstance(c, pytypes.CodeType)]
         yield f"{code.co_code.hex()} {constants!r} {code.co_names!r} {code.co_varnames!r} {code.co_freevars!r}"
-    values = {name: function.__globals__[name] for name in names if name in function.__globals__}
-    for module in [value for value in values.values() if isinstance(value, pytypes.ModuleType)]:
-        # `helpers.damp(x)`: take every function of the module whose name is used, which may be one too many, never one too few.
-        values.update({f"{module.__name__}.{n}": v for n, v in vars(module).items() if n in names})
-    cells = function.__closure__ or ()
-    values.update(zip(function.__code__.co_freevars, (cell.cell_contents for cell in cells), strict=True))
-    for name, value in sorted(values.items(), key=lambda item: item[0]):
+    cells = zip(function.__code__.co_freevars, (cell.cell_contents for cell in function.__closure__ or ()), strict=True)
+    defaults = ((f"default {i}", value) for i, value in enumerate(function.__defaults__ or ()))
+    for name, value in (*_referred(function.__globals__, names), *cells, *defaults):
         if isinstance(getattr(value, "py_func", value), pytypes.FunctionType):
             yield name
             yield from _code_parts(value, seen)
@@ -190,17 +190,17 @@ def _code_parts(function: Callable[..., Any], seen: set[int]) -> Iterator[str]:
             yield f"{name}={value.dtype} {value.shape} {value.tobytes().hex()}"
 
 
+def _referred(namespace: Mapping[str, Any], names: set[str]) -> Iterator[tuple[str, Any]]:
+    """What the names may mean here and in modules: possibly a value too many, never one too few."""
+    for name in sorted(names & namespace.keys()):
+        value = namespace[name]
+        yield name, value
+        if isinstance(value, pytypes.ModuleType):
+            yield from ((f"{name}.{inner}", v) for inner, v in _referred(vars(value), names - {name}))
+
+
 def _nested(code: pytypes.CodeType) -> Iterator[pytypes.CodeType]:
     yield code
     for constant in code.co_consts:
         if isinstance(constant, pytypes.CodeType):
             yield from _nested(constant)
-
-
-def _after_fork() -> None:
-    global _compiling
-    _compiling = threading.RLock()  # the parent's may be held by a thread that doesn't exist here
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

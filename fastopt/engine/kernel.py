@@ -33,16 +33,15 @@ class Kernel:
         self.size = size
         self.route: Route | None = None
         self._launcher: Launcher | None = None
-        streams = 2 * (1 + variant.states) + variant.rates
-        traffic = size * (streams * variant.parameter.itemsize + variant.gradient.itemsize)
-        self._is_small = traffic < runtime.SERIAL_BELOW_BYTES
+        self._is_small = size * variant.bytes_per_element < runtime.SERIAL_BELOW_BYTES
 
     def prepare(self) -> Route:
         """Choose between serial and parallel for the next launch, and compile the choice if need be."""
-        if self._is_small or not runtime.may_launch_parallel():
-            route = entry_point(self.variant), (0, self.size)
-            self.route = route if self._is_small else None
-            return route
-        if self._launcher is None:
-            self._launcher = Launcher(entry_point(self.variant._replace(parallel=True)))
-        return self._launcher, ()
+        if not self._is_small and runtime.may_launch_parallel():
+            if self._launcher is None:
+                self._launcher = Launcher(entry_point(self.variant._replace(parallel=True)))
+            return self._launcher, ()
+        route = entry_point(self.variant), (0, self.size)
+        if self._is_small:
+            self.route = route
+        return route

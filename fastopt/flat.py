@@ -1,67 +1,15 @@
-"""Flat buffers: aligned memory, arrays as vectors, and many arrays in one buffer."""
+"""Many arrays in one buffer."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastopt.arrays import aligned_zeros, float_dtype, memory_order, require_array, shaped_like
 from fastopt.tree import leaves, map_leaves
-
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
-
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-def aligned_zeros(size: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Vector of zeros that begins on a cache line.
-
-    The operating system hands out large pages untouched, so the thread that first steps an element places its page.
-    """
-    dtype = np.dtype(dtype)
-    raw = np.zeros(size * dtype.itemsize + ALIGNMENT, np.uint8)
-    offset = -address(raw) % ALIGNMENT
-    return raw[offset : offset + size * dtype.itemsize].view(dtype)
-
-
-def address(array: NDArray[Any]) -> int:
-    """Where the first element lies in memory."""
-    return int(array.__array_interface__["data"][0])
-
-
-def is_flat(array: NDArray[Any]) -> bool:
-    """Whether the elements lie side by side, in C or in Fortran order."""
-    return array.flags.c_contiguous or array.flags.f_contiguous
-
-
-def memory_order(array: NDArray[Any]) -> Any:
-    """``"F"`` for an array that is contiguous in Fortran order only, else ``"C"``."""
-    return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-
-
-def shaped_like(vector: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
-    """View of a vector in the shape and memory order of `array`."""
-    return vector.reshape(array.shape, order=memory_order(array))
-
-
-def require_array(name: str, array: Any) -> None:
-    """Raise TypeError unless `array` is a plain array of float32 or float64 in the machine's byte order."""
-    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
-    if array.dtype not in FLOATS:
-        raise TypeError(f"{name} must be of float32 or float64, got {array.dtype}")
-
-
-def float_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:
-    """The dtype, if it is float32 or float64 in the machine's byte order; otherwise raise TypeError."""
-    try:
-        for allowed in FLOATS:
-            if allowed == dtype:
-                return allowed
-    except TypeError:
-        pass  # not a dtype at all
-    raise TypeError(f"{name} must be float32 or float64, got {dtype!r}")
 
 
 class Flat:
@@ -123,6 +71,10 @@ class Flat:
         dtype : float32 or float64, optional
             By default the same.
 
+        Returns
+        -------
+        Flat
+
         Raises
         ------
         TypeError
@@ -163,3 +115,14 @@ def flatten(params: Any) -> Flat:
     for (_, view), (_, leaf) in zip(leaves(flat.tree, ""), named, strict=True):
         view[...] = leaf
     return flat
+
+
+def array_of(leaf: Any) -> Any:
+    """The buffer of a `Flat`, and anything else as it is."""
+    return leaf.buffer if isinstance(leaf, Flat) else leaf
+
+
+def equal(tree: Any, other: Any) -> bool:
+    """Whether two trees have equal leaves in the same order, arrays compared element by element."""
+    pairs = itertools.zip_longest(leaves(tree, ""), leaves(other, ""), fillvalue=("", None))
+    return all(a is b or np.array_equal(array_of(a), array_of(b)) for (_, a), (_, b) in pairs)
