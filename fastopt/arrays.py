@@ -45,7 +45,8 @@ def shaped_like(vector: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
 
 def require_array(name: str, array: Any) -> None:
     """Raise TypeError unless `array` is a plain array of float32 or float64 in the machine's byte order."""
-    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+    # A masked array has a mask. To ask for its class would import numpy.ma, at the cost of everyone's first step.
+    if not isinstance(array, np.ndarray) or hasattr(array, "mask"):
         raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
     if array.dtype not in FLOATS:
         raise TypeError(f"{name} must be of float32 or float64, got {array.dtype}")

@@ -88,7 +88,7 @@ def _checked_states(groups: Sequence[Group], saved: Any) -> list[tuple[NDArray[A
                 raise TypeError(f"{name} must be of {own.dtype}, got {array.dtype}")
             if array.shape != own.shape:
                 raise ValueError(f"{name} must have the shape {own.shape}, got {array.shape}")
-            pairs.append((own, array))
+            pairs.append((own, p.detached(np.asarray(array))))
     return pairs
 
 

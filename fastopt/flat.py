@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,15 @@ class Flat:
     def __getitem__(self, key: Any) -> Any:
         """``tree[key]``."""
         return self.tree[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.tree)
+
+    def __len__(self) -> int:
+        return len(self.tree)
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self.tree
 
     def __repr__(self) -> str:
         return f"Flat({self.tree!r})"

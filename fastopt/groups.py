@@ -31,8 +31,8 @@ class Group(MutableMapping[str, Any]):
         The arrays are held, not copied.
     hyper : mapping
         All hyper-parameters of the optimizer.
-    choose : callable
-        Gives the rule and the names of its states for hyper-parameters, or raises ValueError where they contradict.
+    choose : weakref.WeakMethod
+        To `Optimizer.choose`.
     checks : mapping of callable
         The check for each hyper-parameter by its name; others may be any finite number.
     memory : Memory
@@ -50,6 +50,8 @@ class Group(MutableMapping[str, Any]):
         The rule for `hyper`.
     has_schedule : bool
         Whether the learning rate is a callable.
+    current : mapping
+        The same as `hyper`, with the number that a schedule gave last in its place.
     state_names : tuple of str
         The states that it has; the present rule may use fewer.
     """
@@ -59,20 +61,20 @@ class Group(MutableMapping[str, Any]):
         name: str,
         params: Any,
         hyper: Mapping[str, Any],
-        choose: Callable[[Mapping[str, Any]], Choice],
+        choose: Callable[[], Callable[[Mapping[str, Any]], Choice] | None],
         checks: Mapping[str, Check],
         memory: Memory,
         state_names: tuple[str, ...] | None = None,
     ) -> None:
-        self.params = map_leaves(lambda leaf: leaf, params)  # containers of its own: the caller's may change later
+        self.params = map_leaves(lambda leaf: leaf, params)  # containers of its own: the caller's may change
         self.parameters = [Parameter(path, leaf, memory) for path, leaf in leaves(params, name)]
-        self._choose = choose
+        self._weak_choose = choose
         self._checks = checks
         self._take({key: self._checked(key, value) for key, value in hyper.items()})
         self.state_names = self._used if state_names is None else state_names
 
     def __getitem__(self, key: str) -> Any:
-        return self.params if key == "params" else self.hyper[key]
+        return self.params_copy() if key == "params" else self.hyper[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.commit(self.check({key: value}))
@@ -135,6 +137,7 @@ class Group(MutableMapping[str, Any]):
         self.hyper = hyper
         self.rule, self._used = self._choose(hyper)
         self.has_schedule = callable(hyper["lr"])
+        self.current: Mapping[str, Any] = hyper
         self._lr_is_array = is_array_lr(hyper["lr"])
         for p in self.parameters:
             p.lr = None
@@ -142,23 +145,33 @@ class Group(MutableMapping[str, Any]):
             for p, (name, lr) in zip(self.parameters, leaves(hyper["lr"], "lr"), strict=True):
                 p.lr = p.unwrap(name, lr).reshape(-1, order=p.order)
 
+    def params_copy(self) -> Any:
+        """The parameters in containers that the caller may change."""
+        return map_leaves(lambda leaf: leaf, self.params)
+
     def state(self, name: str) -> Any:
         """A state nested as the parameters are, as views; None if the group hasn't got it."""
         if name not in self.state_names:
             return None
         return with_leaves(self.params, [p.view(p.states[name]) for p in self.parameters])
 
-    def hyper_at(self, step: int) -> Mapping[str, Any]:
-        """The hyper-parameters for the step after ``step`` steps, with the schedule's number in its place.
+    def follow(self, rate: Any, step: int) -> None:
+        """Take what the schedule gave after ``step`` steps.
 
         Raises
         ------
         TypeError, ValueError
-            If the schedule gives a rate that is not allowed.
+            If it is not allowed.
         """
-        if not self.has_schedule:
-            return self.hyper
-        return self.hyper | {"lr": self._checks["lr"](f"the schedule's lr({step})", self.hyper["lr"](step))}
+        self.current = self.hyper | {"lr": checked(self._checks, "lr", rate, label=f"the schedule's lr({step})")}
+
+    def require_numbers(self, coefficients: tuple[float, ...]) -> None:
+        """Raise TypeError unless the coefficients are as many numbers as kernels were made for."""
+        counts = {kernel.variant.coefficients for p in self.parameters for kernel in p.kernels.values()}
+        if not (isinstance(coefficients, tuple) and all(isinstance(c, float) for c in coefficients)):
+            raise TypeError(f"coefficients must be a tuple of floats, got {coefficients!r}")
+        if counts - {len(coefficients)}:
+            raise TypeError(f"coefficients must be as many at every step, got {len(coefficients)} instead of {counts.pop()}")
 
     def kernel(self, p: Parameter, gradient: np.dtype[Any], coefficients: int) -> Kernel:
         """The kernel that steps one of the parameters with a gradient of some dtype."""
@@ -168,6 +181,12 @@ class Group(MutableMapping[str, Any]):
             variant = Variant(self.rule, p.theta.dtype, gradient, states, coefficients, self._lr_is_array, parallel=False)
             kernel = p.kernels[gradient] = Kernel(variant, p.theta.size)
         return kernel
+
+    def _choose(self, hyper: Mapping[str, Any]) -> Choice:
+        choose = self._weak_choose()
+        if choose is None:
+            raise ValueError("the optimizer of this group is gone")
+        return choose(hyper)
 
     def _checked(self, key: str, value: Any) -> Any:
         if key == "lr" and is_array_lr(value):
@@ -182,14 +201,16 @@ class Group(MutableMapping[str, Any]):
         for p, (name, lr) in zip(self.parameters, matching_leaves(self.params, value, "lr"), strict=True):
             array = p.unwrap(name, lr)
             require_array(name, array)
+            array = np.asarray(array)
             if array.shape != p.shape:
                 raise ValueError(f"{name} must be a number, or have the shape {p.shape} of {p.name}, got {array.shape}")
             vector = aligned_zeros(array.size, p.theta.dtype)
-            with np.errstate(over="ignore"):  # what doesn't fit is infinite, and refused as such
+            with np.errstate(all="ignore"):  # what doesn't fit is infinite, and refused as such
                 p.shaped(vector)[...] = array
             if not np.all((vector >= 0) & (vector < np.inf)):
                 raise ValueError(f"{name} must hold finite numbers of at least 0, in the parameter's dtype {vector.dtype}")
-            vector.flags.writeable = False
+            owner = vector.base if isinstance(vector.base, np.ndarray) else vector
+            owner.flags.writeable = vector.flags.writeable = False  # the owner too, or users could make it writable again
             copies.append(p.view(vector))
         return with_leaves(self.params, copies)
 

@@ -88,7 +88,7 @@ CHECKS: Mapping[str, Check] = {
 }
 
 
-def checked(checks: Mapping[str, Check], name: str, value: Any) -> Any:
+def checked(checks: Mapping[str, Check], name: str, value: Any, label: str | None = None) -> Any:
     """The value in its plain form, if its check lets it pass; without a check any finite number does."""
     check: Check = checks.get(name, finite)
-    return check(name, value)
+    return check(label or name, value)

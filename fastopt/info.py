@@ -6,6 +6,7 @@ import os
 import platform
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numba
@@ -24,7 +25,7 @@ STEPS = 10
 def report() -> str:
     """All of it as text, one line for each fact."""
     # These first: where there is no cache, the first kernel tells why; and once threads were launched, their layer is known.
-    cache, bandwidth = _cache(), _bandwidth()
+    cache, bandwidth = _attempt(_cache), _attempt(_bandwidth)
     quota = runtime.cpu_quota()
     facts = {
         "fastopt": fastopt.__version__,
@@ -40,6 +41,13 @@ def report() -> str:
     }
     width = max(map(len, facts))
     return "\n".join(f"{name:{width}}  {fact}" for name, fact in facts.items())
+
+
+def _attempt(fact: Callable[[], str]) -> str:
+    try:
+        return fact()
+    except (RuntimeError, ValueError) as failure:  # Numba can't run as its environment variables want it to
+        return f"not to be had: {failure}"
 
 
 def _cpu_name() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,23 @@ from numpy.typing import NDArray
 from fastopt.arrays import address
 
 
+class _Everything(Container[int]):
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
 class Memory:
     """Disjoint contiguous pieces of memory, each with the name of its parameter, sorted by address.
 
     Attributes
     ----------
-    owners : set of int
-        ``id`` of the arrays that own some of the memory; they live as long as the pieces, which are views of them.
-    is_foreign : bool
-        Whether some of it is not NumPy's own, so that any array may lie in it.
+    owners : container of int
+        ``id`` of the arrays that own some of the memory; they live as long as the pieces, which are views of them. If some of
+        it is not NumPy's own, any array may lie in it, and every number is here.
     """
 
     def __init__(self) -> None:
-        self.owners: set[int] = set()
-        self.is_foreign = False
+        self.owners: Container[int] = set()
         self._pieces: list[tuple[int, int, str]] = []
 
     def add(self, name: str, array: NDArray[Any]) -> None:
@@ -43,8 +47,10 @@ class Memory:
         owner = array
         while isinstance(owner.base, np.ndarray):
             owner = owner.base
-        self.owners.add(id(owner))
-        self.is_foreign |= not owner.flags.owndata
+        if not owner.flags.owndata:
+            self.owners = _Everything()
+        elif isinstance(self.owners, set):
+            self.owners.add(id(owner))
 
     def overlapped(self, array: NDArray[Any]) -> str | None:
         """The name of the parameter that has a piece that a contiguous array lies in, even if only in part."""

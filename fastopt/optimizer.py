@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -15,6 +17,9 @@ from fastopt.hyperparameters import CHECKS, Check, checked
 from fastopt.memory import Memory
 from fastopt.parameters import allocate
 from fastopt.tree import matching_leaves
+
+# The attributes that `Optimizer._build` makes; any other is a subclass's.
+_OWN = ("_groups", "_is_grouped", "_is_lone", "_parameters", "_state_names", "_step_count", "_structure")
 
 
 class Optimizer:
@@ -115,11 +120,18 @@ class Optimizer:
         After an error, parameters, state and step counter are as they were.
         """
         done = self._step_count
-        vectors = iter(self._vectors(grads))
+        for group in self._groups:
+            if group.has_schedule:
+                self._follow_schedules()
+                break
+        vectors = iter((self._parameters[0].gradient("grads", grads),) if self._is_lone else self._vectors(grads))
         launches: list[tuple[Any, tuple[Any, ...]]] = []
         for group in self._groups:
-            hyper = group.hyper_at(done) if group.has_schedule else group.hyper
+            hyper = group.current
             coefficients = self.coefficients(hyper, done + 1)
+            if self._is_grouped:
+                # With one group a wrong number fails at the first launch, with several after others may have run.
+                group.require_numbers(coefficients)
             lr = hyper["lr"]
             for p in group.parameters:
                 g = next(vectors)
@@ -134,13 +146,13 @@ class Optimizer:
 
     @property
     def params(self) -> Any:
-        """The parameters as they were given (with groups, a list with those of each group)."""
-        return self._structure
+        """The parameter arrays, nested as they were given (with groups, a list with those of each group)."""
+        return self._arranged([group.params_copy() for group in self._groups])
 
     @property
-    def param_groups(self) -> list[Group]:
+    def param_groups(self) -> tuple[Group, ...]:
         """The groups, each a mapping of hyper-parameters and ``"params"``; assign to its items at any time."""
-        return list(self._groups)
+        return tuple(self._groups)
 
     @property
     def step_count(self) -> int:
@@ -170,9 +182,10 @@ class Optimizer:
             group.commit(hyper)
 
     @property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Mapping[str, Any]:
         """The state arrays by name, nested as the parameters are: views of flat buffers (None in a group without it)."""
-        return {name: self._arranged([group.state(name) for group in self._groups]) for name in self._state_names}
+        states = {name: self._arranged([group.state(name) for group in self._groups]) for name in self._state_names}
+        return MappingProxyType(states)
 
     def warmup(self, gradient_dtype: Any = None) -> None:
         """Compile what the next step will run, or load it from the cache.
@@ -188,7 +201,8 @@ class Optimizer:
             If `gradient_dtype` is another one.
         """
         for group in self._groups:
-            count = len(self.coefficients(group.hyper_at(self._step_count), self._step_count + 1))
+            hyper = group.hyper | {"lr": 0.0} if group.has_schedule else group.hyper  # schedules are called for steps alone
+            count = len(self.coefficients(hyper, self._step_count + 1))
             for p in group.parameters:
                 dtype = p.theta.dtype if gradient_dtype is None else float_dtype("gradient_dtype", gradient_dtype)
                 group.kernel(p, dtype, count).prepare()
@@ -230,9 +244,11 @@ class Optimizer:
             # Not those of the present rule: momentum may have been switched off since.
             "state_names": [group.state_names for group in self._groups],
             "state_dict": self.state_dict(),
+            "attributes": {key: value for key, value in vars(self).items() if key not in _OWN},
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
+        vars(self).update(saved["attributes"])
         hyper = {key: value for key, value in saved["groups"][0].items() if key != "params"}
         self._build(saved["groups"], hyper, saved["is_grouped"], saved["state_names"])
         self.load_state_dict(saved["state_dict"])
@@ -248,6 +264,8 @@ class Optimizer:
             # Each group checks an array against its parameters.
             if not (key == "lr" and (is_array_lr(value) or callable(value))):
                 checked(self.checks, key, value)
+        # Weak, or optimizer and groups would keep each other, and all state, alive until Python looks for cycles.
+        choose = weakref.WeakMethod(self.choose)
         memory = Memory()
         self._is_grouped = is_grouped
         self._groups: list[Group] = []
@@ -256,11 +274,14 @@ class Optimizer:
                 raise TypeError(f"group {i} has the key {unknown[0]!r}; this optimizer has {', '.join(hyper)}")
             own = {key: given.get(key, value) for key, value in hyper.items()}
             name = f"params[{i}]['params']" if is_grouped else "params"
-            names = None if state_names is None else state_names[i]
-            self._groups.append(Group(name, given["params"], own, self.choose, self.checks, memory, names))
+            states = None if state_names is None else state_names[i]
+            self._groups.append(Group(name, given["params"], own, choose, self.checks, memory, states))
         self._parameters = [p for group in self._groups for p in group.parameters]
         if not self._parameters:
             raise ValueError("params holds no array")
+        names = [p.name for p in self._parameters]
+        if len(set(names)) < len(names):
+            raise ValueError("params has two different keys with the same repr, so that a state dict could not tell them apart")
         self._structure = self._arranged([group.params for group in self._groups])
         self._is_lone = self._structure is self._parameters[0].leaf
         self._step_count = 0
@@ -271,10 +292,16 @@ class Optimizer:
         for group in self._groups:
             group.use_states()
 
+    def _follow_schedules(self) -> None:
+        """Call each schedule once, before all else: it is the caller's code, and may change arrays and the optimizer."""
+        schedules = {id(lr): lr for lr in (group.hyper["lr"] for group in self._groups) if callable(lr)}
+        rates = {key: schedule(self._step_count) for key, schedule in schedules.items()}
+        for group in self._groups:
+            if id(group.hyper["lr"]) in rates:
+                group.follow(rates[id(group.hyper["lr"])], self._step_count)
+
     def _vectors(self, grads: Any) -> list[NDArray[Any]]:
         """The gradient of every parameter, checked, as vectors."""
-        if self._is_lone:
-            return [self._parameters[0].gradient("grads", grads)]
         named = list(matching_leaves(self._structure, grads, "grads"))
         return [p.gradient(name, g) for p, (name, g) in zip(self._parameters, named, strict=True)]
 

@@ -57,6 +57,7 @@ class Parameter:
     def __init__(self, name: str, leaf: Any, memory: Memory) -> None:
         array = array_of(leaf)
         require_array(name, array)
+        array = np.asarray(array).view()  # an object of its own, whose shape nobody changes, and no subclass
         if not array.flags.writeable:
             raise ValueError(f"{name} is read-only, but a step must write to it")
         if not is_contiguous(array):
@@ -71,7 +72,7 @@ class Parameter:
         self.shape = array.shape
         self.order = memory_order(array)
         self._contiguous = f"{self.order.lower()}_contiguous"  # the flag of an array in this order
-        self.theta: NDArray[Any] = np.asarray(array).reshape(-1, order=self.order)
+        self.theta: NDArray[Any] = array.reshape(-1, order=self.order)
         self.states: dict[str, NDArray[Any]] = {}
         self.arrays: tuple[NDArray[Any], ...] = (self.theta,)
         self.lr: NDArray[Any] | None = None
@@ -90,6 +91,7 @@ class Parameter:
         """Let the kernels update these states from now on."""
         self.arrays = (self.theta, *(self.states[name] for name in state_names))
         self.kernels.clear()
+        self._owners = self._memory.owners  # all that the optimizer writes to is known by now
 
     def shaped(self, vector: NDArray[Any]) -> NDArray[Any]:
         """View of a vector of the parameter's size in the shape and memory order of `array`."""
@@ -132,7 +134,7 @@ class Parameter:
         # First the way of nearly all steps: an array with memory of its own can't overlap, and one accepted before doesn't.
         if type(g) is ndarray and g.shape == self.shape and ((dtype := g.dtype) is FLOAT32 or dtype is FLOAT64):
             flags = g.flags
-            owns = flags.owndata and not self._memory.is_foreign and id(g) not in self._memory.owners
+            owns = flags.owndata and id(g) not in self._owners
             if (owns or g is self._accepted()) and flags.aligned and getattr(flags, self._contiguous):
                 return g if g.ndim == 1 else g.ravel("K")
         return self._checked_gradient(name, self.unwrap(name, g))
@@ -141,19 +143,25 @@ class Parameter:
         if isinstance(g, np.generic):  # what NumPy makes of 0-d arrays
             g = np.asarray(g)
         require_array(name, g)
+        g = np.asarray(g)  # no subclass, which could lie about its shape
         if g.shape != self.shape:
             raise ValueError(f"{name} must have the shape {self.shape} of {self.name}, got {g.shape}")
         if self._is_readable(g):
             if other := self._memory.overlapped(g):
                 raise ValueError(f"{name} overlaps {other} or its state; a gradient needs memory of its own")
             self._accepted = weakref.ref(g)
-            return np.asarray(g).reshape(-1, order=self.order)
+            vector: NDArray[Any] = g.reshape(-1, order=self.order)
+            return vector
         if any(np.shares_memory(g, array) for array in (self.theta, *self.states.values())):
             raise ValueError(f"{name} overlaps {self.name} or its state; a gradient needs memory of its own")
         if self._scratch is None or self._scratch.dtype != g.dtype:
             self._scratch = aligned_zeros(g.size, g.dtype)
         shaped_like(self._scratch, self.array)[...] = g
         return self._scratch
+
+    def detached(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array, or a copy if it lies in memory that steps write to."""
+        return array if self._memory.overlapped(array) is None else array.copy("K")
 
     def _is_readable(self, g: NDArray[Any]) -> bool:
         """Whether a kernel can read `g` where it is."""

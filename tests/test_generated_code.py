@@ -13,12 +13,12 @@ from fastopt.engine.compile import compiled, jitted
 from tests.table import Row, every_dtype, every_rule
 
 
-def assembly(row: Row, dtype: type, parallel: bool) -> str:
+def assembly(row: Row, dtype: type, parallel: bool, lr_is_array: bool = False) -> str:
     """The assembly of the kernel, compiled anew: Numba shows none for code from the cache."""
     opt = row.make(np.zeros(8, dtype))
     opt.warmup()
     (kernel,) = opt.param_groups[0].parameters[0].kernels.values()
-    variant = kernel.variant._replace(parallel=parallel)
+    variant = kernel.variant._replace(parallel=parallel, lr_is_array=lr_is_array)
     (text,) = compiled(jitted(variant, cache=False), variant).inspect_asm().values()
     functions = re.split(r"^(?!\.L)(?=[\w.$]+:\s*$)", text, flags=re.MULTILINE)
     # LLVM inlines the span into the kernel or into the parallel region, or doesn't. Only Python's wrappers are left out.
@@ -32,10 +32,10 @@ def _x86() -> None:
     assert platform.machine() in ("x86_64", "AMD64"), "these tests read x86 assembly"
 
 
-@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize(("parallel", "lr_is_array"), [(False, False), (True, False), (False, True)])
 @every_rule
-def test_no_double_precision_in_a_float32_kernel(row: Row, parallel: bool) -> None:
-    text = assembly(row, np.float32, parallel)
+def test_no_double_precision_in_a_float32_kernel(row: Row, parallel: bool, lr_is_array: bool) -> None:
+    text = assembly(row, np.float32, parallel, lr_is_array)
     # cvtsd2ss may be there: the coefficients come in double precision, and are cast once, before the loop.
     double = re.findall(r"\bv?(?:add|sub|mul|div|sqrt|min|max|fn?m\w+)[sp]d\b|\bv?cvt(?:ss2sd|ps2pd|pd2ps)\b", text)
     assert double == []

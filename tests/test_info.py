@@ -84,3 +84,12 @@ def test_a_processor_has_a_name(monkeypatch):
     assert info._cpu_name()
     monkeypatch.setattr(info.Path, "read_text", lambda path: (_ for _ in ()).throw(OSError))
     assert info._cpu_name()
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NUMBA_DISABLE_JIT", "1"), ("NUMBA_THREADING_LAYER", "none of them")])
+def test_what_numba_can_not_do_is_told_and_the_rest_too(variable, value):
+    env = environment(**{variable: value}, NUMBA_NUM_THREADS="2")
+    done = subprocess.run([sys.executable, "-m", "fastopt", "info"], env=env, check=True, capture_output=True, text=True)
+    found = facts(done.stdout)
+    assert "not to be had" in found["bandwidth"]
+    assert found["fastopt"] == fastopt.__version__

@@ -55,6 +55,18 @@ def write(root: Path, files: dict[str, str]) -> Path:
             None,
         ),
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "garbage\n"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "100000 0\n"}, None),
+        ({"proc/self/cgroup": "\nnonsense\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}, 1.0),
+        # Version 2 beside version 1, and version 1 mounted by one of its names.
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/unified/cpu.max": "100000 100000\n"}, 1.0),
+        (
+            {
+                "proc/self/cgroup": "4:cpuacct,cpu:/\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "50000\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            0.5,
+        ),
     ],
 )
 def test_cpu_quota(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import types as pytypes
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -100,8 +101,9 @@ def dispatcher(variant: Variant) -> Any:
     except NumbaError:
         raise
     except Exception as failure:  # no folder to write to, a full disk, a file that can be neither read nor replaced
+        kernel = compiled(jitted(variant, cache=False), variant)  # what has nothing to do with the cache, is raised again here
         _warn_uncached(failure)
-        return compiled(jitted(variant, cache=False), variant)
+        return kernel
 
 
 @functools.cache
@@ -152,42 +154,60 @@ def _warn_uncached(failure: Exception) -> None:
         )
 
 
+# Read at import, as the code was: the files may be replaced before the first kernel is compiled.
+_ENGINE_SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+
+# What comes from these is told apart by their versions, which Numba looks at.
+_LIBRARIES = ("builtins", "math", "numba", "numpy")
+
+
 @functools.cache
 def digest(function: Callable[..., Any]) -> str:
     """Hexadecimal digest of all the code that reaches the kernel of a rule: the engine's files and the rule's functions."""
-    total = hashlib.sha256(_engine_sources())
+    total = hashlib.sha256(_ENGINE_SOURCES)
     for part in _code_parts(function, set()):
-        total.update(part.encode())
+        total.update(part)
         total.update(b"\0")
     return total.hexdigest()[:16]
 
 
-@functools.cache
-def _engine_sources() -> bytes:
-    return b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+def _code_parts(value: Any, seen: set[int]) -> Iterator[bytes]:
+    """What a function is made of, with that of everything it refers to; constants as they are."""
+    if isinstance(value, (bool, int, float, complex, str, bytes, tuple, type, np.generic, np.dtype)):
+        yield repr(value).encode()
+    elif isinstance(value, np.ndarray):
+        yield f"{value.dtype} {value.shape}".encode() + value.tobytes()
+    elif callable(value) and id(value) not in seen:
+        seen.add(id(value))
+        yield from _callable_parts(value, seen)
 
 
-def _code_parts(function: Callable[..., Any], seen: set[int]) -> Iterator[str]:
-    """What a function is made of, with that of every Python function and constant it refers to."""
-    function = getattr(function, "py_func", function)
-    if id(function) in seen:
+def _callable_parts(value: Any, seen: set[int]) -> Iterator[bytes]:
+    module = inspect.getmodule(value)
+    if module is None or module.__name__.partition(".")[0] not in _LIBRARIES:
+        # The whole file: an implementation may be joined to the function by an overload, where nothing refers to it.
+        yield _source_of(module)
+    function = getattr(value, "py_func", value)  # of a dispatcher
+    if not isinstance(function, pytypes.FunctionType):
         return
-    seen.add(id(function))
     names: set[str] = set()
     for code in _nested(function.__code__):
         names.update(code.co_names)
         constants = [c for c in code.co_consts if not isinstance(c, pytypes.CodeType)]
-        yield f"{code.co_code.hex()} {constants!r} {code.co_names!r} {code.co_varnames!r} {code.co_freevars!r}"
+        yield code.co_code + f"{constants!r} {code.co_names!r} {code.co_varnames!r} {code.co_freevars!r}".encode()
     cells = zip(function.__code__.co_freevars, (cell.cell_contents for cell in function.__closure__ or ()), strict=True)
-    defaults = ((f"default {i}", value) for i, value in enumerate(function.__defaults__ or ()))
-    for name, value in (*_referred(function.__globals__, names), *cells, *defaults):
-        if isinstance(getattr(value, "py_func", value), pytypes.FunctionType):
-            yield name
-            yield from _code_parts(value, seen)
-        elif isinstance(value, (bool, int, float, complex, str, bytes, tuple, type, np.generic, np.dtype)):
-            yield f"{name}={value!r}"
-        elif isinstance(value, np.ndarray):
-            yield f"{name}={value.dtype} {value.shape} {value.tobytes().hex()}"
+    defaults = [(f"default {i}", value) for i, value in enumerate(function.__defaults__ or ())]
+    for name, value in (*_referred(function.__globals__, names), *cells, *defaults, *(function.__kwdefaults__ or {}).items()):
+        yield name.encode()
+        yield from _code_parts(value, seen)
+
+
+def _source_of(module: pytypes.ModuleType | None) -> bytes:
+    """A module's file, empty if it has none, as in an interactive session."""
+    try:
+        return Path(getattr(module, "__file__", None) or "").read_bytes()
+    except OSError:
+        return b""
 
 
 def _referred(namespace: Mapping[str, Any], names: set[str]) -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ import numba
 from fastopt.engine import runtime
 
 SHORTEST_PHASE = 8  # launches between trials at first; twice as many after each trial that changed nothing
-LONGEST_PHASE = 4096
+LONGEST_PHASE = 1024
 TRIAL = 4  # launches in a trial
 WORTHWHILE = 0.9  # a trial must be faster by this factor to change anything
 # A launch that takes longer than this loses little by a turn of the scheduler, and much by a trial on one thread.

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numba
+import numpy as np
+from numba.core.compiler_lock import global_compiler_lock
 
 # Below this many bytes of traffic one thread is faster than waking the others (see docs/engine.md for the measurement).
 SERIAL_BELOW_BYTES = 2 * 1024 * 1024
@@ -41,7 +43,7 @@ def set_num_threads(n: int) -> None:
     """
     global _threads
     try:
-        count = None if isinstance(n, bool) else operator.index(n)
+        count = None if isinstance(n, (bool, np.bool_)) else operator.index(n)
     except TypeError:
         count = None
     if count is None:
@@ -87,23 +89,22 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 def _quotas(root: Path) -> Iterator[float]:
     """The quota of each of this process's groups and of their ancestors, in version 2 and version 1 of cgroups."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text(errors="surrogateescape").splitlines()
     except OSError:  # not Linux
         return
     for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            mount = root / "sys/fs/cgroup"
-        elif "cpu" in controllers.split(","):
-            mount = root / "sys/fs/cgroup" / controllers
-        else:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
             continue
-        group = mount / path.strip("/")
-        # Inside a container the path may be the host's: then only the mount itself is there.
-        for folder in (group, *group.parents):
-            yield from _quota(folder)
-            if folder == mount:
-                break
+        # Version 2 has no name and is mounted at the top, or beside version 1; that is found by its names or by "cpu".
+        for mount in [root / "sys/fs/cgroup" / name for name in ((controllers, "cpu") if controllers else (".", "unified"))]:
+            group = mount / path.strip("/")
+            # Inside of a container the path may be the host's: then only the mount itself is there.
+            for folder in (group, *group.parents):
+                yield from _quota(folder)
+                if folder == mount:
+                    break
 
 
 def _quota(folder: Path) -> Iterator[float]:
@@ -115,7 +116,7 @@ def _quota(folder: Path) -> Iterator[float]:
             period = (folder / "cpu.cfs_period_us").read_text()
         if quota != "max" and int(quota) > 0:
             yield int(quota) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return
 
 
@@ -126,3 +127,9 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+    # A child of a process in which another thread compiles would wait for ever for that thread.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
