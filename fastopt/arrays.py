@@ -8,18 +8,19 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+PAGE = 4096
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def aligned_zeros(size: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Vector of zeros that begins on a cache line.
+def aligned_zeros(size: int, dtype: DTypeLike, page_offset: int = 0) -> NDArray[Any]:
+    """Vector of zeros that begins on a cache line, so many bytes after the begin of a page.
 
     The operating system hands out large pages untouched, so the thread that first steps an element places its page.
     """
     dtype = np.dtype(dtype)
-    raw = np.zeros(size * dtype.itemsize + ALIGNMENT, np.uint8)
-    offset = -address(raw) % ALIGNMENT
+    raw = np.zeros(size * dtype.itemsize + PAGE, np.uint8)
+    offset = (page_offset - address(raw)) % PAGE
     return raw[offset : offset + size * dtype.itemsize].view(dtype)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from fastopt.arrays import FLOATS, aligned_zeros, is_contiguous, memory_order, require_array, shaped_like
+from fastopt.arrays import ALIGNMENT, FLOATS, PAGE, aligned_zeros, is_contiguous, memory_order, require_array, shaped_like
 from fastopt.engine.kernel import Kernel
 from fastopt.flat import Flat, array_of
 from fastopt.memory import Memory
@@ -173,9 +173,11 @@ def allocate(parameters: Sequence[Parameter], name: str) -> None:
     """Give each parameter a state of zeros under this name; those of one dtype share one flat buffer."""
     for dtype in FLOATS:
         alike = [p for p in parameters if p.theta.dtype == dtype]
-        grain = 64 // dtype.itemsize  # every segment begins on a cache line
+        grain = ALIGNMENT // dtype.itemsize  # every segment begins on a cache line
         lengths = [-(-p.theta.size // grain) * grain for p in alike]
-        buffer = aligned_zeros(sum(lengths), dtype)
+        # Streams at the same place in their pages get in each other's way, since caches and store buffers look at that first.
+        others = max((len(p.states) for p in alike), default=0)
+        buffer = aligned_zeros(sum(lengths), dtype, page_offset=(1 + others) * 16 * ALIGNMENT % PAGE)
         begin = 0
         for p, length in zip(alike, lengths, strict=True):
             p.add_state(name, buffer[begin : begin + p.theta.size])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import fastopt
-from fastopt.engine import launch
+from fastopt.engine import kernel, launch
+from fastopt.engine.compile import Variant
+from fastopt.optimizers.sgd import gradient_descent
 
 
 class Machine:
@@ -66,10 +69,22 @@ def test_little_better_is_not_worth_a_change(machine):
     assert steps(machine, launcher, PHASE + TRIAL + PHASE)[-PHASE:] == [2] * PHASE
 
 
-def test_long_launches_are_never_tried_on_one_thread(machine):
+def test_one_thread_hands_back_after_a_long_time_too(machine):
     launcher = launch.Launcher(machine.kernel)
-    machine.seconds[2] = 1.5 * launch.NO_TRIAL_ABOVE_SECONDS
-    assert steps(machine, launcher, 20 * PHASE) == [2] * (20 * PHASE)
+    machine.seconds[2] = 6e-3
+    assert set(steps(machine, launcher, 20_000)[-200:]) <= {1, 2}
+    machine.seconds[2] = 1e-3
+    used = steps(machine, launcher, 2 * (launch.LONGEST_PHASE + TRIAL))
+    assert used[-PHASE:] == [2] * PHASE
+
+
+def test_large_arrays_are_never_tried_on_one_thread(machine, monkeypatch):
+    monkeypatch.setattr(kernel, "entry_point", lambda variant: lambda *arguments: machine.kernel(arguments[-1]))
+    variant = Variant(gradient_descent, np.dtype("f4"), np.dtype("f4"), 0, 0, lr_is_array=False, parallel=False)
+    size = launch.NO_TRIAL_FROM_BYTES // variant.bytes_per_element
+    for elements, tries in ((size - 1, True), (size + 1, False)):
+        run, _ = kernel.Kernel(variant, elements).prepare()
+        assert (1 in steps(machine, run, 20 * PHASE)) is tries
 
 
 def test_the_first_launch_does_not_count(machine):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fastopt.engine import runtime
 from fastopt.engine.compile import Variant, entry_point
-from fastopt.engine.launch import Launcher
+from fastopt.engine.launch import NO_TRIAL_FROM_BYTES, Launcher, in_turn
 
 # A compiled function, and the arguments that it takes after ``(arrays, g, lr, coefficients)``.
 Route = tuple[Callable[..., None], tuple[int, ...]]
@@ -32,15 +32,17 @@ class Kernel:
         self.variant = variant
         self.size = size
         self.route: Route | None = None
-        self._launcher: Launcher | None = None
-        self._is_small = size * variant.bytes_per_element < runtime.SERIAL_BELOW_BYTES
+        self._launch: Callable[..., None] | None = None
+        self._traffic = size * variant.bytes_per_element
+        self._is_small = self._traffic < runtime.SERIAL_BELOW_BYTES
 
     def prepare(self) -> Route:
         """Choose between serial and parallel for the next launch, and compile the choice if need be."""
         if not self._is_small and runtime.may_launch_parallel():
-            if self._launcher is None:
-                self._launcher = Launcher(entry_point(self.variant._replace(parallel=True)))
-            return self._launcher, ()
+            if self._launch is None:
+                make = Launcher if self._traffic < NO_TRIAL_FROM_BYTES else in_turn
+                self._launch = make(entry_point(self.variant._replace(parallel=True)))
+            return self._launch, ()
         route = entry_point(self.variant), (0, self.size)
         if self._is_small:
             self.route = route

@@ -22,16 +22,26 @@ SHORTEST_PHASE = 8  # launches between trials at first; twice as many after each
 LONGEST_PHASE = 1024
 TRIAL = 4  # launches in a trial
 WORTHWHILE = 0.9  # a trial must be faster by this factor to change anything
-# A launch that takes longer than this loses little by a turn of the scheduler, and much by a trial on one thread.
-NO_TRIAL_ABOVE_SECONDS = 0.02
+# A launch with more traffic than this loses little by a turn of the scheduler, and much by a trial on one thread.
+NO_TRIAL_FROM_BYTES = 128 * 1024 * 1024
 
 # Numba's workqueue ends the process when two threads launch at once, and with any layer two launches would share the cores.
 # Reentrant, so that a signal handler that steps an optimizer during a step doesn't wait for itself.
 _turn = threading.RLock()
 
 
+def in_turn(kernel: Callable[..., None]) -> Callable[..., None]:
+    """Make a function that runs a parallel kernel, ``kernel(*arguments, threads)``, on all threads that fastopt may use."""
+
+    def launch(*arguments: Any) -> None:
+        with _turn:
+            _run(kernel, arguments, runtime.get_num_threads())
+
+    return launch
+
+
 class Launcher:
-    """Callable that runs a parallel kernel on all threads that fastopt may use, or on one.
+    """Callable that runs a parallel kernel on all threads that fastopt may use, or on one if that is faster at present.
 
     Parameters
     ----------
@@ -56,8 +66,6 @@ class Launcher:
             (self._trial_seconds if is_trial else self._seconds).append(time.perf_counter() - begin)
             if len(self._trial_seconds) == TRIAL:
                 self._conclude()
-            elif len(self._seconds) == self._phase and not self._alone and _mean(self._seconds) > NO_TRIAL_ABOVE_SECONDS:
-                self._seconds.clear()
 
     def _conclude(self) -> None:
         """End the trial, and begin the next phase with the number of threads that was faster."""
