@@ -4,7 +4,7 @@ from fastopt.engine.compile import rule
 from fastopt.engine.runtime import get_num_threads, set_num_threads
 from fastopt.flat import Flat, flatten
 from fastopt.optimizer import Optimizer, warmup
-from fastopt.optimizers import SGD, AdaGrad, Adam, RMSProp
+from fastopt.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
 
 __version__ = "0.1.0"
 
@@ -12,6 +12,7 @@ __all__ = [
     "SGD",
     "AdaGrad",
     "Adam",
+    "AdamW",
     "Flat",
     "Optimizer",
     "RMSProp",

@@ -32,7 +32,7 @@ class Group(MutableMapping[str, Any]):
     hyper : mapping
         All hyper-parameters of the optimizer.
     choose : weakref.WeakMethod
-        To `Optimizer.choose`.
+        To the method that gives the rule and the names of its states for some hyper-parameters.
     checks : mapping of callable
         The check for each hyper-parameter by its name; others may be any finite number.
     memory : Memory
@@ -48,6 +48,8 @@ class Group(MutableMapping[str, Any]):
         The checked hyper-parameters; read it, but assign through the group.
     rule : callable
         The rule for `hyper`.
+    option_coefficients : tuple of float
+        What the options around the rule take, after the rule's own coefficients.
     has_schedule : bool
         Whether the learning rate is a callable.
     current : mapping
@@ -136,6 +138,8 @@ class Group(MutableMapping[str, Any]):
     def _take(self, hyper: dict[str, Any]) -> None:
         self.hyper = hyper
         self.rule, self._used = self._choose(hyper)
+        weight_decay = hyper.get("weight_decay", 0.0)
+        self.option_coefficients: tuple[float, ...] = (weight_decay,) if weight_decay > 0.0 else ()
         self.has_schedule = callable(hyper["lr"])
         self.current: Mapping[str, Any] = hyper
         self._lr_is_array = is_array_lr(hyper["lr"])

@@ -78,13 +78,17 @@ def _real(name: str, value: Any) -> float:
 # Those that several optimizers share; each optimizer may add its own (see `Optimizer.checks`).
 CHECKS: Mapping[str, Check] = {
     "accumulate": one_of("squares", "rates"),
+    "amsgrad": boolean,
     "betas": decay_pair,
     "dampening": finite,
+    "decoupled_weight_decay": boolean,
     "eps": nonnegative,
     "lr": nonnegative,  # or an array for each parameter, or a schedule: see `groups.Group`
+    "maximize": boolean,
     "momentum": nonnegative,
     "nesterov": boolean,
     "rho": decay,
+    "weight_decay": nonnegative,
 }
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastopt import checkpoint
 from fastopt.arrays import float_dtype
+from fastopt.engine.transforms import ascending, decaying, shrinking
 from fastopt.flat import equal
 from fastopt.groups import Choice, Group, is_array_lr
 from fastopt.hyperparameters import CHECKS, Check, checked
@@ -95,6 +96,15 @@ class Optimizer:
         """
         raise NotImplementedError
 
+    def _choose_with_options(self, hyper: Mapping[str, Any]) -> Choice:
+        """What `choose` gives, with what each optimizer that has these hyper-parameters does around its rule."""
+        rule, names = self.choose(hyper)
+        if hyper.get("weight_decay", 0.0) > 0.0:
+            rule = shrinking(rule) if hyper.get("decoupled_weight_decay", False) else decaying(rule)
+        if hyper.get("maximize", False):
+            rule = ascending(rule)
+        return rule, names
+
     def step(self, grads: Any) -> None:
         """Update the parameters and the state in place.
 
@@ -129,6 +139,8 @@ class Optimizer:
         for group in self._groups:
             hyper = group.current
             coefficients = self.coefficients(hyper, done + 1)
+            if group.option_coefficients:
+                coefficients += group.option_coefficients
             if self._is_grouped:
                 # With one group a wrong number fails at the first launch, with several after others may have run.
                 group.require_numbers(coefficients)
@@ -202,7 +214,7 @@ class Optimizer:
         """
         for group in self._groups:
             hyper = group.hyper | {"lr": 0.0} if group.has_schedule else group.hyper  # schedules are called for steps alone
-            count = len(self.coefficients(hyper, self._step_count + 1))
+            count = len(self.coefficients(hyper, self._step_count + 1)) + len(group.option_coefficients)
             for p in group.parameters:
                 dtype = p.theta.dtype if gradient_dtype is None else float_dtype("gradient_dtype", gradient_dtype)
                 group.kernel(p, dtype, count).prepare()
@@ -265,7 +277,7 @@ class Optimizer:
             if not (key == "lr" and (is_array_lr(value) or callable(value))):
                 checked(self.checks, key, value)
         # Weak, or optimizer and groups would keep each other, and all state, alive until Python looks for cycles.
-        choose = weakref.WeakMethod(self.choose)
+        choose = weakref.WeakMethod(self._choose_with_options)
         memory = Memory()
         self._is_grouped = is_grouped
         self._groups: list[Group] = []

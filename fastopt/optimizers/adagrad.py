@@ -45,6 +45,10 @@ class AdaGrad(Optimizer):
         :math:`\epsilon`, outside of the root. With ``accumulate="rates"`` take more, 1e-7 to 1e-5.
     accumulate : {"squares", "rates"}, default "squares"
         What is summed up over the steps: the squared gradients, as Duchi et al. published it, or the rates.
+    weight_decay : float, default 0
+        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
+    maximize : bool, default False
+        Step up instead of down.
 
     Raises
     ------
@@ -74,8 +78,16 @@ class AdaGrad(Optimizer):
     array([0.5, 2.5])
     """
 
-    def __init__(self, params: Any, lr: Any = 1e-2, eps: float = 1e-10, accumulate: str = "squares") -> None:
-        super().__init__(params, lr=lr, eps=eps, accumulate=accumulate)
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1e-2,
+        eps: float = 1e-10,
+        accumulate: str = "squares",
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, lr=lr, eps=eps, accumulate=accumulate, weight_decay=weight_decay, maximize=maximize)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return (adagrad, ("r",)) if hyper["accumulate"] == "squares" else (adagrad_rates, ("alpha",))

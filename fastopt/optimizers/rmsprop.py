@@ -47,6 +47,10 @@ class RMSProp(Optimizer):
         :math:`\epsilon`, outside of the root.
     accumulate : {"squares", "rates"}, default "squares"
         What is averaged over the steps: the squared gradients, as Hinton's lecture has it, or the rates.
+    weight_decay : float, default 0
+        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
+    maximize : bool, default False
+        Step up instead of down.
 
     Raises
     ------
@@ -75,8 +79,18 @@ class RMSProp(Optimizer):
     array([0., 3.])
     """
 
-    def __init__(self, params: Any, lr: Any = 1e-2, rho: float = 0.99, eps: float = 1e-8, accumulate: str = "squares") -> None:
-        super().__init__(params, lr=lr, rho=rho, eps=eps, accumulate=accumulate)
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1e-2,
+        rho: float = 0.99,
+        eps: float = 1e-8,
+        accumulate: str = "squares",
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+    ) -> None:
+        hyper = {"lr": lr, "rho": rho, "eps": eps, "accumulate": accumulate}
+        super().__init__(params, **hyper, weight_decay=weight_decay, maximize=maximize)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return (rmsprop, ("v",)) if hyper["accumulate"] == "squares" else (rmsprop_rates, ("alpha",))

@@ -49,6 +49,10 @@ class SGD(Optimizer):
         :math:`\tau`. The first step is not damped, as in PyTorch.
     nesterov : bool, default False
         Step along :math:`g + \beta p`. It needs momentum and no dampening.
+    weight_decay : float, default 0
+        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
+    maximize : bool, default False
+        Step up instead of down.
 
     Raises
     ------
@@ -79,9 +83,17 @@ class SGD(Optimizer):
     """
 
     def __init__(
-        self, params: Any, lr: Any = 1e-3, momentum: float = 0.0, dampening: float = 0.0, nesterov: bool = False
+        self,
+        params: Any,
+        lr: Any = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
+        hyper = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov}
+        super().__init__(params, **hyper, weight_decay=weight_decay, maximize=maximize)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         if hyper["nesterov"]:
