@@ -112,4 +112,12 @@ CASES = (
         torch=("Adam", {"betas": (0.9, 0.999), "eps": 1e-8}),
         optax=("adam", {"b1": 0.9, "b2": 0.999, "eps": 1e-8}),
     ),
+    Case(
+        "AdamW",
+        fastopt.AdamW,
+        updated=3,
+        hyper={"weight_decay": 0.01},
+        torch=("AdamW", {"weight_decay": 0.01}),
+        optax=("adamw", {"weight_decay": 0.01}),
+    ),
 )

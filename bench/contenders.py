@@ -23,7 +23,7 @@ from bench.limit import streaming_step
 from fastopt.demo import in_place
 
 # PyTorch's optimizers with a fused kernel for the CPU.
-FUSED = ("SGD", "Adagrad", "Adam")
+FUSED = ("SGD", "Adagrad", "Adam", "AdamW")
 
 
 class Running(NamedTuple):
@@ -135,7 +135,7 @@ def start_optax(problem: Problem) -> Running:
 CONTENDERS = (
     Contender("fastopt", start_fastopt),
     Contender("streaming limit", start_limit),
-    Contender("in-place NumPy", start_in_place),
+    Contender("in-place NumPy", start_in_place, has=lambda case: hasattr(in_place, case.optimizer.__name__)),
     Contender(
         "PyTorch fused",
         functools.partial(start_torch, fused=True),

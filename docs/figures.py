@@ -129,6 +129,15 @@ def adam() -> Figure:
     return paths(runs, runs)
 
 
+def adamw() -> Figure:
+    runs: dict[str, Make] = {
+        "lr 0.1, weight decay 0": lambda p: fastopt.AdamW(p, lr=0.1, weight_decay=0.0),
+        "lr 0.1, weight decay 0.01": lambda p: fastopt.AdamW(p, lr=0.1),
+        "lr 0.1, weight decay 0.1": lambda p: fastopt.AdamW(p, lr=0.1, weight_decay=0.1),
+    }
+    return paths(runs, runs)
+
+
 def rates_over_time() -> Figure:
     """The rate of one element whose gradient is standard normal, and exactly zero once."""
     lr, eps, steps, zero_at = 0.01, 1e-6, 1000, 500
@@ -185,7 +194,7 @@ def loss_on_quadratic() -> Figure:
     return figure
 
 
-FIGURES = (sgd, adagrad, rmsprop, adam, rates_over_time, loss_on_quadratic)
+FIGURES = (sgd, adagrad, rmsprop, adam, adamw, rates_over_time, loss_on_quadratic)
 
 
 def draw_all(folder: Path) -> None:

@@ -125,3 +125,28 @@ def adam(theta, grad, lr=0.001, betas=(0.9, 0.999), eps=1e-8):
         alpha_hat = epsilon / (delta + np.sqrt(r_hat))  # 9.
         theta = theta - alpha_hat * p_hat  # 10.
         yield theta
+
+
+def amsgrad(theta, grad, lr=0.001, betas=(0.9, 0.999), eps=1e-8):
+    """PyTorch's documented algorithm "Adam" with amsgrad: the largest v, corrected like v."""
+    m, v, v_max = (np.zeros_like(theta) for _ in range(3))
+    for t in count(1):
+        g = grad(theta)
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        v_max = np.maximum(v_max, v)
+        theta = theta - lr * (m / (1 - betas[0] ** t)) / (np.sqrt(v_max / (1 - betas[1] ** t)) + eps)
+        yield theta
+
+
+def adamw(theta, grad, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
+    """Loshchilov and Hutter (2019), algorithm 2, lines 5 to 12; the decay is times lr, as in PyTorch."""
+    m = v = np.zeros_like(theta)
+    for t in count(1):
+        g = grad(theta)
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        m_hat = m / (1 - betas[0] ** t)
+        v_hat = v / (1 - betas[1] ** t)
+        theta = theta - lr * (m_hat / (np.sqrt(v_hat) + eps) + weight_decay * theta)
+        yield theta

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from fastopt import SGD, AdaGrad, Adam, RMSProp
+from fastopt import SGD, AdaGrad, Adam, AdamW, RMSProp
 from fastopt.optimizers import adagrad, adam, rmsprop, sgd
 from tests import oracles
 
@@ -29,6 +29,11 @@ class Row(NamedTuple):
     def make(self, params, **numbers):
         """The optimizer for `params`, with other numbers if any are given."""
         return self.optimizer(params, **self.form, **self.numbers | numbers)
+
+    @property
+    def compiled_rule(self):
+        """The rule with what the options do around it."""
+        return self.make(np.zeros(1)).param_groups[0].rule
 
     def __str__(self):
         arguments = ",".join(f"{key}={value}" for key, value in (self.form | self.numbers).items())
@@ -83,15 +88,30 @@ TABLE = [
         torch=("Adam", {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}),
         optax=("adam", {"learning_rate": 0.01, "b1": 0.8, "b2": 0.99, "eps": 1e-4}),
     ),
+    # Optax's amsgrad takes the largest of the corrected v.
+    Row(
+        *(Adam, {"amsgrad": True}, {"lr": 0.01, "betas": (0.8, 0.9)}, adam.amsgrad, ("m", "v", "v_max"), oracles.amsgrad),
+        torch=("Adam", {"lr": 0.01, "betas": (0.8, 0.9), "amsgrad": True}),
+    ),
+    Row(
+        *(AdamW, {}, {}, adam.adam, ("m", "v"), oracles.adamw),
+        torch=("AdamW", {}),
+        optax=("adamw", {"learning_rate": 0.001, "weight_decay": 0.01}),
+    ),
+    Row(
+        *(AdamW, {}, {"lr": 0.01, "weight_decay": 0.1}, adam.adam, ("m", "v"), oracles.adamw),
+        torch=("AdamW", {"lr": 0.01, "weight_decay": 0.1}),
+        optax=("adamw", {"learning_rate": 0.01, "weight_decay": 0.1}),
+    ),
 ]
 
 # One row for each rule, where the other hyper-parameters would only repeat the test.
-RULES = list({row.rule: row for row in TABLE}.values())
+RULES = list({row.compiled_rule: row for row in TABLE}.values())
 
 FLOATS = (np.float32, np.float64)
 
 every_row = pytest.mark.parametrize("row", TABLE, ids=str)
-every_rule = pytest.mark.parametrize("row", RULES, ids=lambda row: row.rule.__name__)
+every_rule = pytest.mark.parametrize("row", RULES, ids=lambda row: row.compiled_rule.__name__)
 every_dtype = pytest.mark.parametrize("dtype", FLOATS)
 
 

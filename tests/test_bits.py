@@ -46,12 +46,13 @@ def salted(rng, size, dtype):
         return np.where(rng.random(size) < 0.125, salt, values).astype(dtype)
 
 
-def rule_on_arrays(row, optimizer, theta, states, g, lr):
+def rule_on_arrays(optimizer, theta, states, g, lr):
     """The new theta and states by the rule itself, with NumPy's arithmetic in the dtype of theta."""
     dtype = theta.dtype.type
-    coefficients = optimizer.coefficients(optimizer.param_groups[0], optimizer.step_count + 1)
+    (group,) = optimizer.param_groups
+    coefficients = optimizer.coefficients(group, optimizer.step_count + 1) + group.option_coefficients
     with np.errstate(all="ignore"):
-        new = row.rule(theta, g.astype(dtype), np.asarray(lr, dtype)[()], *states, *map(dtype, coefficients))
+        new = group.rule(theta, g.astype(dtype), np.asarray(lr, dtype)[()], *states, *map(dtype, coefficients))
     return new if isinstance(new, tuple) else (new,)
 
 
@@ -66,7 +67,7 @@ def check_steps(row, size, dtype, gradient, is_array):
         g = salted(rng, size, gradient)
         g.flags.writeable = step == 0
         states = [optimizer.state[name].copy() for name in row.states]
-        expected = rule_on_arrays(row, optimizer, theta.copy(), states, g, lr)
+        expected = rule_on_arrays(optimizer, theta.copy(), states, g, lr)
         before = g.copy()
         optimizer.step(g)
         actual = (theta, *(optimizer.state[name] for name in row.states))
