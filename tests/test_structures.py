@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.arrays import PAGE
 from fastopt.tree import leaves, map_leaves
 from tests.refusal import refused
 from tests.table import assert_same_bits, every_dtype, every_rule
@@ -112,7 +113,7 @@ def test_state_lies_in_flat_buffers_on_cache_lines(row, dtype):
         parts = [part for part in arrays(tree) if part.size]
         assert all(address(part) % 64 == 0 for part in parts)
         assert len({id(part.base) for part in parts}) == 1
-        assert parts[0].base.nbytes == sum(-(-part.nbytes // 64) * 64 for part in parts) + 64
+        assert parts[0].base.nbytes == sum(-(-part.nbytes // 64) * 64 for part in parts) + PAGE
     together = [part for tree in opt.state.values() for part in arrays(tree)] + arrays(params)
     assert not any(np.shares_memory(one, other) for i, one in enumerate(together) for other in together[:i])
 
