@@ -39,7 +39,7 @@ class Case:
     name : str
         How tables call it.
     optimizer : type
-        The class in fastopt; that of the same name in `fastopt.demo.in_place` takes the same arguments.
+        The class in fastopt; that of the same name in `fastopt.demo.in_place`, if there is one, takes the same arguments.
     updated : int
         Arrays that a step reads and writes: the parameter and the states.
     hyper : dict
@@ -119,5 +119,29 @@ CASES = (
         hyper={"weight_decay": 0.01},
         torch=("AdamW", {"weight_decay": 0.01}),
         optax=("adamw", {"weight_decay": 0.01}),
+    ),
+    Case(
+        "AdaMax",
+        fastopt.AdaMax,
+        updated=3,
+        hyper={"betas": (0.9, 0.999), "eps": 1e-8},
+        torch=("Adamax", {"betas": (0.9, 0.999), "eps": 1e-8}),
+        optax=("adamax", {"b1": 0.9, "b2": 0.999, "eps": 1e-8}),
+    ),
+    Case(
+        "AdaDelta",
+        fastopt.AdaDelta,
+        updated=3,
+        hyper={"rho": 0.9, "eps": 1e-6},
+        torch=("Adadelta", {"rho": 0.9, "eps": 1e-6}),
+        optax=("adadelta", {"rho": 0.9, "eps": 1e-6}),
+    ),
+    Case(
+        "RAdam",
+        fastopt.RAdam,
+        updated=3,
+        hyper={"betas": (0.9, 0.999), "eps": NEGLIGIBLE},
+        torch=("RAdam", {"betas": (0.9, 0.999), "eps": NEGLIGIBLE}),
+        optax=("radam", {"b1": 0.9, "b2": 0.999, "eps": NEGLIGIBLE}),
     ),
 )

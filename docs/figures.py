@@ -138,6 +138,30 @@ def adamw() -> Figure:
     return paths(runs, runs)
 
 
+def adamax() -> Figure:
+    runs: dict[str, Make] = {
+        "lr 0.1": lambda p: fastopt.AdaMax(p, lr=0.1),
+        "lr 0.01": lambda p: fastopt.AdaMax(p, lr=0.01),
+    }
+    return paths(runs, runs)
+
+
+def adadelta() -> Figure:
+    runs: dict[str, Make] = {
+        "eps 1e-6": lambda p: fastopt.AdaDelta(p),
+        "eps 1e-8": lambda p: fastopt.AdaDelta(p, eps=1e-8),
+    }
+    return paths(runs, runs)
+
+
+def radam() -> Figure:
+    runs: dict[str, Make] = {
+        "lr 0.001": lambda p: fastopt.RAdam(p, lr=0.001),
+        "lr 0.001 for 5 steps, then 0.1": lambda p: fastopt.RAdam(p, lr=lambda done: 0.001 if done < 5 else 0.1),
+    }
+    return paths(runs, runs)
+
+
 def rates_over_time() -> Figure:
     """The rate of one element whose gradient is standard normal, and exactly zero once."""
     lr, eps, steps, zero_at = 0.01, 1e-6, 1000, 500
@@ -194,7 +218,7 @@ def loss_on_quadratic() -> Figure:
     return figure
 
 
-FIGURES = (sgd, adagrad, rmsprop, adam, adamw, rates_over_time, loss_on_quadratic)
+FIGURES = (sgd, adagrad, rmsprop, adam, adamw, adamax, adadelta, radam, rates_over_time, loss_on_quadratic)
 
 
 def draw_all(folder: Path) -> None:

@@ -4,17 +4,20 @@ from fastopt.engine.compile import rule
 from fastopt.engine.runtime import get_num_threads, set_num_threads
 from fastopt.flat import Flat, flatten
 from fastopt.optimizer import Optimizer, warmup
-from fastopt.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
+from fastopt.optimizers import SGD, AdaDelta, AdaGrad, Adam, AdaMax, AdamW, RAdam, RMSProp
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "AdaDelta",
     "AdaGrad",
+    "AdaMax",
     "Adam",
     "AdamW",
     "Flat",
     "Optimizer",
+    "RAdam",
     "RMSProp",
     "flatten",
     "get_num_threads",

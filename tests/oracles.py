@@ -150,3 +150,52 @@ def adamw(theta, grad, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01
         v_hat = v / (1 - betas[1] ** t)
         theta = theta - lr * (m_hat / (np.sqrt(v_hat) + eps) + weight_decay * theta)
         yield theta
+
+
+def adamax(theta, grad, lr=0.002, betas=(0.9, 0.999), eps=1e-8):
+    """Kingma and Ba (2015), algorithm 2; epsilon, which it doesn't have, is where PyTorch's documentation of Adamax has it."""
+    alpha, (beta_1, beta_2), epsilon = lr, betas, eps
+    m, u = np.zeros_like(theta), np.zeros_like(theta)
+    for t in count(1):
+        g = grad(theta)
+        m = beta_1 * m + (1 - beta_1) * g
+        u = np.where(beta_2 * u > np.abs(g) + epsilon, beta_2 * u, np.abs(g) + epsilon)
+        theta = theta - (alpha / (1 - beta_1**t)) * m / u
+        yield theta
+
+
+def adadelta(theta, grad, lr=1.0, rho=0.9, eps=1e-6):
+    """Zeiler (2012), algorithm 1, whose update is then multiplied by PyTorch's gamma."""
+    gamma, epsilon = lr, eps
+
+    def rms(mean_square):
+        return np.sqrt(mean_square + epsilon)
+
+    E_g2, E_dx2 = np.zeros_like(theta), np.zeros_like(theta)  # 1.
+    while True:  # 2.
+        g = grad(theta)  # 3.
+        E_g2 = rho * E_g2 + (1 - rho) * g**2  # 4.
+        dx = -rms(E_dx2) / rms(E_g2) * g  # 5.
+        E_dx2 = rho * E_dx2 + (1 - rho) * dx**2  # 6.
+        theta = theta + gamma * dx  # 7.
+        yield theta
+
+
+def radam(theta, grad, lr=0.001, betas=(0.9, 0.999), eps=1e-8):
+    """PyTorch's documentation of RAdam; Liu et al. (2020), algorithm 2, has 4 in the place of 5 and no epsilon."""
+    gamma, (beta_1, beta_2), epsilon = lr, betas, eps
+    m, v = np.zeros_like(theta), np.zeros_like(theta)
+    rho_inf = 2 / (1 - beta_2) - 1
+    for t in count(1):
+        g = grad(theta)
+        m = beta_1 * m + (1 - beta_1) * g
+        v = beta_2 * v + (1 - beta_2) * g**2
+        m_hat = m / (1 - beta_1**t)
+        rho = rho_inf - 2 * t * beta_2**t / (1 - beta_2**t)
+        if rho > 5:
+            adaptive = np.sqrt(1 - beta_2**t) / (np.sqrt(v) + epsilon)
+            r = np.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+            theta = theta - gamma * m_hat * r * adaptive
+        else:
+            theta = theta - gamma * m_hat
+        yield theta

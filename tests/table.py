@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from fastopt import SGD, AdaGrad, Adam, AdamW, RMSProp
-from fastopt.optimizers import adagrad, adam, rmsprop, sgd
+from fastopt import SGD, AdaDelta, AdaGrad, Adam, AdaMax, AdamW, RAdam, RMSProp
+from fastopt.optimizers import adadelta, adagrad, adam, adamax, radam, rmsprop, sgd
 from tests import oracles
 
 
@@ -102,6 +102,42 @@ TABLE = [
         *(AdamW, {}, {"lr": 0.01, "weight_decay": 0.1}, adam.adam, ("m", "v"), oracles.adamw),
         torch=("AdamW", {"lr": 0.01, "weight_decay": 0.1}),
         optax=("adamw", {"learning_rate": 0.01, "weight_decay": 0.1}),
+    ),
+    Row(
+        AdaMax,
+        {},
+        {},
+        adamax.adamax,
+        ("m", "u"),
+        oracles.adamax,
+        torch=("Adamax", {}),
+        optax=("adamax", {"learning_rate": 0.002}),
+    ),
+    Row(
+        *(AdaMax, {}, {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}, adamax.adamax, ("m", "u"), oracles.adamax),
+        torch=("Adamax", {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}),
+        optax=("adamax", {"learning_rate": 0.01, "b1": 0.8, "b2": 0.99, "eps": 1e-4}),
+    ),
+    Row(
+        *(AdaDelta, {}, {}, adadelta.adadelta, ("v", "delta"), oracles.adadelta),
+        torch=("Adadelta", {}),
+        optax=("adadelta", {"learning_rate": 1.0}),
+    ),
+    Row(
+        *(AdaDelta, {}, {"lr": 0.5, "rho": 0.95, "eps": 1e-4}, adadelta.adadelta, ("v", "delta"), oracles.adadelta),
+        torch=("Adadelta", {"lr": 0.5, "rho": 0.95, "eps": 1e-4}),
+        optax=("adadelta", {"learning_rate": 0.5, "rho": 0.95, "eps": 1e-4}),
+    ),
+    # Optax's RAdam adds eps to the corrected root: only with eps = 0 is it the same.
+    Row(RAdam, {}, {}, radam.radam, ("m", "v"), oracles.radam, torch=("RAdam", {})),
+    Row(
+        *(RAdam, {}, {"lr": 0.01, "betas": (0.8, 0.99), "eps": 0.0}, radam.radam, ("m", "v"), oracles.radam),
+        torch=("RAdam", {"lr": 0.01, "betas": (0.8, 0.99), "eps": 0.0}),
+        optax=("radam", {"learning_rate": 0.01, "b1": 0.8, "b2": 0.99, "eps": 0.0}),
+    ),
+    Row(
+        *(RAdam, {}, {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}, radam.radam, ("m", "v"), oracles.radam),
+        torch=("RAdam", {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}),
     ),
 ]
 

@@ -164,7 +164,7 @@ def test_schedules_are_left_out_and_kept():
     opt = fastopt.Adam([{"params": np.ones(3), "lr": halving}, {"params": np.ones(3), "lr": 0.25}])
     run(opt, 3)
     blob = opt.state_dict()
-    assert [list(group) for group in blob["groups"]] == [["betas", "eps"], ["lr", "betas", "eps"]]
+    assert ["lr" in group for group in blob["groups"]] == [False, True]
     resumed = fastopt.Adam([{"params": group["params"].copy(), "lr": halving} for group in opt.param_groups])
     resumed.load_state_dict(through_pickle(blob))
     assert [group["lr"] for group in resumed.param_groups] == [halving, 0.25]

@@ -72,6 +72,7 @@ NUMBERS = {
     "eps": st.floats(1e-12, 1e-2),
     "momentum": st.floats(0.01, 1.0),
     "rho": st.floats(0.0, 0.999),
+    "weight_decay": st.floats(0.0, 1.0),
 }
 
 

@@ -1,8 +1,11 @@
 """The optimizers, one file for each family: its rules, and the classes that use them."""
 
+from fastopt.optimizers.adadelta import AdaDelta
 from fastopt.optimizers.adagrad import AdaGrad
 from fastopt.optimizers.adam import Adam, AdamW
+from fastopt.optimizers.adamax import AdaMax
+from fastopt.optimizers.radam import RAdam
 from fastopt.optimizers.rmsprop import RMSProp
 from fastopt.optimizers.sgd import SGD
 
-__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "RMSProp"]
+__all__ = ["SGD", "AdaDelta", "AdaGrad", "AdaMax", "Adam", "AdamW", "RAdam", "RMSProp"]
