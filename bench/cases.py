@@ -39,7 +39,7 @@ class Case:
     name : str
         How tables call it.
     optimizer : type
-        The class in fastopt; that of the same name in `fastopt.demo.in_place` takes the same arguments.
+        The class in fastopt; that of the same name in `fastopt.demo.in_place`, if there is one, takes the same arguments.
     updated : int
         Arrays that a step reads and writes: the parameter and the states.
     hyper : dict
@@ -112,4 +112,20 @@ CASES = (
         torch=("Adam", {"betas": (0.9, 0.999), "eps": 1e-8}),
         optax=("adam", {"b1": 0.9, "b2": 0.999, "eps": 1e-8}),
     ),
+    Case(
+        "AdaBelief",
+        fastopt.AdaBelief,
+        updated=3,
+        hyper={"betas": (0.9, 0.999), "eps": 1e-16, "eps_root": 1e-16},
+        optax=("adabelief", {"b1": 0.9, "b2": 0.999, "eps": 1e-16, "eps_root": 1e-16}),
+    ),
+    Case(
+        "Lion",
+        fastopt.Lion,
+        updated=2,
+        hyper={"betas": (0.9, 0.99)},
+        optax=("lion", {"b1": 0.9, "b2": 0.99, "weight_decay": 0.0}),
+    ),
+    Case("signSGD", fastopt.Signum, updated=1, hyper={"momentum": 0.0}, optax=("sign_sgd", {})),
+    Case("Signum", fastopt.Signum, updated=2, hyper={"momentum": 0.9}, optax=("signum", {"beta": 0.9})),
 )

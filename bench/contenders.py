@@ -135,7 +135,7 @@ def start_optax(problem: Problem) -> Running:
 CONTENDERS = (
     Contender("fastopt", start_fastopt),
     Contender("streaming limit", start_limit),
-    Contender("in-place NumPy", start_in_place),
+    Contender("in-place NumPy", start_in_place, has=lambda case: hasattr(in_place, case.optimizer.__name__)),
     Contender(
         "PyTorch fused",
         functools.partial(start_torch, fused=True),

@@ -129,6 +129,32 @@ def adam() -> Figure:
     return paths(runs, runs)
 
 
+def adabelief() -> Figure:
+    runs: dict[str, Make] = {
+        "AdaBelief, lr 0.1": lambda p: fastopt.AdaBelief(p, lr=0.1),
+        "AdaBelief, lr 0.01": lambda p: fastopt.AdaBelief(p, lr=0.01),
+        "Adam, lr 0.01": lambda p: fastopt.Adam(p, lr=0.01),
+    }
+    return paths(runs, runs)
+
+
+def lion() -> Figure:
+    runs: dict[str, Make] = {
+        "lr 0.015": lambda p: fastopt.Lion(p, lr=0.015),
+        "lr 0.003": lambda p: fastopt.Lion(p, lr=0.003),
+    }
+    return paths(runs, runs)
+
+
+def signum() -> Figure:
+    runs: dict[str, Make] = {
+        "lr 0.015": lambda p: fastopt.Signum(p, lr=0.015),
+        "lr 0.003": lambda p: fastopt.Signum(p, lr=0.003),
+        "lr 0.003, momentum 0": lambda p: fastopt.Signum(p, lr=0.003, momentum=0),
+    }
+    return paths(runs, runs)
+
+
 def rates_over_time() -> Figure:
     """The rate of one element whose gradient is standard normal, and exactly zero once."""
     lr, eps, steps, zero_at = 0.01, 1e-6, 1000, 500
@@ -185,7 +211,7 @@ def loss_on_quadratic() -> Figure:
     return figure
 
 
-FIGURES = (sgd, adagrad, rmsprop, adam, rates_over_time, loss_on_quadratic)
+FIGURES = (sgd, adagrad, rmsprop, adam, adabelief, lion, signum, rates_over_time, loss_on_quadratic)
 
 
 def draw_all(folder: Path) -> None:

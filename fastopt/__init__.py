@@ -4,18 +4,21 @@ from fastopt.engine.compile import rule
 from fastopt.engine.runtime import get_num_threads, set_num_threads
 from fastopt.flat import Flat, flatten
 from fastopt.optimizer import Optimizer, warmup
-from fastopt.optimizers import SGD, AdaGrad, Adam, AdamW, RMSProp
+from fastopt.optimizers import SGD, AdaBelief, AdaGrad, Adam, AdamW, Lion, RMSProp, Signum
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "AdaBelief",
     "AdaGrad",
     "Adam",
     "AdamW",
     "Flat",
+    "Lion",
     "Optimizer",
     "RMSProp",
+    "Signum",
     "flatten",
     "get_num_threads",
     "rule",
