@@ -77,7 +77,7 @@ class Signum(Optimizer):
     array([0.5, 2.5, 3. ])
     """
 
-    checks = CHECKS | {"momentum": decay}
+    checks = {**CHECKS, "momentum": decay}
 
     def __init__(
         self,
