@@ -154,9 +154,8 @@ def lion(theta, grad, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
         yield theta
 
 
-def signsgd(theta, grad, lr=1e-3, momentum=0.0):
+def signsgd(theta, grad, lr=1e-3):
     """Bernstein et al. (2018), algorithm 1."""
-    assert momentum == 0
     delta = lr
     while True:
         theta = theta - delta * np.sign(grad(theta))

@@ -102,7 +102,7 @@ TABLE = [
         optax=("lion", {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.95, "weight_decay": 0.0}),
     ),
     Row(
-        *(Signum, {}, {"momentum": 0.0}, signum.signsgd, (), oracles.signsgd),
+        *(Signum, {"momentum": 0.0}, {}, signum.signsgd, (), oracles.signsgd),
         optax=("sign_sgd", {"learning_rate": 0.001}),
     ),
     Row(Signum, {}, {"lr": 3e-3, "momentum": 0.8, "weight_decay": 0.1}, signum.signum, ("m",), oracles.signum),

@@ -15,6 +15,9 @@ NUMBERS = {
     fastopt.AdaGrad: {"lr": 0.03, "eps": 1e-3},
     fastopt.RMSProp: {"lr": 0.03, "rho": 0.7, "eps": 1e-3},
     fastopt.Adam: {"lr": 0.03, "betas": (0.7, 0.8), "eps": 1e-3},
+    fastopt.AdaBelief: {"lr": 0.03, "betas": (0.7, 0.8), "eps": 1e-3, "eps_root": 1e-5},
+    fastopt.Lion: {"lr": 0.03, "betas": (0.7, 0.8), "weight_decay": 0.1},
+    fastopt.Signum: {"lr": 0.03, "momentum": 0.7},
 }
 
 
