@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
-from fastopt.hyperparameters import CHECKS, decay
+from fastopt.hyperparameters import CHECKS, Check, decay
 from fastopt.optimizer import Optimizer
 
 
@@ -77,7 +77,7 @@ class Signum(Optimizer):
     array([0.5, 2.5, 3. ])
     """
 
-    checks = {**CHECKS, "momentum": decay}
+    checks: ClassVar[Mapping[str, Check]] = {**CHECKS, "momentum": decay}
 
     def __init__(
         self,
