@@ -144,4 +144,20 @@ CASES = (
         torch=("RAdam", {"betas": (0.9, 0.999), "eps": NEGLIGIBLE}),
         optax=("radam", {"b1": 0.9, "b2": 0.999, "eps": NEGLIGIBLE}),
     ),
+    Case(
+        "AdaBelief",
+        fastopt.AdaBelief,
+        updated=3,
+        hyper={"betas": (0.9, 0.999), "eps": 1e-16, "eps_root": 1e-16},
+        optax=("adabelief", {"b1": 0.9, "b2": 0.999, "eps": 1e-16, "eps_root": 1e-16}),
+    ),
+    Case(
+        "Lion",
+        fastopt.Lion,
+        updated=2,
+        hyper={"betas": (0.9, 0.99)},
+        optax=("lion", {"b1": 0.9, "b2": 0.99, "weight_decay": 0.0}),
+    ),
+    Case("signSGD", fastopt.Signum, updated=1, hyper={"momentum": 0.0}, optax=("sign_sgd", {})),
+    Case("Signum", fastopt.Signum, updated=2, hyper={"momentum": 0.9}, optax=("signum", {"beta": 0.9})),
 )

@@ -138,10 +138,27 @@ def adamw() -> Figure:
     return paths(runs, runs)
 
 
+def adabelief() -> Figure:
+    runs: dict[str, Make] = {
+        "AdaBelief, lr 0.1": lambda p: fastopt.AdaBelief(p, lr=0.1),
+        "AdaBelief, lr 0.01": lambda p: fastopt.AdaBelief(p, lr=0.01),
+        "Adam, lr 0.01": lambda p: fastopt.Adam(p, lr=0.01),
+    }
+    return paths(runs, runs)
+
+
 def adamax() -> Figure:
     runs: dict[str, Make] = {
         "lr 0.1": lambda p: fastopt.AdaMax(p, lr=0.1),
         "lr 0.01": lambda p: fastopt.AdaMax(p, lr=0.01),
+    }
+    return paths(runs, runs)
+
+
+def lion() -> Figure:
+    runs: dict[str, Make] = {
+        "lr 0.015": lambda p: fastopt.Lion(p, lr=0.015),
+        "lr 0.003": lambda p: fastopt.Lion(p, lr=0.003),
     }
     return paths(runs, runs)
 
@@ -158,6 +175,15 @@ def radam() -> Figure:
     runs: dict[str, Make] = {
         "lr 0.001": lambda p: fastopt.RAdam(p, lr=0.001),
         "lr 0.001 for 5 steps, then 0.1": lambda p: fastopt.RAdam(p, lr=lambda done: 0.001 if done < 5 else 0.1),
+    }
+    return paths(runs, runs)
+
+
+def signum() -> Figure:
+    runs: dict[str, Make] = {
+        "lr 0.015": lambda p: fastopt.Signum(p, lr=0.015),
+        "lr 0.003": lambda p: fastopt.Signum(p, lr=0.003),
+        "lr 0.003, momentum 0": lambda p: fastopt.Signum(p, lr=0.003, momentum=0),
     }
     return paths(runs, runs)
 
@@ -218,7 +244,21 @@ def loss_on_quadratic() -> Figure:
     return figure
 
 
-FIGURES = (sgd, adagrad, rmsprop, adam, adamw, adamax, adadelta, radam, rates_over_time, loss_on_quadratic)
+FIGURES = (
+    sgd,
+    adagrad,
+    rmsprop,
+    adam,
+    adamw,
+    adamax,
+    adadelta,
+    radam,
+    adabelief,
+    lion,
+    signum,
+    rates_over_time,
+    loss_on_quadratic,
+)
 
 
 def draw_all(folder: Path) -> None:

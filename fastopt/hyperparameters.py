@@ -83,6 +83,7 @@ CHECKS: Mapping[str, Check] = {
     "dampening": finite,
     "decoupled_weight_decay": boolean,
     "eps": nonnegative,
+    "eps_root": nonnegative,
     "lr": nonnegative,  # or an array for each parameter, or a schedule: see `groups.Group`
     "maximize": boolean,
     "momentum": nonnegative,

@@ -43,7 +43,7 @@ class Optimizer:
     """
 
     checks: ClassVar[Mapping[str, Check]] = CHECKS
-    """The check of each hyper-parameter; a subclass extends it: ``checks = Optimizer.checks | {"power": finite}``."""
+    """The check of each hyper-parameter; a subclass extends it: ``{**Optimizer.checks, "power": check}``."""
 
     _step_count: int
 

@@ -199,3 +199,49 @@ def radam(theta, grad, lr=0.001, betas=(0.9, 0.999), eps=1e-8):
         else:
             theta = theta - gamma * m_hat
         yield theta
+
+
+def adabelief(theta, grad, lr=1e-3, betas=(0.9, 0.999), eps=1e-16, eps_root=1e-16):
+    """Zhuang et al. (2020), algorithm 2, unprojected; its epsilon stands in two places, and each has a number of its own."""
+    alpha, (beta_1, beta_2) = lr, betas
+    m = np.zeros_like(theta)
+    s = np.zeros_like(theta)
+    for t in count(1):
+        g = grad(theta)
+        m = beta_1 * m + (1 - beta_1) * g
+        s = beta_2 * s + (1 - beta_2) * (g - m) ** 2 + eps_root
+        m_hat = m / (1 - beta_1**t)
+        s_hat = s / (1 - beta_2**t)
+        theta = theta - alpha * m_hat / (np.sqrt(s_hat) + eps)
+        yield theta
+
+
+def lion(theta, grad, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
+    """Chen et al. (2023), algorithm 2."""
+    eta, (beta_1, beta_2), lamda = lr, betas, weight_decay
+    m = np.zeros_like(theta)
+    while True:
+        g = grad(theta)
+        c = beta_1 * m + (1 - beta_1) * g
+        theta = theta - eta * (np.sign(c) + lamda * theta)
+        m = beta_2 * m + (1 - beta_2) * g
+        yield theta
+
+
+def signsgd(theta, grad, lr=1e-3):
+    """Bernstein et al. (2018), algorithm 1."""
+    delta = lr
+    while True:
+        theta = theta - delta * np.sign(grad(theta))
+        yield theta
+
+
+def signum(theta, grad, lr=1e-3, momentum=0.9, weight_decay=0.0):
+    """Bernstein et al. (2018), algorithm 2, with the weight decay of Bernstein et al. (2019), algorithm 1 for one worker."""
+    eta, beta, lamda = lr, momentum, weight_decay
+    v = np.zeros_like(theta)
+    while True:
+        g = grad(theta)
+        v = (1 - beta) * g + beta * v
+        theta = theta - eta * (np.sign(v) + lamda * theta)
+        yield theta

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from fastopt import SGD, AdaDelta, AdaGrad, Adam, AdaMax, AdamW, RAdam, RMSProp
-from fastopt.optimizers import adadelta, adagrad, adam, adamax, radam, rmsprop, sgd
+from fastopt import SGD, AdaBelief, AdaDelta, AdaGrad, Adam, AdaMax, AdamW, Lion, RAdam, RMSProp, Signum
+from fastopt.optimizers import adabelief, adadelta, adagrad, adam, adamax, lion, radam, rmsprop, sgd, signum
 from tests import oracles
 
 
@@ -139,6 +139,30 @@ TABLE = [
         *(RAdam, {}, {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}, radam.radam, ("m", "v"), oracles.radam),
         torch=("RAdam", {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}),
     ),
+    Row(
+        *(AdaBelief, {}, {}, adabelief.adabelief, ("m", "s"), oracles.adabelief),
+        optax=("adabelief", {"learning_rate": 0.001}),
+    ),
+    Row(
+        *(AdaBelief, {}, {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4, "eps_root": 1e-6}),
+        *(adabelief.adabelief, ("m", "s"), oracles.adabelief),
+        optax=("adabelief", {"learning_rate": 0.01, "b1": 0.8, "b2": 0.99, "eps": 1e-4, "eps_root": 1e-6}),
+    ),
+    # With the default learning rate, 100 steps go no further than 0.01.
+    Row(
+        *(Lion, {}, {"lr": 3e-3, "weight_decay": 0.1}, lion.lion, ("m",), oracles.lion),
+        optax=("lion", {"learning_rate": 3e-3, "weight_decay": 0.1}),
+    ),
+    Row(
+        *(Lion, {}, {"lr": 1e-3, "betas": (0.8, 0.95)}, lion.lion, ("m",), oracles.lion),
+        optax=("lion", {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.95, "weight_decay": 0.0}),
+    ),
+    Row(
+        *(Signum, {"momentum": 0.0}, {}, signum.signsgd, (), oracles.signsgd),
+        optax=("sign_sgd", {"learning_rate": 0.001}),
+    ),
+    Row(Signum, {}, {"lr": 3e-3, "momentum": 0.8, "weight_decay": 0.1}, signum.signum, ("m",), oracles.signum),
+    Row(Signum, {}, {}, signum.signum, ("m",), oracles.signum, optax=("signum", {"learning_rate": 0.001})),
 ]
 
 # One row for each rule, where the other hyper-parameters would only repeat the test.

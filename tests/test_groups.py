@@ -19,6 +19,9 @@ NUMBERS = {
     fastopt.AdaMax: {"lr": 0.03, "betas": (0.7, 0.8), "eps": 1e-3},
     fastopt.AdaDelta: {"lr": 0.3, "rho": 0.7, "eps": 1e-3},
     fastopt.RAdam: {"lr": 0.03, "betas": (0.7, 0.8), "eps": 1e-3},
+    fastopt.AdaBelief: {"lr": 0.03, "betas": (0.7, 0.8), "eps": 1e-3, "eps_root": 1e-5},
+    fastopt.Lion: {"lr": 0.03, "betas": (0.7, 0.8), "weight_decay": 0.1},
+    fastopt.Signum: {"lr": 0.03, "momentum": 0.7},
 }
 
 
@@ -52,8 +55,9 @@ def test_defaults_and_overrides():
     schedule = lambda step: 0.5  # noqa: E731
     opt = fastopt.SGD(({"params": [w]}, {"params": [b], "lr": schedule, "dampening": 0.5}), lr=0.1, momentum=0.9)
     first, second = opt.param_groups
-    assert dict(first) == {"params": [w], "lr": 0.1, "momentum": 0.9, "dampening": 0.0, "nesterov": False}
-    assert dict(second) == {"params": [b], "lr": schedule, "momentum": 0.9, "dampening": 0.5, "nesterov": False}
+    common = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "maximize": False}
+    assert dict(first) == {"params": [w], "lr": 0.1, "dampening": 0.0, **common}
+    assert dict(second) == {"params": [b], "lr": schedule, "dampening": 0.5, **common}
     assert opt.params == [[w], [b]]
     assert opt.params[1][0] is b
 

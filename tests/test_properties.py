@@ -70,9 +70,10 @@ NUMBERS = {
     "betas": st.tuples(st.floats(0.0, 0.999), st.floats(0.0, 0.9999)),
     "dampening": st.floats(-0.5, 1.0),
     "eps": st.floats(1e-12, 1e-2),
-    "momentum": st.floats(0.01, 1.0),
+    "eps_root": st.floats(1e-16, 1e-4),
+    "momentum": st.floats(0.01, 0.999),
     "rho": st.floats(0.0, 0.999),
-    "weight_decay": st.floats(0.0, 1.0),
+    "weight_decay": st.floats(0.0, 0.1),
 }
 
 

@@ -1,0 +1,87 @@
+"""Lion: steps of one size, along the sign of an average of the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastopt.engine.compile import rule
+from fastopt.groups import Choice
+from fastopt.optimizer import Optimizer
+
+
+@rule
+def lion(theta, g, lr, m, zero, beta1, one_minus_beta1, beta2, one_minus_beta2):
+    # The sign of -0 is 0 to NumPy, but -0 to Numba; with 0 added, it is 0 to both.
+    direction = np.sign(beta1 * m + one_minus_beta1 * g) + zero
+    return theta - lr * direction, beta2 * m + one_minus_beta2 * g
+
+
+class Lion(Optimizer):
+    r"""Lion, as Chen et al.'s Algorithm 2 has it: evolved sign momentum.
+
+    .. math::
+
+        c &\leftarrow \beta_1 m + (1 - \beta_1) g \\
+        \theta &\leftarrow \theta - \alpha \odot (\operatorname{sign} c + \lambda \theta) \\
+        m &\leftarrow \beta_2 m + (1 - \beta_2) g
+
+    Parameters
+    ----------
+    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
+        float32 or float64; updated in place.
+    lr : float, array or callable, default 1e-4
+        Learning rate :math:`\alpha`, which is how far every element moves: a number; an array in the parameter's shape,
+        nested as the parameters are; or a schedule, called with the number of steps taken so far.
+    betas : pair of float, default (0.9, 0.99)
+        :math:`\beta_1`, the weight of the average in the direction, and :math:`\beta_2`, the average's decay rate; in [0, 1).
+    weight_decay : float, default 0
+        Decoupled weight decay :math:`\lambda`: besides the step, :math:`\theta` shrinks by :math:`\alpha\lambda\theta`.
+    maximize : bool, default False
+        Step up instead of down; weights decay all the same.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not allowed.
+
+    Notes
+    -----
+    The state: ``"m"``, the average of the gradient, which starts at 0. It is updated after the step, with a decay rate of its
+    own: the direction gives the newest gradient more weight than the average does.
+
+    The sign of 0 is 0, so an element that never had a gradient stays; that of NaN is NaN.
+
+    References
+    ----------
+    .. [1] Chen et al., "Symbolic discovery of optimization algorithms", NeurIPS 2023, algorithm 2.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.array([1.0, 2.0, 3.0])
+    >>> opt = fastopt.Lion(w)
+    >>> opt.step(np.array([3.0, -0.4, 0.0]))
+    >>> w
+    array([0.9999, 2.0001, 3.    ])
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+    ) -> None:
+        hyper = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "maximize": maximize}
+        super().__init__(params, **hyper, decoupled_weight_decay=True)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        return lion, ("m",)
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        beta1, beta2 = hyper["betas"]
+        return 0.0, beta1, 1.0 - beta1, beta2, 1.0 - beta2
