@@ -10,6 +10,7 @@ import numpy as np
 from fastopt.arrays import aligned_zeros, require_array
 from fastopt.engine.compile import Rule, Variant
 from fastopt.engine.kernel import Kernel
+from fastopt.engine.transforms import with_options
 from fastopt.flat import Flat
 from fastopt.hyperparameters import Check, checked
 from fastopt.memory import Memory
@@ -32,7 +33,7 @@ class Group(MutableMapping[str, Any]):
     hyper : mapping
         All hyper-parameters of the optimizer.
     choose : weakref.WeakMethod
-        To the method that gives the rule and the names of its states for some hyper-parameters.
+        To `Optimizer.choose`.
     checks : mapping of callable
         The check for each hyper-parameter by its name; others may be any finite number.
     memory : Memory
@@ -47,7 +48,7 @@ class Group(MutableMapping[str, Any]):
     hyper : dict
         The checked hyper-parameters; read it, but assign through the group.
     rule : callable
-        The rule for `hyper`.
+        The rule for `hyper`, with what the options do around it.
     option_coefficients : tuple of float
         What the options around the rule take, after the rule's own coefficients.
     has_schedule : bool
@@ -72,6 +73,7 @@ class Group(MutableMapping[str, Any]):
         self.parameters = [Parameter(path, leaf, memory) for path, leaf in leaves(params, name)]
         self._weak_choose = choose
         self._checks = checks
+        self._count: int | None = None  # of the coefficients that the kernels take
         self._take({key: self._checked(key, value) for key, value in hyper.items()})
         self.state_names = self._used if state_names is None else state_names
 
@@ -132,14 +134,14 @@ class Group(MutableMapping[str, Any]):
 
     def use_states(self) -> None:
         """Let the kernels update the states that the present rule needs."""
+        self._count = None
         for p in self.parameters:
             p.use(self._used)
 
     def _take(self, hyper: dict[str, Any]) -> None:
         self.hyper = hyper
-        self.rule, self._used = self._choose(hyper)
-        weight_decay = hyper.get("weight_decay", 0.0)
-        self.option_coefficients: tuple[float, ...] = (weight_decay,) if weight_decay > 0.0 else ()
+        rule, self._used = self._choose(hyper)
+        self.rule, self.option_coefficients = with_options(rule, hyper)
         self.has_schedule = callable(hyper["lr"])
         self.current: Mapping[str, Any] = hyper
         self._lr_is_array = is_array_lr(hyper["lr"])
@@ -171,16 +173,16 @@ class Group(MutableMapping[str, Any]):
 
     def require_numbers(self, coefficients: tuple[float, ...]) -> None:
         """Raise TypeError unless the coefficients are as many numbers as kernels were made for."""
-        counts = {kernel.variant.coefficients for p in self.parameters for kernel in p.kernels.values()}
         if not (isinstance(coefficients, tuple) and all(isinstance(c, float) for c in coefficients)):
             raise TypeError(f"coefficients must be a tuple of floats, got {coefficients!r}")
-        if counts - {len(coefficients)}:
-            raise TypeError(f"coefficients must be as many at every step, got {len(coefficients)} instead of {counts.pop()}")
+        if self._count not in (None, len(coefficients)):
+            raise TypeError(f"coefficients must be as many at every step, got {len(coefficients)} instead of {self._count}")
 
     def kernel(self, p: Parameter, gradient: np.dtype[Any], coefficients: int) -> Kernel:
         """The kernel that steps one of the parameters with a gradient of some dtype."""
         kernel = p.kernels.get(gradient)
         if kernel is None:
+            self._count = coefficients
             states = len(p.arrays) - 1
             variant = Variant(self.rule, p.theta.dtype, gradient, states, coefficients, self._lr_is_array, parallel=False)
             kernel = p.kernels[gradient] = Kernel(variant, p.theta.size)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from fastopt import checkpoint
 from fastopt.arrays import float_dtype
-from fastopt.engine.transforms import ascending, decaying, shrinking
 from fastopt.flat import equal
 from fastopt.groups import Choice, Group, is_array_lr
 from fastopt.hyperparameters import CHECKS, Check, checked
@@ -26,7 +25,8 @@ _OWN = ("_groups", "_is_grouped", "_is_lone", "_parameters", "_state_names", "_s
 class Optimizer:
     """Base class of all optimizers.
 
-    A subclass gives hyper-parameters to ``super().__init__`` and overrides `choose` and `coefficients`.
+    A subclass gives hyper-parameters to ``super().__init__`` and overrides `choose` and `coefficients`. If ``weight_decay``,
+    ``decoupled_weight_decay`` or ``maximize`` are among them, they are carried out around its rule, which must not do it again.
 
     Parameters
     ----------
@@ -95,15 +95,6 @@ class Optimizer:
             One for each of the rule's last arguments.
         """
         raise NotImplementedError
-
-    def _choose_with_options(self, hyper: Mapping[str, Any]) -> Choice:
-        """What `choose` gives, with what each optimizer that has these hyper-parameters does around its rule."""
-        rule, names = self.choose(hyper)
-        if hyper.get("weight_decay", 0.0) > 0.0:
-            rule = shrinking(rule) if hyper.get("decoupled_weight_decay", False) else decaying(rule)
-        if hyper.get("maximize", False):
-            rule = ascending(rule)
-        return rule, names
 
     def step(self, grads: Any) -> None:
         """Update the parameters and the state in place.
@@ -277,7 +268,7 @@ class Optimizer:
             if not (key == "lr" and (is_array_lr(value) or callable(value))):
                 checked(self.checks, key, value)
         # Weak, or optimizer and groups would keep each other, and all state, alive until Python looks for cycles.
-        choose = weakref.WeakMethod(self._choose_with_options)
+        choose = weakref.WeakMethod(self.choose)
         memory = Memory()
         self._is_grouped = is_grouped
         self._groups: list[Group] = []

@@ -8,7 +8,7 @@ NumPy arrays too.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastopt.engine.compile import Rule, rule
@@ -54,3 +54,14 @@ def shrinking(inner: Rule) -> Rule:
         return inner(theta - lr * rest[-1] * theta, g, lr, *rest[:-1])
 
     return outer
+
+
+def with_options(inner: Rule, hyper: Mapping[str, Any]) -> tuple[Rule, tuple[float, ...]]:
+    """The rule with what some hyper-parameters ask for around it, and the coefficients that this takes after the rule's own."""
+    coefficients: tuple[float, ...] = ()
+    if (weight_decay := hyper.get("weight_decay", 0.0)) > 0.0:
+        inner = shrinking(inner) if hyper.get("decoupled_weight_decay", False) else decaying(inner)
+        coefficients = (weight_decay,)
+    if hyper.get("maximize", False):
+        inner = ascending(inner)
+    return inner, coefficients
