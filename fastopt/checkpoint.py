@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastopt.arrays import require_array
 from fastopt.flat import array_of
 from fastopt.groups import Group
+from fastopt.hyperparameters import finite
 from fastopt.parameters import Parameter
 from fastopt.tree import map_leaves
 
@@ -26,10 +27,32 @@ def save(optimizer: str, step_count: int, groups: Sequence[Group]) -> dict[str, 
         "groups": [
             {key: map_leaves(_copied, value) for key, value in group.hyper.items() if not callable(value)} for group in groups
         ],
+        "progress": [
+            {
+                "step_count": group.step_count,
+                "scalars": {name: float(value) for name, value in group.scalars.items()},
+                "tensor_scalars": {
+                    p.name: {name: a.copy() for name, a in p.scalars.items()} for p in group.parameters if p.scalars
+                },
+                "schedules": {key: s.state_dict() for key, s in group.schedules.items() if hasattr(s, "state_dict")},
+            }
+            for group in groups
+        ],
         "state": {
             name: {p.name: p.shaped(p.states[name]).copy("K") for p in parameters}
             for name, parameters in _holders(groups).items()
         },
+    }
+
+
+def _progress(group: Group) -> dict[str, Any]:
+    """What has changed over the steps of a group, besides the state arrays."""
+    tensors = {p.name: {name: values.copy() for name, values in p.scalars.items()} for p in group.parameters if p.scalars}
+    return {
+        "step_count": group.step_count,
+        "scalars": {name: float(value) for name, value in group.scalars.items()},
+        "tensor_scalars": tensors,
+        "schedules": {key: s.state_dict() for key, s in group.schedules.items() if hasattr(s, "state_dict")},
     }
 
 
@@ -41,30 +64,81 @@ def load(optimizer: str, groups: Sequence[Group], saved: Mapping[str, Any]) -> i
     int
         The step counter.
     """
-    _require_keys("state_dict", saved, ["version", "optimizer", "step_count", "groups", "state"])
+    _require_keys("state_dict", saved, ["version", "optimizer", "step_count", "groups", "progress", "state"])
     if type(saved["version"]) is not int or saved["version"] != VERSION:
         raise ValueError(f"state_dict['version'] must be {VERSION}, got {saved['version']!r}")
     if not isinstance(saved["optimizer"], str) or saved["optimizer"] != optimizer:
         raise ValueError(f"state_dict belongs to {saved['optimizer']!r}, not to {optimizer}")
-    step_count = saved["step_count"]
-    if isinstance(step_count, bool) or not isinstance(step_count, (int, np.integer)):
-        raise TypeError(f"state_dict['step_count'] must be an integer, got {step_count!r}")
-    if not 0 <= step_count < 2**63:
-        raise ValueError(f"state_dict['step_count'] must be at least 0 and below 2**63, got {step_count}")
+    step_count = _checked_count("state_dict['step_count']", saved["step_count"])
     hyper = _checked_hyper(groups, saved["groups"])
+    progress = _checked_progress(groups, saved["progress"])
     states = _checked_states(groups, saved["state"])
-    for group, values in zip(groups, hyper, strict=True):
-        group.commit(values)
+    # A schedule checks its own state, and so comes first.
+    for group, values in zip(groups, progress, strict=True):
+        for key, state in values["schedules"].items():
+            group.schedules[key].load_state_dict(state)
+    for group, changes, values in zip(groups, hyper, progress, strict=True):
+        group.commit(changes)
+        group.step_count = values["step_count"]
+        group.scalars.update(values["scalars"])
+        for p in group.parameters:
+            p.scalars.update(values["tensor_scalars"].get(p.name, {}))
     for own, array in states:
         own[...] = array
-    return int(step_count)
+    return step_count
+
+
+def _checked_count(name: str, count: Any) -> int:
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {count!r}")
+    if not 0 <= count < 2**63:
+        raise ValueError(f"{name} must be at least 0 and below 2**63, got {count}")
+    return int(count)
+
+
+def _require_length(name: str, saved: Any, groups: Sequence[Group]) -> None:
+    if not isinstance(saved, (list, tuple)):
+        raise TypeError(f"{name} must be a list, got {type(saved).__name__}")
+    if len(saved) != len(groups):
+        raise ValueError(f"{name} must have length {len(groups)}, got {len(saved)}")
+
+
+def _checked_progress(groups: Sequence[Group], saved: Any) -> list[dict[str, Any]]:
+    _require_length("state_dict['progress']", saved, groups)
+    checked = []
+    for i, (group, values) in enumerate(zip(groups, saved, strict=True)):
+        name = f"state_dict['progress'][{i}]"
+        _require_keys(name, values, ["step_count", "scalars", "tensor_scalars", "schedules"])
+        _require_keys(f"{name}['scalars']", values["scalars"], group.scalars)
+        holders = {p.name: p for p in group.parameters if p.scalars}
+        _require_keys(f"{name}['tensor_scalars']", values["tensor_scalars"], holders)
+        arrays = {}
+        for key, p in holders.items():
+            own, path = values["tensor_scalars"][key], f"{name}['tensor_scalars'][{key!r}]"
+            _require_keys(path, own, p.scalars)
+            arrays[key] = {scalar: _checked_scalars(f"{path}[{scalar!r}]", own[scalar], p.tensors) for scalar in p.scalars}
+        stateful = [key for key, schedule in group.schedules.items() if hasattr(schedule, "load_state_dict")]
+        _require_keys(f"{name}['schedules']", values["schedules"], stateful)
+        checked.append(
+            {
+                "step_count": _checked_count(f"{name}['step_count']", values["step_count"]),
+                "scalars": {key: finite(f"{name}['scalars'][{key!r}]", value) for key, value in values["scalars"].items()},
+                "tensor_scalars": arrays,
+                "schedules": values["schedules"],
+            }
+        )
+    return checked
+
+
+def _checked_scalars(name: str, values: Any, tensors: int) -> NDArray[Any]:
+    require_array(name, values)
+    if values.shape != (tensors,):
+        raise ValueError(f"{name} must have the shape {(tensors,)}, got {values.shape}")
+    return np.array(values, np.float64)
 
 
 def _checked_hyper(groups: Sequence[Group], saved: Any) -> list[dict[str, Any]]:
-    if not isinstance(saved, (list, tuple)):
-        raise TypeError(f"state_dict['groups'] must be a list, got {type(saved).__name__}")
-    if len(saved) != len(groups):
-        raise ValueError(f"state_dict['groups'] must have length {len(groups)}, got {len(saved)}")
+    _require_length("state_dict['groups']", saved, groups)
     checked = []
     for i, (group, values) in enumerate(zip(groups, saved, strict=True)):
         # A schedule isn't saved, so it may be missing where this optimizer has one.

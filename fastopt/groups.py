@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastopt.arrays import aligned_zeros, require_array
-from fastopt.engine.compile import Rule, Variant
+from fastopt.engine.compile import Rule, Variant, kind_of
 from fastopt.engine.kernel import Kernel
-from fastopt.engine.transforms import with_options
 from fastopt.flat import Flat
-from fastopt.hyperparameters import Check, checked
+from fastopt.hyperparameters import checked, is_choice
 from fastopt.memory import Memory
+from fastopt.options import DEFAULTS, Wrapped
 from fastopt.parameters import Parameter
 from fastopt.tree import leaves, map_leaves, matching_leaves, with_leaves
+
+if TYPE_CHECKING:
+    from fastopt.optimizer import Optimizer
 
 # The rule for some hyper-parameters, and the names of its states.
 Choice = tuple[Rule, tuple[str, ...]]
@@ -26,19 +30,17 @@ class Group(MutableMapping[str, Any]):
 
     Parameters
     ----------
-    name : str
-        How messages call the parameters.
+    names : sequence of str
+        How messages and state dicts call the parameters.
     params : ndarray, Flat, or list, tuple or dict of them, nested
         The arrays are held, not copied.
     hyper : mapping
         All hyper-parameters of the optimizer.
-    choose : weakref.WeakMethod
-        To `Optimizer.choose`.
-    checks : mapping of callable
-        The check for each hyper-parameter by its name; others may be any finite number.
+    optimizer : weakref.ref
+        To the optimizer: a strong one would keep both, and all state, alive until Python looks for cycles.
     memory : Memory
         What the optimizer writes to; the parameters are added.
-    state_names : tuple of str, optional
+    state_names : collection of str, optional
         The states to have; by default those that the rule needs now.
 
     Attributes
@@ -49,33 +51,47 @@ class Group(MutableMapping[str, Any]):
         The checked hyper-parameters; read it, but assign through the group.
     rule : callable
         The rule for `hyper`, with what the options do around it.
-    option_coefficients : tuple of float
+    option_coefficients : tuple
         What the options around the rule take, after the rule's own coefficients.
-    has_schedule : bool
-        Whether the learning rate is a callable.
+    schedules : dict of callable
+        The hyper-parameters that follow a schedule.
     current : mapping
-        The same as `hyper`, with the number that a schedule gave last in its place.
+        The same as `hyper`, with the numbers that schedules gave last in their place.
+    measure : callable or None
+        What is summed up over the elements before a step, with what the options do around it.
+    adapts : bool
+        Whether steps depend on sums, scalars or arrays of the parameters, see `adapting`.
+    scalars : dict of float
+        Running scalars, see `Optimizer.advance`.
+    step_count : int
+        How many steps the group has taken.
     state_names : tuple of str
         The states that it has; the present rule may use fewer.
     """
 
     def __init__(
         self,
-        name: str,
+        names: Sequence[str],
         params: Any,
         hyper: Mapping[str, Any],
-        choose: Callable[[], Callable[[Mapping[str, Any]], Choice] | None],
-        checks: Mapping[str, Check],
+        optimizer: weakref.ref[Optimizer],
         memory: Memory,
-        state_names: tuple[str, ...] | None = None,
+        state_names: Collection[str] | None = None,
     ) -> None:
         self.params = map_leaves(lambda leaf: leaf, params)  # containers of its own: the caller's may change
-        self.parameters = [Parameter(path, leaf, memory) for path, leaf in leaves(params, name)]
-        self._weak_choose = choose
-        self._checks = checks
+        found = [leaf for _, leaf in leaves(params, "")]
+        self.parameters = [Parameter(name, leaf, memory) for name, leaf in zip(names, found, strict=True)]
+        self._optimizer = optimizer
+        self._checks = self._owner.checks
         self._count: int | None = None  # of the coefficients that the kernels take
         self._take({key: self._checked(key, value) for key, value in hyper.items()})
-        self.state_names = self._used if state_names is None else state_names
+        self.state_names = self._used if state_names is None else tuple(state_names)
+        self.step_count = 0
+        self.scalars: dict[str, Any] = {} if self._owner.per_tensor else dict(self._owner.scalars)
+        for p in self.parameters:
+            p.elements |= {name: aligned_zeros(p.theta.size, p.theta.dtype) for name in self._owner.elements}
+            if self._owner.per_tensor:
+                p.scalars = {name: np.full(p.tensors, value) for name, value in self._owner.scalars.items()}
 
     def __getitem__(self, key: str) -> Any:
         return self.params_copy() if key == "params" else self.hyper[key]
@@ -98,12 +114,15 @@ class Group(MutableMapping[str, Any]):
         return 1 + len(self.hyper)
 
     def __repr__(self) -> str:
+        arrays = ("lr", "mask")
         hyper = ", ".join(
-            f"{key}={'<array>' if key == 'lr' and self._lr_is_array else repr(value)}" for key, value in self.hyper.items()
+            f"{key}={'<array>' if key in arrays and is_tree(value) else repr(value)}"
+            for key, value in self.hyper.items()
+            if key not in DEFAULTS or value is not DEFAULTS[key]  # options that are off go without saying
         )
         count = len(self.parameters)
-        arrays = f"{count} array{'' if count == 1 else 's'} of {sum(p.theta.size for p in self.parameters)} elements"
-        return f"<{arrays}, {hyper}>"
+        size = sum(p.theta.size for p in self.parameters)
+        return f"<{count} array{'' if count == 1 else 's'} of {size} elements, {hyper}>"
 
     def check(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """All hyper-parameters as they will be after some changes; nothing is changed yet.
@@ -127,9 +146,9 @@ class Group(MutableMapping[str, Any]):
 
     def commit(self, hyper: dict[str, Any]) -> None:
         """Take hyper-parameters that `check` gave."""
-        before = self.rule, self._lr_is_array
+        before = self.rule, self.measure, self._lr_is_array
         self._take(hyper)
-        if (self.rule, self._lr_is_array) != before:
+        if (self.rule, self.measure, self._lr_is_array) != before:
             self.use_states()
 
     def use_states(self) -> None:
@@ -140,16 +159,30 @@ class Group(MutableMapping[str, Any]):
 
     def _take(self, hyper: dict[str, Any]) -> None:
         self.hyper = hyper
-        rule, self._used = self._choose(hyper)
-        self.rule, self.option_coefficients = with_options(rule, hyper)
-        self.has_schedule = callable(hyper["lr"])
+        self._chosen, self._used = self._choose(hyper)
+        self.schedules = {key: value for key, value in hyper.items() if callable(value)}
         self.current: Mapping[str, Any] = hyper
-        self._lr_is_array = is_array_lr(hyper["lr"])
+        own = self._owner.own_options
+        self._wrapped = Wrapped(self._chosen, hyper, own)
+        self.rule, self.option_coefficients = self._wrapped.rule, self._wrapped.coefficients(hyper)
+        # What an optimizer measures, or, if it is cautious, how far the update agrees with the gradient.
+        measure = self._chosen if hyper["cautious"] else self._owner.measure(hyper)
+        self._wrapped_measure = None if measure is None else Wrapped(measure, hyper, own, measures=True)
+        self.measure = None if self._wrapped_measure is None else self._wrapped_measure.rule
+        needs_arrays = hyper["mask"] is not None or hyper["cautious"] or bool(self._owner.elements)
+        self.adapts = bool(needs_arrays or self.measure or self._owner.scalars)
+        self._products: int | None = None
+        self._lr_is_array = is_tree(hyper["lr"])
+        self._place("lr", hyper["lr"] if self._lr_is_array else None)
+        self._place("mask", hyper["mask"])
+
+    def _place(self, name: str, tree: Any) -> None:
+        """Give each parameter its array of a tree, as a vector."""
         for p in self.parameters:
-            p.lr = None
-        if self._lr_is_array:
-            for p, (name, lr) in zip(self.parameters, leaves(hyper["lr"], "lr"), strict=True):
-                p.lr = p.unwrap(name, lr).reshape(-1, order=p.order)
+            p.elements.pop(name, None)
+        if tree is not None:
+            for p, (path, array) in zip(self.parameters, leaves(tree, name), strict=True):
+                p.elements[name] = p.unwrap(path, array).reshape(-1, order=p.order)
 
     def params_copy(self) -> Any:
         """The parameters in containers that the caller may change."""
@@ -161,58 +194,97 @@ class Group(MutableMapping[str, Any]):
             return None
         return with_leaves(self.params, [p.view(p.states[name]) for p in self.parameters])
 
-    def follow(self, rate: Any, step: int) -> None:
-        """Take what the schedule gave after ``step`` steps.
+    def follow(self, values: Mapping[str, Any], step: int) -> None:
+        """Take what the schedules gave after ``step`` steps, by hyper-parameter.
 
         Raises
         ------
         TypeError, ValueError
-            If it is not allowed.
+            If it is not allowed, or asks for another rule.
         """
-        self.current = self.hyper | {"lr": checked(self._checks, "lr", rate, label=f"the schedule's lr({step})")}
+        given = {key: checked(self._checks, key, value, label=f"the schedule's {key}({step})") for key, value in values.items()}
+        current = self.hyper | given
+        if self._choose(current)[0] is not self._chosen:
+            raise ValueError(f"the schedule's {given!r} after {step} steps needs another rule than the optimizer has")
+        self.current = current
+        self.option_coefficients = self._wrapped.coefficients(current)
 
-    def require_numbers(self, coefficients: tuple[float, ...]) -> None:
+    def measure_coefficients(self, own: tuple[float, ...]) -> tuple[Any, ...]:
+        """The coefficients of the measure: its own, and those of the options around it."""
+        return own if self._wrapped_measure is None else own + self._wrapped_measure.coefficients(self.current)
+
+    def require_numbers(self, coefficients: tuple[Any, ...]) -> None:
         """Raise TypeError unless the coefficients are as many numbers as kernels were made for."""
-        if not (isinstance(coefficients, tuple) and all(isinstance(c, float) for c in coefficients)):
+        if not (isinstance(coefficients, tuple) and all(isinstance(c, (float, str, np.ndarray)) for c in coefficients)):
             raise TypeError(f"coefficients must be a tuple of floats, got {coefficients!r}")
         if self._count not in (None, len(coefficients)):
             raise TypeError(f"coefficients must be as many at every step, got {len(coefficients)} instead of {self._count}")
+        self._count = len(coefficients)
 
-    def kernel(self, p: Parameter, gradient: np.dtype[Any], coefficients: int) -> Kernel:
+    def products(self, p: Parameter, coefficients: int) -> int:
+        """How many products the measure sums up, given how many coefficients it takes."""
+        if self._products is None:
+            assert self.measure is not None
+            ones = [np.float64(1.0)] * (2 + len(p.arrays) + coefficients)
+            with np.errstate(all="ignore"):
+                self._products = len(self.measure(*ones))
+        return self._products
+
+    def kernel(self, p: Parameter, gradient: np.dtype[Any], coefficients: tuple[Any, ...]) -> Kernel:
         """The kernel that steps one of the parameters with a gradient of some dtype."""
         kernel = p.kernels.get(gradient)
         if kernel is None:
-            self._count = coefficients
-            states = len(p.arrays) - 1
-            variant = Variant(self.rule, p.theta.dtype, gradient, states, coefficients, self._lr_is_array, parallel=False)
-            kernel = p.kernels[gradient] = Kernel(variant, p.theta.size)
+            kernel = p.kernels[gradient] = Kernel(self._variant(p, self.rule, gradient, coefficients), p.theta.size)
         return kernel
 
-    def _choose(self, hyper: Mapping[str, Any]) -> Choice:
-        choose = self._weak_choose()
-        if choose is None:
+    def measure_kernel(self, p: Parameter, gradient: np.dtype[Any], coefficients: tuple[Any, ...]) -> Kernel:
+        """The kernel that measures one of the parameters."""
+        kernel = p.measure_kernels.get(gradient)
+        if kernel is None:
+            assert self.measure is not None
+            variant = self._variant(p, self.measure, gradient, coefficients)
+            kernel = p.measure_kernels[gradient] = Kernel(variant, p.theta.size, len(p.blocks.bounds) - 1)
+        return kernel
+
+    def _variant(self, p: Parameter, rule: Rule, gradient: np.dtype[Any], coefficients: tuple[Any, ...]) -> Variant:
+        kinds = tuple(map(kind_of, coefficients))
+        return Variant(rule, p.theta.dtype, gradient, len(p.arrays) - 1, kinds, self._lr_is_array)
+
+    @property
+    def _owner(self) -> Optimizer:
+        optimizer = self._optimizer()
+        if optimizer is None:
             raise ValueError("the optimizer of this group is gone")
-        return choose(hyper)
+        return optimizer
+
+    def _choose(self, hyper: Mapping[str, Any]) -> Choice:
+        owner = self._owner
+        if hyper["cautious"] and owner.measure(hyper) is not None:
+            raise ValueError(
+                f"cautious=True is not for {type(owner).__name__}, whose step depends on norms of the whole update"
+            )
+        return owner.choose(hyper)
 
     def _checked(self, key: str, value: Any) -> Any:
-        if key == "lr" and is_array_lr(value):
-            return self._checked_lr_array(value)
-        if key == "lr" and callable(value):
+        if key == "lr" and is_tree(value):
+            return self._checked_arrays(key, value, require_array)
+        if key == "mask":
+            return None if value is None else self._checked_arrays(key, value, require_mask)
+        if callable(value) and not is_choice(self._checks, key):
             return value
         return checked(self._checks, key, value)
 
-    def _checked_lr_array(self, value: Any) -> Any:
-        """A read-only copy of the rates, nested as the parameters are."""
+    def _checked_arrays(self, key: str, tree: Any, check: Callable[[str, Any], None]) -> Any:
+        """Read-only copies of arrays in the shapes of the parameters, nested as these are."""
         copies = []
-        for p, (name, lr) in zip(self.parameters, matching_leaves(self.params, value, "lr"), strict=True):
-            array = p.unwrap(name, lr)
-            require_array(name, array)
-            array = np.asarray(array)
+        for p, (name, leaf) in zip(self.parameters, matching_leaves(self.params, tree, key), strict=True):
+            array = p.unwrap(name, leaf)
+            check(name, array)
             if array.shape != p.shape:
-                raise ValueError(f"{name} must be a number, or have the shape {p.shape} of {p.name}, got {array.shape}")
-            vector = aligned_zeros(array.size, p.theta.dtype)
+                raise ValueError(f"{name} must have the shape {p.shape} of {p.name}, got {array.shape}")
+            vector = aligned_zeros(array.size, p.theta.dtype if key == "lr" else np.bool_)
             with np.errstate(all="ignore"):  # what doesn't fit is infinite, and refused as such
-                p.shaped(vector)[...] = array
+                p.shaped(vector)[...] = np.asarray(array)
             if not np.all((vector >= 0) & (vector < np.inf)):
                 raise ValueError(f"{name} must hold finite numbers of at least 0, in the parameter's dtype {vector.dtype}")
             owner = vector.base if isinstance(vector.base, np.ndarray) else vector
@@ -221,6 +293,12 @@ class Group(MutableMapping[str, Any]):
         return with_leaves(self.params, copies)
 
 
-def is_array_lr(lr: Any) -> bool:
-    """Whether a learning rate has the form of an array, or of a tree of them."""
-    return isinstance(lr, (Flat, Mapping, list, tuple)) or (isinstance(lr, np.ndarray) and lr.ndim > 0)
+def require_mask(name: str, array: Any) -> None:
+    """Raise TypeError unless `array` is a plain array of bool."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.bool_:
+        raise TypeError(f"{name} must be a NumPy array of bool, got {getattr(array, 'dtype', type(array).__name__)}")
+
+
+def is_tree(value: Any) -> bool:
+    """Whether a hyper-parameter has the form of an array for each element, or of a tree of them."""
+    return isinstance(value, (Flat, Mapping, list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)

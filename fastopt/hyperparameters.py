@@ -29,13 +29,17 @@ def decay(name: str, value: Any) -> float:
     return number
 
 
-def decay_pair(name: str, value: Any) -> tuple[float, float]:
-    """Two decay rates."""
-    if not isinstance(value, (tuple, list, np.ndarray)) or (isinstance(value, np.ndarray) and value.ndim == 0):
-        raise TypeError(f"{name} must be a pair of numbers, got {value!r}")
-    if len(value) != 2:
-        raise ValueError(f"{name} must be a pair of numbers, got {len(value)}")
-    return decay(f"{name}[0]", value[0]), decay(f"{name}[1]", value[1])
+def decays(count: int) -> Check:
+    """A check for a tuple of so many decay rates."""
+
+    def check(name: str, value: Any) -> tuple[float, ...]:
+        if not isinstance(value, (tuple, list, np.ndarray)) or (isinstance(value, np.ndarray) and value.ndim == 0):
+            raise TypeError(f"{name} must be {count} numbers, got {value!r}")
+        if len(value) != count:
+            raise ValueError(f"{name} must be {count} numbers, got {len(value)}")
+        return tuple(decay(f"{name}[{i}]", item) for i, item in enumerate(value))
+
+    return check
 
 
 def finite(name: str, value: Any) -> float:
@@ -53,15 +57,17 @@ def boolean(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def one_of(*choices: str) -> Check:
+class OneOf:
     """A check for one of some words."""
 
-    def check(name: str, value: Any) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
-        return value
+    def __init__(self, *choices: str) -> None:
+        self._choices = choices
 
-    return check
+    def __call__(self, name: str, value: Any) -> str:
+        """The word, if it is one of them."""
+        if not isinstance(value, str) or value not in self._choices:
+            raise ValueError(f"{name} must be {' or '.join(map(repr, self._choices))}, got {value!r}")
+        return value
 
 
 def _real(name: str, value: Any) -> float:
@@ -77,13 +83,15 @@ def _real(name: str, value: Any) -> float:
 
 # Those that several optimizers share; each optimizer may add its own (see `Optimizer.checks`).
 CHECKS: Mapping[str, Check] = {
-    "accumulate": one_of("squares", "rates"),
+    "accumulate": OneOf("squares", "rates"),
     "amsgrad": boolean,
-    "betas": decay_pair,
+    "betas": decays(2),
+    "cautious": boolean,
     "dampening": finite,
     "decoupled_weight_decay": boolean,
     "eps": nonnegative,
     "eps_root": nonnegative,
+    "frozen": boolean,
     "lr": nonnegative,  # or an array for each parameter, or a schedule: see `groups.Group`
     "maximize": boolean,
     "momentum": nonnegative,
@@ -97,3 +105,9 @@ def checked(checks: Mapping[str, Check], name: str, value: Any, label: str | Non
     """The value in its plain form, if its check lets it pass; without a check any finite number does."""
     check: Check = checks.get(name, finite)
     return check(label or name, value)
+
+
+def is_choice(checks: Mapping[str, Check], name: str) -> bool:
+    """Whether a hyper-parameter chooses what is done, so that it can't follow a schedule."""
+    check = checks.get(name)
+    return check is boolean or isinstance(check, OneOf)

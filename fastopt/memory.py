@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,17 @@ class Memory:
     def __init__(self) -> None:
         self.owners: Container[int] = set()
         self._pieces: list[tuple[int, int, str]] = []
+
+    def copy(self) -> Memory:
+        """A copy to which more can be added."""
+        other = Memory()
+        other.owners = set(self.owners) if isinstance(self.owners, set) else self.owners
+        other._pieces = self._pieces.copy()
+        return other
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Let parameters have other names."""
+        self._pieces = [(begin, end, names.get(name, name)) for begin, end, name in self._pieces]
 
     def add(self, name: str, array: NDArray[Any]) -> None:
         """Take the memory of a contiguous array.

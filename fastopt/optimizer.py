@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
+import fnmatch
 import weakref
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fastopt import checkpoint
+from fastopt.adapting import Progress, adapted, measured, warm
 from fastopt.arrays import float_dtype
+from fastopt.engine.compile import Rule
 from fastopt.flat import equal
-from fastopt.groups import Choice, Group, is_array_lr
+from fastopt.groups import Choice, Group, is_tree
 from fastopt.hyperparameters import CHECKS, Check, checked
 from fastopt.memory import Memory
-from fastopt.parameters import allocate
-from fastopt.tree import matching_leaves
-
-# The attributes that `Optimizer._build` makes; any other is a subclass's.
-_OWN = ("_groups", "_is_grouped", "_is_lone", "_parameters", "_state_names", "_step_count", "_structure")
+from fastopt.options import DEFAULTS, Options
+from fastopt.parameters import Parameter, allocate
+from fastopt.tree import leaves, map_leaves, matching_leaves, paths, with_leaves
 
 
 class Optimizer:
-    """Base class of all optimizers.
+    r"""Base class of all optimizers.
 
-    A subclass gives hyper-parameters to ``super().__init__`` and overrides `choose` and `coefficients`. If ``weight_decay``,
-    ``decoupled_weight_decay`` or ``maximize`` are among them, they are carried out around its rule, which must not do it again.
+    A subclass gives hyper-parameters to ``super().__init__`` and overrides `choose` and `coefficients`; `initial`, `advance`,
+    `measure` and `measure_coefficients` if it needs them. The options that all optimizers have are carried out around its
+    rule, which must not do it again.
 
     Parameters
     ----------
     params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
         float32 or float64 arrays, C- or Fortran-contiguous, aligned, writable, that don't overlap. They are held, and each
         step updates them in place. A group is a dict with the key ``"params"`` and hyper-parameters of its own.
+    options : mapping, optional
+        What every optimizer takes besides, which is off by default. A group can have values of its own.
+
+        - ``weight_decay`` (float): coupled weight decay :math:`\lambda`, unless the optimizer says otherwise:
+          :math:`g + \lambda\theta` takes the place of :math:`g`.
+        - ``decoupled_weight_decay`` (bool): instead, :math:`\theta` shrinks by :math:`\alpha\lambda\theta` before the step.
+        - ``maximize`` (bool): step up instead of down; weights decay all the same.
+        - ``cautious`` (bool): step only those elements whose update goes against the gradient, and further, by the share of
+          elements that this leaves out of each tensor.
+        - ``mask`` (array of bool, nested as the parameters): elements with False, and their state, stay as they are.
+        - ``frozen`` (bool): parameters, state and steps of the group stay as they are; its gradients may be None.
+        - ``by_name`` (mapping): values for parameters in dicts and lists, by patterns for the keys that lead to them, joined by
+          dots: ``{"*.bias": {"weight_decay": 0.0}}``. The first pattern that matches counts, as `fnmatch` has it.
     **hyper
-        Hyper-parameters with their values for all groups that don't set them.
+        Hyper-parameters, with their values for all groups that don't set them.
 
     Raises
     ------
@@ -45,15 +61,44 @@ class Optimizer:
     checks: ClassVar[Mapping[str, Check]] = CHECKS
     """The check of each hyper-parameter; a subclass extends it: ``{**Optimizer.checks, "power": check}``."""
 
-    _step_count: int
+    own_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that the optimizer's own rule carries out."""
 
-    def __init__(self, params: Any, **hyper: Any) -> None:
-        grouped = (
-            isinstance(params, (list, tuple))
-            and len(params) > 0
-            and all(isinstance(item, Mapping) and "params" in item for item in params)
-        )
-        self._build(list(params) if grouped else [{"params": params}], hyper, grouped)
+    scalars: ClassVar[Mapping[str, float]] = {}
+    """Names and first values of running scalars, which `advance` moves on."""
+
+    per_tensor: ClassVar[bool] = False
+    """Whether running scalars and sums belong to each tensor, instead of to all parameters together."""
+
+    elements: ClassVar[tuple[str, ...]] = ()
+    """Names of arrays with a number for each element that rules take among their coefficients, by name; only read."""
+
+    _by_name: bool
+    _defaults: dict[str, Any]
+    _groups: list[Group]
+    _is_grouped: bool
+    _is_lone: bool
+    _memory: Memory
+    _parameters: list[Parameter]
+    _state_names: tuple[str, ...]
+    _step_count: int
+    _structure: Any
+
+    def __init__(self, params: Any, *, options: Options | None = None, **hyper: Any) -> None:
+        given: dict[str, Any] = dict(options or {})
+        by_name = given.pop("by_name", None)
+        if unknown := [key for key in given if key not in DEFAULTS]:
+            raise TypeError(f"{type(self).__name__} has no argument {unknown[0]!r}; it takes {', '.join(hyper | DEFAULTS)}")
+        if twice := [key for key in given if key in hyper]:
+            raise TypeError(f"{type(self).__name__} sets {twice[0]} itself")
+        hyper = {**hyper, **{key: given.get(key, value) for key, value in DEFAULTS.items() if key not in hyper}}
+        if is_grouped := are_groups(params):
+            if by_name is not None:
+                raise ValueError("by_name is for parameters that are not in groups; give each group its own values")
+            groups = list(params)
+        else:
+            groups = [{"params": params}] if by_name is None else partition(params, by_name)
+        self._build(groups, hyper, is_grouped, structure=params if by_name is not None else None)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         """Choose the rule.
@@ -77,7 +122,7 @@ class Optimizer:
         """
         raise NotImplementedError
 
-    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
         """Compute what the rule takes after its states, in double precision.
 
         It must depend on its arguments alone, and change nothing: `warmup` calls it, too.
@@ -85,16 +130,88 @@ class Optimizer:
         Parameters
         ----------
         hyper : mapping
-            The hyper-parameters of a group; a schedule is replaced by its number.
+            The hyper-parameters of a group, a schedule replaced by its number; and the running scalars of this step, with
+            `per_tensor` arrays of shape (tensors,).
         t : int
-            The step; the first is 1.
+            The step of the group; the first is 1.
 
         Returns
         -------
         tuple of float
-            One for each of the rule's last arguments.
+            One for each of the rule's last arguments; with `per_tensor` some may be arrays of shape (tensors,).
         """
         raise NotImplementedError
+
+    def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
+        """Give what a state holds before the first step.
+
+        Parameters
+        ----------
+        name : str
+            The state.
+        hyper : mapping
+            The hyper-parameters of a group.
+        theta : ndarray, shape (size,)
+            The parameter; only read.
+
+        Returns
+        -------
+        float or ndarray
+            By default 0.
+        """
+        return 0.0
+
+    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
+        """Compute the running `scalars` of a step. They are kept if the step succeeds.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group as in `coefficients`, and the running scalars as the step before left them.
+        t : int
+            The step of the group; the first is 1.
+        sums : sequence of float
+            What `measure` summed up, over all parameters; with `per_tensor` arrays of shape (tensors,).
+
+        Returns
+        -------
+        mapping
+            The new scalars by name.
+        """
+        return {}
+
+    def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
+        """Choose what is summed up over the elements before the step, in a pass of its own.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group.
+
+        Returns
+        -------
+        callable or None
+            Made by `rule`: ``measure(theta, g, lr, *states, *measure_coefficients)`` gives pairs of numbers, whose products
+            are summed up in double precision.
+        """
+        return None
+
+    def measure_coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        """Compute what the measure takes after the states, as `coefficients` does for the rule.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group, and the running scalars as the step before left them.
+        t : int
+            The step of the group; the first is 1.
+
+        Returns
+        -------
+        tuple of float
+            One for each of the measure's last arguments.
+        """
+        return ()
 
     def step(self, grads: Any) -> None:
         """Update the parameters and the state in place.
@@ -112,7 +229,7 @@ class Optimizer:
             If a container or an array is of another kind, a dtype is another one, or a schedule gives no real number.
         ValueError
             If a key or an item is missing or too many, a shape differs, a gradient lies in memory that the step writes to,
-            or a schedule gives a rate that is not allowed.
+            or a schedule gives a number that is not allowed.
         numba.core.errors.TypingError
             If a rule doesn't compile.
 
@@ -120,37 +237,48 @@ class Optimizer:
         -----
         After an error, parameters, state and step counter are as they were.
         """
-        done = self._step_count
-        for group in self._groups:
-            if group.has_schedule:
-                self._follow_schedules()
-                break
-        vectors = iter((self._parameters[0].gradient("grads", grads),) if self._is_lone else self._vectors(grads))
+        self._follow_schedules()
+        if self._is_lone:
+            (p,) = self._parameters
+            vectors = {p: p.gradient("grads", grads)}
+        else:
+            vectors = self._vectors(grads)
+        active = [group for group in self._groups if not group.hyper["frozen"]]
+        sums = measured(self, active, vectors)
         launches: list[tuple[Any, tuple[Any, ...]]] = []
-        for group in self._groups:
+        progress: Progress = []
+        for group in active:
             hyper = group.current
-            coefficients = self.coefficients(hyper, done + 1)
-            if group.option_coefficients:
-                coefficients += group.option_coefficients
-            if self._is_grouped:
-                # With one group a wrong number fails at the first launch, with several after others may have run.
-                group.require_numbers(coefficients)
+            if group.adapts:
+                each, scalars = adapted(self, group, sums)
+                progress += scalars
+            else:
+                coefficients = self.coefficients(hyper, group.step_count + 1) + group.option_coefficients
+                if self._is_grouped:
+                    # With one group a wrong number fails at the first launch, with several after others may have run.
+                    group.require_numbers(coefficients)
             lr = hyper["lr"]
             for p in group.parameters:
-                g = next(vectors)
-                kernel = p.kernels.get(g.dtype) or group.kernel(p, g.dtype, len(coefficients))
+                g = vectors[p]
+                if group.adapts:
+                    coefficients = each[p]
+                kernel = p.kernels.get(g.dtype) or group.kernel(p, g.dtype, coefficients)
                 run, span = kernel.route or kernel.prepare()
-                arguments: tuple[Any, ...] = (p.arrays, g, lr if p.lr is None else p.lr, coefficients)
+                arguments: tuple[Any, ...] = (p.arrays, g, p.elements.get("lr", lr), coefficients)
                 launches.append((run, arguments + span))
         # Nothing has changed so far, and nothing can fail from here on.
         for run, arguments in launches:
             run(*arguments)
-        self._step_count = done + 1
+        for kept, scalars_of_step in progress:
+            kept.update(scalars_of_step)
+        for group in active:
+            group.step_count += 1
+        self._step_count += 1
 
     @property
     def params(self) -> Any:
         """The parameter arrays, nested as they were given (with groups, a list with those of each group)."""
-        return self._arranged([group.params_copy() for group in self._groups])
+        return map_leaves(lambda leaf: leaf, self._structure)
 
     @property
     def param_groups(self) -> tuple[Group, ...]:
@@ -187,8 +315,12 @@ class Optimizer:
     @property
     def state(self) -> Mapping[str, Any]:
         """The state arrays by name, nested as the parameters are: views of flat buffers (None in a group without it)."""
-        states = {name: self._arranged([group.state(name) for group in self._groups]) for name in self._state_names}
-        return MappingProxyType(states)
+        return MappingProxyType({name: self._state(name) for name in self._state_names})
+
+    def _state(self, name: str) -> Any:
+        if self._is_grouped:
+            return [group.state(name) for group in self._groups]
+        return with_leaves(self._structure, [p.view(p.states[name]) if name in p.states else None for p in self._parameters])
 
     def warmup(self, gradient_dtype: Any = None) -> None:
         """Compile what the next step will run, or load it from the cache.
@@ -203,12 +335,11 @@ class Optimizer:
         TypeError
             If `gradient_dtype` is another one.
         """
+        given = None if gradient_dtype is None else float_dtype("gradient_dtype", gradient_dtype)
+        gradients = {p: given or p.theta.dtype for p in self._parameters}
+        self._follow_schedules()
         for group in self._groups:
-            hyper = group.hyper | {"lr": 0.0} if group.has_schedule else group.hyper  # schedules are called for steps alone
-            count = len(self.coefficients(hyper, self._step_count + 1)) + len(group.option_coefficients)
-            for p in group.parameters:
-                dtype = p.theta.dtype if gradient_dtype is None else float_dtype("gradient_dtype", gradient_dtype)
-                group.kernel(p, dtype, count).prepare()
+            warm(self, group, gradients)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later run needs, besides the parameters, to go on with the same bits.
@@ -240,20 +371,54 @@ class Optimizer:
         groups = ", ".join(map(repr, self._groups))
         return f"{type(self).__name__}({groups}, step_count={self._step_count})"
 
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add a group of parameters, as in PyTorch. From then on gradients are a list with those of each group.
+
+        Parameters
+        ----------
+        group : mapping
+            With the key ``"params"``, and hyper-parameters of its own; for others the values given at construction hold. Its
+            steps are counted from 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter or a hyper-parameter is not allowed, or the optimizer was made with `by_name`. Nothing is changed.
+        """
+        if self._by_name:
+            raise ValueError("an optimizer with by_name can't take more groups; construct it with groups instead")
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise TypeError(f"group must be a mapping with the key 'params', got {group!r}")
+        memory, count = self._memory.copy(), len(self._groups)
+        own = [name for name, _ in leaves(group["params"], f"params[{count}]['params']")]
+        added = self._new_group(group, count, own, memory)
+        names = {p.name: f"params[0]['params']{p.name.removeprefix('params')}" for p in self._parameters}
+        if not self._is_grouped:
+            for p in self._parameters:
+                p.name = names[p.name]
+            memory.rename(names)
+        self._memory = memory
+        for p in self._parameters:
+            p.move(memory)
+        self._is_grouped = True
+        self._arrange([*self._groups, added], None)
+        self._begin([added])
+
     def __getstate__(self) -> dict[str, Any]:
         return {
             "groups": [dict(group) for group in self._groups],
+            "defaults": self._defaults,
             "is_grouped": self._is_grouped,
+            "structure": self._structure if self._by_name else None,
             # Not those of the present rule: momentum may have been switched off since.
             "state_names": [group.state_names for group in self._groups],
             "state_dict": self.state_dict(),
-            "attributes": {key: value for key, value in vars(self).items() if key not in _OWN},
+            "attributes": {key: value for key, value in vars(self).items() if key not in Optimizer.__annotations__},
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         vars(self).update(saved["attributes"])
-        hyper = {key: value for key, value in saved["groups"][0].items() if key != "params"}
-        self._build(saved["groups"], hyper, saved["is_grouped"], saved["state_names"])
+        self._build(saved["groups"], saved["defaults"], saved["is_grouped"], saved["structure"], saved["state_names"])
         self.load_state_dict(saved["state_dict"])
 
     def _build(
@@ -261,55 +426,130 @@ class Optimizer:
         groups: Sequence[Mapping[str, Any]],
         hyper: Mapping[str, Any],
         is_grouped: bool,
+        structure: Any = None,
         state_names: Sequence[tuple[str, ...]] | None = None,
     ) -> None:
+        """Make everything anew; with a structure the groups are its leaves, by their paths."""
         for key, value in hyper.items():
             # Each group checks an array against its parameters.
-            if not (key == "lr" and (is_array_lr(value) or callable(value))):
+            if not (callable(value) or (key in ("lr", "mask") and (value is None or is_tree(value)))):
                 checked(self.checks, key, value)
-        # Weak, or optimizer and groups would keep each other, and all state, alive until Python looks for cycles.
-        choose = weakref.WeakMethod(self.choose)
-        memory = Memory()
+        self._defaults = dict(hyper)
         self._is_grouped = is_grouped
-        self._groups: list[Group] = []
+        self._by_name = structure is not None
+        self._memory = Memory()
+        made = []
         for i, given in enumerate(groups):
-            if unknown := [key for key in given if key != "params" and key not in hyper]:
-                raise TypeError(f"group {i} has the key {unknown[0]!r}; this optimizer has {', '.join(hyper)}")
-            own = {key: given.get(key, value) for key, value in hyper.items()}
-            name = f"params[{i}]['params']" if is_grouped else "params"
-            states = None if state_names is None else state_names[i]
-            self._groups.append(Group(name, given["params"], own, choose, self.checks, memory, states))
-        self._parameters = [p for group in self._groups for p in group.parameters]
+            params = given["params"]
+            if self._by_name:
+                whole = dict(zip(paths(structure), (name for name, _ in leaves(structure, "params")), strict=True))
+                names = [whole[path] for path in params]
+            else:
+                names = [name for name, _ in leaves(params, f"params[{i}]['params']" if is_grouped else "params")]
+            own = None if state_names is None else state_names[i]
+            made.append(self._new_group(given, i, names, self._memory, own))
+        self._step_count = 0
+        self._arrange(made, structure)
         if not self._parameters:
             raise ValueError("params holds no array")
         names = [p.name for p in self._parameters]
         if len(set(names)) < len(names):
             raise ValueError("params has two different keys with the same repr, so that a state dict could not tell them apart")
-        self._structure = self._arranged([group.params for group in self._groups])
-        self._is_lone = self._structure is self._parameters[0].leaf
-        self._step_count = 0
+        self._begin(made)
+
+    def _new_group(
+        self,
+        given: Mapping[str, Any],
+        index: int,
+        names: Sequence[str],
+        memory: Memory,
+        state_names: tuple[str, ...] | None = None,
+    ) -> Group:
+        if unknown := [key for key in given if key != "params" and key not in self._defaults]:
+            raise TypeError(f"group {index} has the key {unknown[0]!r}; this optimizer has {', '.join(self._defaults)}")
+        own = {key: given.get(key, value) for key, value in self._defaults.items()}
+        return Group(names, given["params"], own, weakref.ref(self), memory, state_names)
+
+    def _arrange(self, groups: list[Group], structure: Any) -> None:
+        """Take these groups, and order all parameters as they are nested."""
+        self._groups = groups
+        if structure is None:
+            of_groups = [group.params for group in groups]
+            self._structure = of_groups if self._is_grouped else of_groups[0]
+            self._parameters = [p for group in groups for p in group.parameters]
+        else:
+            by_path = {path: p for group in groups for path, p in zip(group.params, group.parameters, strict=True)}
+            self._structure = map_leaves(lambda leaf: leaf, structure)
+            self._parameters = [by_path[path] for path in paths(structure)]
+        self._is_lone = bool(self._parameters) and self._structure is self._parameters[0].leaf
+
+    def _begin(self, groups: Sequence[Group]) -> None:
+        """Give new groups their states; those of one name share a buffer."""
         # Every state once, in the order in which the groups name them.
-        self._state_names = tuple(dict.fromkeys(name for group in self._groups for name in group.state_names))
-        for name in self._state_names:
-            allocate([p for group in self._groups if name in group.state_names for p in group.parameters], name)
+        names = list(dict.fromkeys(name for group in groups for name in group.state_names))
+        for name in names:
+            allocate([p for group in groups if name in group.state_names for p in group.parameters], name)
+            for group in groups:
+                for p in group.parameters if name in group.state_names else []:
+                    start = self.initial(name, group.hyper, p.theta)
+                    if np.any(start):  # pages that hold zeros are best left untouched
+                        p.states[name][...] = start
         for group in self._groups:
             group.use_states()
+        self._state_names = tuple(dict.fromkeys(name for group in self._groups for name in group.state_names))
 
     def _follow_schedules(self) -> None:
         """Call each schedule once, before all else: it is the caller's code, and may change arrays and the optimizer."""
-        schedules = {id(lr): lr for lr in (group.hyper["lr"] for group in self._groups) if callable(lr)}
-        rates = {key: schedule(self._step_count) for key, schedule in schedules.items()}
+        schedules = {id(s): s for group in self._groups for s in group.schedules.values()}
+        if not schedules:
+            return
+        values = {key: schedule(self._step_count) for key, schedule in schedules.items()}
         for group in self._groups:
-            if id(group.hyper["lr"]) in rates:
-                group.follow(rates[id(group.hyper["lr"])], self._step_count)
+            if group.schedules:
+                given = {key: values[id(s)] for key, s in group.schedules.items() if id(s) in values}
+                group.follow(given, self._step_count)
 
-    def _vectors(self, grads: Any) -> list[NDArray[Any]]:
-        """The gradient of every parameter, checked, as vectors."""
+    def _vectors(self, grads: Any) -> dict[Parameter, NDArray[Any]]:
+        """The gradient of every parameter, checked, as vectors; not those of frozen groups."""
+        frozen = {p for group in self._groups if group.hyper["frozen"] for p in group.parameters}
+        if frozen and self._is_grouped and isinstance(grads, (list, tuple)) and len(grads) == len(self._groups):
+            grads = [group.params if group.hyper["frozen"] else own for group, own in zip(self._groups, grads, strict=True)]
         named = list(matching_leaves(self._structure, grads, "grads"))
-        return [p.gradient(name, g) for p, (name, g) in zip(self._parameters, named, strict=True)]
+        return {p: p.gradient(name, g) for p, (name, g) in zip(self._parameters, named, strict=True) if p not in frozen}
 
-    def _arranged(self, of_groups: list[Any]) -> Any:
-        return of_groups if self._is_grouped else of_groups[0]
+
+def are_groups(params: Any) -> bool:
+    """Whether parameters come in groups: a list of mappings with the key ``"params"``."""
+    return (
+        isinstance(params, (list, tuple))
+        and len(params) > 0
+        and all(isinstance(item, Mapping) and "params" in item for item in params)
+    )
+
+
+def partition(params: Any, by_name: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Groups of leaves by the first pattern that matches their path, and before them one of those that none matches.
+
+    Raises
+    ------
+    TypeError
+        If `by_name` is no mapping of mappings.
+    ValueError
+        If a pattern matches nothing, or two leaves have the same path.
+    """
+    if not isinstance(by_name, Mapping) or not all(isinstance(values, Mapping) for values in by_name.values()):
+        raise TypeError(f"by_name must be a mapping of patterns to mappings of hyper-parameters, got {by_name!r}")
+    named = dict(zip(paths(params), (leaf for _, leaf in leaves(params, "")), strict=True))
+    if len(named) < sum(1 for _ in paths(params)):
+        raise ValueError("params has two arrays with the same path of keys, so that by_name could not tell them apart")
+    rest = dict(named)
+    groups: list[dict[str, Any]] = []
+    for pattern, values in by_name.items():
+        own = {path: rest.pop(path) for path in list(rest) if fnmatch.fnmatchcase(path, pattern)}
+        if not own:
+            raise ValueError(f"by_name has the pattern {pattern!r}, which matches none of {', '.join(named)} that is left")
+        groups.append({**values, "params": own})
+    return [{"params": rest}, *groups] if rest else groups
 
 
 def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from fastopt.arrays import ALIGNMENT, FLOATS, PAGE, aligned_zeros, is_contiguous, memory_order, require_array, shaped_like
 from fastopt.engine.kernel import Kernel
+from fastopt.engine.sums import Blocks
 from fastopt.flat import Flat, array_of
 from fastopt.memory import Memory
 
@@ -41,9 +44,11 @@ class Parameter:
         State vectors by name, in the order of `theta`.
     arrays : tuple of ndarray
         What the kernel updates: theta and the states that its rule uses.
-    lr : ndarray, shape (size,), or None
-        The learning rate of every element, if each has its own.
-    kernels : dict
+    elements : dict of ndarray, shape (size,)
+        What kernels read for every element, by name: rates, a mask.
+    scalars : dict of ndarray, shape (tensors,)
+        Running scalars that each tensor has of its own, see `Optimizer.advance`.
+    kernels, measure_kernels : dict
         By the gradient's dtype, made when first needed.
 
     Raises
@@ -75,8 +80,10 @@ class Parameter:
         self.theta: NDArray[Any] = array.reshape(-1, order=self.order)
         self.states: dict[str, NDArray[Any]] = {}
         self.arrays: tuple[NDArray[Any], ...] = (self.theta,)
-        self.lr: NDArray[Any] | None = None
+        self.elements: dict[str, NDArray[Any]] = {}
+        self.scalars: dict[str, NDArray[Any]] = {}
         self.kernels: dict[np.dtype[Any], Kernel] = {}
+        self.measure_kernels: dict[np.dtype[Any], Kernel] = {}
         self._memory = memory
         memory.add(name, self.theta)
         self._accepted: Callable[[], Any] = lambda: None
@@ -87,11 +94,27 @@ class Parameter:
         self.states[name] = vector
         self._memory.add(self.name, vector)
 
+    def move(self, memory: Memory) -> None:
+        """Know of more memory that the optimizer writes to."""
+        self._memory = memory
+
     def use(self, state_names: Sequence[str]) -> None:
         """Let the kernels update these states from now on."""
         self.arrays = (self.theta, *(self.states[name] for name in state_names))
         self.kernels.clear()
+        self.measure_kernels.clear()
         self._owners = self._memory.owners  # all that the optimizer writes to is known by now
+
+    @functools.cached_property
+    def blocks(self) -> Blocks:
+        """The blocks of its tensors: of the arrays of a `Flat`, else of the array itself."""
+        leaf = self.leaf
+        return Blocks([math.prod(shape) for _, shape, _ in leaf.layout] if isinstance(leaf, Flat) else [self.theta.size])
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors it has."""
+        return len(self.blocks.firsts)
 
     def shaped(self, vector: NDArray[Any]) -> NDArray[Any]:
         """View of a vector of the parameter's size in the shape and memory order of `array`."""

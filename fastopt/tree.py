@@ -18,6 +18,15 @@ def leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, tree
 
 
+def paths(tree: Any, prefix: str = "") -> Iterator[str]:
+    """The keys and indices that lead to each leaf, joined by dots, such as ``layers.0.bias``."""
+    if not isinstance(tree, (Mapping, list, tuple)):
+        yield prefix
+        return
+    for key, item in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+        yield from paths(item, f"{prefix}.{key}" if prefix else str(key))
+
+
 def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
     """The same containers, with ``function(leaf)`` in place of each leaf, called in the order of `leaves`."""
     if isinstance(tree, Mapping):

@@ -100,7 +100,7 @@ def plain(value):
         return all(type(key) is str and plain(item) for key, item in value.items())
     if type(value) in (list, tuple):
         return all(map(plain, value))
-    return type(value) in (str, int, float, bool) or (type(value) is np.ndarray and value.base is None)
+    return value is None or type(value) in (str, int, float, bool) or (type(value) is np.ndarray and value.base is None)
 
 
 @every_structure

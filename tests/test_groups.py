@@ -7,6 +7,7 @@ import pytest
 
 import fastopt
 from fastopt.optimizers import adagrad, adam, rmsprop, sgd
+from fastopt.options import DEFAULTS
 from tests.refusal import refused
 from tests.table import assert_same_bits, every_dtype, every_rule
 
@@ -55,7 +56,7 @@ def test_defaults_and_overrides():
     schedule = lambda step: 0.5  # noqa: E731
     opt = fastopt.SGD(({"params": [w]}, {"params": [b], "lr": schedule, "dampening": 0.5}), lr=0.1, momentum=0.9)
     first, second = opt.param_groups
-    common = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "maximize": False}
+    common = {"momentum": 0.9, "nesterov": False} | DEFAULTS
     assert dict(first) == {"params": [w], "lr": 0.1, "dampening": 0.0, **common}
     assert dict(second) == {"params": [b], "lr": schedule, "dampening": 0.5, **common}
     assert opt.params == [[w], [b]]

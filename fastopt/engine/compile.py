@@ -55,32 +55,58 @@ class Variant(NamedTuple):
     parameter: np.dtype[Any]
     gradient: np.dtype[Any]
     states: int
-    coefficients: int
+    coefficients: tuple[str, ...]  # what `kind_of` says of each
     lr_is_array: bool  # of the parameter's dtype, instead of a number
-    parallel: bool
+    parallel: bool = False
+
+    @property
+    def loop(self) -> str:
+        """The kind of loop, see `loop.serial_loop`."""
+        return "measure" if "sums" in self.coefficients else "tensors" if "tensors" in self.coefficients else "step"
 
     @property
     def name(self) -> str:
         """``<rule>_<dtypes>_<mode>_<digest>``: the kernel's name in profiles and of its cache file."""
         lr = f"_lr{self.parameter.str[1:]}" if self.lr_is_array else ""
-        mode = "parallel" if self.parallel else "serial"
-        return f"{self.rule.__name__}_{self.parameter.str[1:]}_g{self.gradient.str[1:]}{lr}_{mode}_{digest(self.rule)}"
+        mode = ("parallel_" if self.parallel else "serial_") + (f"{self.loop}_" if self.loop != "step" else "")
+        return f"{self.rule.__name__}_{self.parameter.str[1:]}_g{self.gradient.str[1:]}{lr}_{mode}{digest(self.rule)}"
 
     @property
     def bytes_per_element(self) -> int:
         """Traffic: what is updated is read and written, everything else is read."""
-        arrays = 2 * (1 + self.states) + self.lr_is_array
-        return arrays * self.parameter.itemsize + self.gradient.itemsize
+        arrays = (1 if self.loop == "measure" else 2) * (1 + self.states) + self.lr_is_array + self.coefficients.count("array")
+        return arrays * self.parameter.itemsize + self.gradient.itemsize + self.coefficients.count("mask")
 
     @property
     def signature(self) -> Any:
-        """The Numba signature: C-contiguous arrays, a gradient that may be read-only, float64 coefficients."""
-        array = types.Array(numba.from_dtype(self.parameter), 1, "C")
-        gradient = types.Array(numba.from_dtype(self.gradient), 1, "C", readonly=True)
-        lr = types.Array(array.dtype, 1, "C", readonly=True) if self.lr_is_array else types.float64
-        span = (types.int64,) if self.parallel else (types.int64, types.int64)
-        coefficients = types.Tuple((types.float64,) * self.coefficients)
-        return types.void(types.UniTuple(array, 1 + self.states), gradient, lr, coefficients, *span)
+        """The Numba signature: C-contiguous arrays, all that is not updated may be read-only."""
+
+        def read(dtype: Any, dimensions: int = 1) -> Any:
+            return types.Array(dtype, dimensions, "C", readonly=True)
+
+        number = numba.from_dtype(self.parameter)
+        kinds = {
+            "number": types.float64,
+            "mask": read(types.boolean),
+            "array": read(number),
+            "tensors": read(types.float64, 2),
+            "bounds": read(types.int64),
+            "sums": types.Array(types.float64, 3, "C"),
+        }
+        coefficients = [kinds[kind] for kind in self.coefficients]
+        arrays = types.UniTuple(types.Array(number, 1, "C"), 1 + self.states)
+        lr = read(number) if self.lr_is_array else types.float64
+        span = (types.int64, types.int64)  # size and threads, or begin and end
+        return types.void(arrays, read(numba.from_dtype(self.gradient)), lr, types.Tuple(coefficients), *span)
+
+
+def kind_of(coefficient: Any) -> str:
+    """How a loop takes a coefficient: as a number, or an array with a value for each element or tensor, or of another use."""
+    if not isinstance(coefficient, np.ndarray):
+        return "number"
+    if coefficient.ndim > 1:
+        return "tensors" if coefficient.ndim == 2 else "sums"
+    return {"b": "mask", "i": "bounds"}.get(coefficient.dtype.kind, "array")
 
 
 @functools.cache
@@ -118,7 +144,7 @@ def entry_point(variant: Variant) -> Callable[..., None]:
 def jitted(variant: Variant, cache: bool) -> Any:
     """A Numba dispatcher of the variant's kernel, not compiled yet."""
     make = loop.parallel_loop if variant.parallel else loop.serial_loop
-    kernel = make(variant.rule, variant.parameter.type)
+    kernel = make(variant.rule, variant.parameter.type, variant.loop)
     kernel.__name__ = kernel.__qualname__ = variant.name
     return njit(**OPTIONS, parallel=variant.parallel, cache=cache)(kernel)
 

@@ -21,6 +21,8 @@ class Kernel:
         The serial variant.
     size : int
         Elements of each array.
+    blocks : int, optional
+        Their blocks, if the variant measures.
 
     Attributes
     ----------
@@ -28,9 +30,9 @@ class Kernel:
         What `prepare` returns, once it is known that it will always be the same.
     """
 
-    def __init__(self, variant: Variant, size: int) -> None:
+    def __init__(self, variant: Variant, size: int, blocks: int | None = None) -> None:
         self.variant = variant
-        self.size = size
+        self._length = size if blocks is None else blocks
         self.route: Route | None = None
         self._launch: Callable[..., None] | None = None
         self._traffic = size * variant.bytes_per_element
@@ -42,8 +44,8 @@ class Kernel:
             if self._launch is None:
                 make = Launcher if self._traffic < NO_TRIAL_FROM_BYTES else in_turn
                 self._launch = make(entry_point(self.variant._replace(parallel=True)))
-            return self._launch, ()
-        route = entry_point(self.variant), (0, self.size)
+            return self._launch, (self._length,)
+        route = entry_point(self.variant), (0, self._length)
         if self._is_small:
             self.route = route
         return route

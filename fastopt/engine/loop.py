@@ -1,6 +1,6 @@
-"""The one fused loop: each element of every array is loaded once, updated in registers and stored once.
+"""The loops: each element of every array is loaded once, updated in registers and stored once, or summed up.
 
-Both kernels run the same span, so their results agree to the last bit whatever the number of threads.
+All kernels of a rule run the same span, so their results agree to the last bit whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 from numba import prange, uint64
 from numba.extending import register_jitable
 
-from fastopt.engine.storage import load, store
+from fastopt.engine.storage import load, of_tensor, store
+from fastopt.engine.sums import LANES, add_products
 
 # Spans begin at multiples of this many elements: on cache lines, and at vector boundaries, for every dtype.
 GRAIN = 1024
@@ -26,7 +27,41 @@ def _span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any
         store(arrays, i, new)
 
 
-def serial_loop(rule: Callable[..., Any], dtype: type) -> Callable[..., None]:
+@register_jitable
+def _tensors_span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any) -> None:
+    # Tensor s has the elements from bounds[s] to bounds[s + 1], and coefficients of its own.
+    bounds = coefficients[-1]
+    for s in range(bounds.size - 1):
+        begin, end = max(lo, bounds[s]), min(hi, bounds[s + 1])
+        if begin < end:
+            _span(rule, dtype, arrays, g, lr, of_tensor(coefficients[:-1], s), begin, end)
+
+
+@register_jitable
+def _measured_span(measure: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any) -> None:
+    # Block b has the elements from blocks[b] to blocks[b + 1], and a row of sums of its own.
+    values, blocks, sums = coefficients[:-2], coefficients[-2], coefficients[-1]
+    for b in range(lo, hi):
+        begin, end = blocks[b], blocks[b + 1]
+        full = begin + (end - begin) // LANES * LANES
+        for first in range(begin, full, LANES):
+            # One sum after the other would wait for the one before; as many lanes as there are here fill vector registers.
+            for lane in range(uint64(LANES)):
+                _measure(measure, dtype, arrays, g, lr, values, uint64(first) + lane, sums[b], lane)
+        for lane in range(uint64(end - full)):
+            _measure(measure, dtype, arrays, g, lr, values, uint64(full) + lane, sums[b], lane)
+
+
+@register_jitable
+def _measure(measure: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, i: Any, sums: Any, lane: Any) -> None:
+    old = load(arrays, i, dtype)
+    add_products(sums, lane, measure(old[0], load(g, i, dtype), load(lr, i, dtype), *(old[1:] + load(coefficients, i, dtype))))
+
+
+SPANS = {"step": _span, "tensors": _tensors_span, "measure": _measured_span}
+
+
+def serial_loop(rule: Callable[..., Any], dtype: type, kind: str = "step") -> Callable[..., None]:
     """Kernel over the elements ``[lo, hi)``, for one thread.
 
     Parameters
@@ -35,30 +70,36 @@ def serial_loop(rule: Callable[..., Any], dtype: type) -> Callable[..., None]:
         ``rule(theta, g, lr, *states, *coefficients)`` gives the new theta and states of one element.
     dtype : type
         The NumPy scalar type to compute in.
+    kind : {"step", "tensors", "measure"}, default "step"
+        "tensors": coefficients of two dimensions have a row for each tensor, and ``bounds`` comes after all coefficients.
+        "measure": the rule gives pairs of factors, whose products are added up; ``[lo, hi)`` counts blocks, and ``blocks``
+        and ``sums`` come after the coefficients. See `engine.sums`.
 
     Returns
     -------
     callable
         ``kernel(arrays, g, lr, coefficients, lo, hi)``, not compiled yet. `arrays` is ``(theta, *states)``.
     """
+    span = SPANS[kind]
 
     def kernel(arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any) -> None:
-        _span(rule, dtype, arrays, g, lr, coefficients, lo, hi)
+        span(rule, dtype, arrays, g, lr, coefficients, lo, hi)
 
     return kernel
 
 
-def parallel_loop(rule: Callable[..., Any], dtype: type) -> Callable[..., None]:
-    """Kernel over whole arrays in ``threads`` spans: ``kernel(arrays, g, lr, coefficients, threads)``.
+def parallel_loop(rule: Callable[..., Any], dtype: type, kind: str = "step") -> Callable[..., None]:
+    """Kernel over ``size`` elements or blocks in ``threads`` spans: ``kernel(arrays, g, lr, coefficients, size, threads)``.
 
     See `serial_loop` for the parameters.
     """
+    span = SPANS[kind]
+    grain = 1 if kind == "measure" else GRAIN
 
-    def kernel(arrays: Any, g: Any, lr: Any, coefficients: Any, threads: Any) -> None:
-        size = arrays[0].size
-        grains = (size + GRAIN - 1) // GRAIN
-        length = (grains + threads - 1) // threads * GRAIN
+    def kernel(arrays: Any, g: Any, lr: Any, coefficients: Any, size: Any, threads: Any) -> None:
+        grains = (size + grain - 1) // grain
+        length = (grains + threads - 1) // threads * grain
         for part in prange(threads):
-            _span(rule, dtype, arrays, g, lr, coefficients, min(part * length, size), min((part + 1) * length, size))
+            span(rule, dtype, arrays, g, lr, coefficients, min(part * length, size), min((part + 1) * length, size))
 
     return kernel

@@ -16,7 +16,10 @@ from numba.extending import overload
 
 
 def load(source: Any, i: Any, dtype: Any) -> Any:
-    """Element ``i`` of an array, a scalar itself, or a tuple of either, as ``dtype`` (compiled code only)."""
+    """Element ``i`` of an array, a scalar itself, or a tuple of either, as ``dtype`` (compiled code only).
+
+    A mask's booleans stay what they are.
+    """
     raise NotImplementedError("load exists in compiled code only")
 
 
@@ -32,8 +35,24 @@ def _load(source: Any, i: Any, dtype: Any) -> Callable[..., Any]:
             return lambda source, i, dtype: ()
         return lambda source, i, dtype: (load(source[0], i, dtype), *load(source[1:], i, dtype))
     if isinstance(source, types.Array):
+        if source.dtype == types.boolean:
+            return lambda source, i, dtype: source[i]
         return lambda source, i, dtype: dtype(source[i])
     return lambda source, i, dtype: dtype(source)
+
+
+def of_tensor(coefficients: Any, s: Any) -> Any:
+    """The coefficients with the number of tensor ``s`` in place of each array of two dimensions (compiled code only)."""
+    raise NotImplementedError("of_tensor exists in compiled code only")
+
+
+@overload(of_tensor, strict=False)
+def _of_tensor(coefficients: Any, s: Any) -> Callable[..., Any]:
+    if len(coefficients) == 0:
+        return lambda coefficients, s: ()
+    if isinstance(coefficients[0], types.Array) and coefficients[0].ndim == 2:
+        return lambda coefficients, s: (coefficients[0][s, 0], *of_tensor(coefficients[1:], s))
+    return lambda coefficients, s: (coefficients[0], *of_tensor(coefficients[1:], s))
 
 
 @overload(store, strict=False)

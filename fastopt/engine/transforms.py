@@ -8,8 +8,12 @@ NumPy arrays too.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
 
 from fastopt.engine.compile import Rule, rule
 
@@ -24,6 +28,47 @@ def _transform(make: Callable[[Rule], Rule]) -> Callable[[Rule], Rule]:
         return rule(outer)
 
     return transform
+
+
+def first(values: Any) -> Any:
+    """The first value of a tuple, or the only one."""
+    return values[0] if isinstance(values, tuple) else values
+
+
+@overload(first, strict=False)
+def _first(values: Any) -> Callable[..., Any]:
+    return (lambda values: values[0]) if isinstance(values, types.BaseTuple) else lambda values: values
+
+
+def select(mask: Any, new: Any, old: Any) -> Any:
+    """The new values where the mask is true, else the old ones: one for each of the new, or one for all of them."""
+    if not isinstance(new, tuple):
+        return np.where(mask, new, first(old))
+    olds = old if isinstance(old, tuple) else (old,) * len(new)
+    return tuple(select(mask, n, o) for n, o in zip(new, olds, strict=False))
+
+
+@overload(select, strict=False)
+def _select(mask: Any, new: Any, old: Any) -> Callable[..., Any]:
+    if not isinstance(new, types.BaseTuple):
+        return lambda mask, new, old: new if mask else first(old)
+    if len(new) == 0:
+        return lambda mask, new, old: ()
+    if isinstance(old, types.BaseTuple):
+        return lambda mask, new, old: (select(mask, new[0], old[0]), *select(mask, new[1:], old[1:]))
+    return lambda mask, new, old: (select(mask, new[0], old), *select(mask, new[1:], old))
+
+
+def with_first(value: Any, values: Any) -> Any:
+    """The same values with another first one."""
+    return (value, *values[1:]) if isinstance(values, tuple) else value
+
+
+@overload(with_first, strict=False)
+def _with_first(value: Any, values: Any) -> Callable[..., Any]:
+    if isinstance(values, types.BaseTuple):
+        return lambda value, values: (value, *values[1:])
+    return lambda value, values: value
 
 
 @_transform
@@ -56,12 +101,44 @@ def shrinking(inner: Rule) -> Rule:
     return outer
 
 
-def with_options(inner: Rule, hyper: Mapping[str, Any]) -> tuple[Rule, tuple[float, ...]]:
-    """The rule with what some hyper-parameters ask for around it, and the coefficients that this takes after the rule's own."""
-    coefficients: tuple[float, ...] = ()
-    if (weight_decay := hyper.get("weight_decay", 0.0)) > 0.0:
-        inner = shrinking(inner) if hyper.get("decoupled_weight_decay", False) else decaying(inner)
-        coefficients = (weight_decay,)
-    if hyper.get("maximize", False):
-        inner = ascending(inner)
-    return inner, coefficients
+@_transform
+def cautious(inner: Rule) -> Rule:
+    """Step only where the update goes against the gradient (Liang et al., 2024). Two more coefficients: zero, and a factor."""
+
+    def outer(theta: Any, g: Any, *rest: Any) -> Any:
+        new = inner(theta, g, *rest[:-2])
+        update = theta - first(new)
+        return with_first(theta - rest[-1] * select(update * g > rest[-2], update, rest[-2]), new)
+
+    return outer
+
+
+@_transform
+def agreement(inner: Rule) -> Rule:
+    """Measure how many elements `cautious` steps. Two more coefficients: zero and one."""
+
+    def outer(theta: Any, g: Any, *rest: Any) -> Any:
+        update = theta - first(inner(theta, g, *rest[:-2]))
+        return ((select(update * g > rest[-2], rest[-1], rest[-2]), rest[-1]),)
+
+    return outer
+
+
+@_transform
+def masked(inner: Rule) -> Rule:
+    """Leave theta and states as they are where one more coefficient is false."""
+
+    def outer(theta: Any, g: Any, lr: Any, *rest: Any) -> Any:
+        return select(rest[-1], inner(theta, g, lr, *rest[:-1]), (theta, *rest))
+
+    return outer
+
+
+@_transform
+def excluding(measure: Rule) -> Rule:
+    """Measure only where the last of two more coefficients is true; the other one is zero."""
+
+    def outer(theta: Any, g: Any, lr: Any, *rest: Any) -> Any:
+        return select(rest[-1], measure(theta, g, lr, *rest[:-2]), rest[-2])
+
+    return outer

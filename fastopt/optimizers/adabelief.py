@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @rule
@@ -46,10 +50,8 @@ class AdaBelief(Optimizer):
     weight_decay : float, default 0
         Weight decay :math:`\lambda`. Coupled, :math:`g + \lambda\theta` takes the place of :math:`g`; decoupled, :math:`\theta`
         shrinks by :math:`\alpha\lambda\theta` before the step.
-    maximize : bool, default False
-        Step up instead of down.
-    decoupled_weight_decay : bool, default False
-        Whether `weight_decay` is decoupled.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -87,11 +89,10 @@ class AdaBelief(Optimizer):
         eps: float = 1e-16,
         eps_root: float = 1e-16,
         weight_decay: float = 0.0,
-        maximize: bool = False,
-        decoupled_weight_decay: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "eps_root": eps_root, "weight_decay": weight_decay, "maximize": maximize}
-        super().__init__(params, **hyper, decoupled_weight_decay=decoupled_weight_decay)
+        hyper = {"lr": lr, "betas": betas, "eps": eps, "eps_root": eps_root, "weight_decay": weight_decay}
+        super().__init__(params, options=options, **hyper)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return adabelief, ("m", "s")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @rule
@@ -47,8 +51,8 @@ class AdaGrad(Optimizer):
         What is summed up over the steps: the squared gradients, as Duchi et al. published it, or the rates.
     weight_decay : float, default 0
         Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    maximize : bool, default False
-        Step up instead of down.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -85,9 +89,9 @@ class AdaGrad(Optimizer):
         eps: float = 1e-10,
         accumulate: str = "squares",
         weight_decay: float = 0.0,
-        maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr=lr, eps=eps, accumulate=accumulate, weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, options=options, lr=lr, eps=eps, accumulate=accumulate, weight_decay=weight_decay)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return (adagrad, ("r",)) if hyper["accumulate"] == "squares" else (adagrad_rates, ("alpha",))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @rule
@@ -53,10 +57,8 @@ class Adam(Optimizer):
         shrinks by :math:`\alpha\lambda\theta` before the step.
     amsgrad : bool, default False
         Divide by the root of the largest :math:`v` so far, which is then corrected as :math:`v` would be.
-    maximize : bool, default False
-        Step up instead of down.
-    decoupled_weight_decay : bool, default False
-        Whether `weight_decay` is decoupled: `AdamW`, with Adam's defaults.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -95,11 +97,10 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
-        maximize: bool = False,
-        decoupled_weight_decay: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad, "maximize": maximize}
-        super().__init__(params, **hyper, decoupled_weight_decay=decoupled_weight_decay)
+        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
+        super().__init__(params, options=options, **hyper)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return (amsgrad, ("m", "v", "v_max")) if hyper["amsgrad"] else (adam, ("m", "v"))
@@ -133,8 +134,8 @@ class AdamW(Adam):
         :math:`\lambda`, times the learning rate, as in PyTorch. (optax's default is 1e-4.)
     amsgrad : bool, default False
         Divide by the root of the largest :math:`v` so far, which is then corrected as :math:`v` would be.
-    maximize : bool, default False
-        Step up instead of down; weights decay all the same.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -168,6 +169,7 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
-        maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize, decoupled_weight_decay=True)
+        options["decoupled_weight_decay"] = True
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options)

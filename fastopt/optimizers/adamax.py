@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @rule
@@ -41,8 +45,8 @@ class AdaMax(Optimizer):
         :math:`\epsilon`, added to each gradient's absolute value before the maximum is taken.
     weight_decay : float, default 0
         Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    maximize : bool, default False
-        Step up instead of down.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -79,9 +83,9 @@ class AdaMax(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, options=options, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return adamax, ("m", "u")

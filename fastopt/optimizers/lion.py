@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @rule
@@ -39,8 +43,8 @@ class Lion(Optimizer):
         :math:`\beta_1`, the weight of the average in the direction, and :math:`\beta_2`, the average's decay rate; in [0, 1).
     weight_decay : float, default 0
         Decoupled weight decay :math:`\lambda`: besides the step, :math:`\theta` shrinks by :math:`\alpha\lambda\theta`.
-    maximize : bool, default False
-        Step up instead of down; weights decay all the same.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -74,10 +78,10 @@ class Lion(Optimizer):
         lr: Any = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
-        maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        hyper = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "maximize": maximize}
-        super().__init__(params, **hyper, decoupled_weight_decay=True)
+        hyper = {"lr": lr, "betas": betas, "weight_decay": weight_decay}
+        super().__init__(params, options=options, **hyper, decoupled_weight_decay=True)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return lion, ("m",)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # As PyTorch, optax and the authors' own code have it; their paper has 4.
 TRACTABLE = 5.0
@@ -50,10 +54,8 @@ class RAdam(Optimizer):
     weight_decay : float, default 0
         Weight decay :math:`\lambda`. Coupled, :math:`g + \lambda\theta` takes the place of :math:`g`; decoupled, :math:`\theta`
         shrinks by :math:`\alpha\lambda\theta` before the step.
-    decoupled_weight_decay : bool, default False
-        Whether `weight_decay` is decoupled.
-    maximize : bool, default False
-        Step up instead of down.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -90,11 +92,10 @@ class RAdam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        decoupled_weight_decay: bool = False,
-        maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
-        super().__init__(params, **hyper, decoupled_weight_decay=decoupled_weight_decay)
+        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, options=options, **hyper)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return radam, ("m", "v")

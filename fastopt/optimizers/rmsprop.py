@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @rule
@@ -49,8 +53,8 @@ class RMSProp(Optimizer):
         What is averaged over the steps: the squared gradients, as Hinton's lecture has it, or the rates.
     weight_decay : float, default 0
         Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    maximize : bool, default False
-        Step up instead of down.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -87,10 +91,10 @@ class RMSProp(Optimizer):
         eps: float = 1e-8,
         accumulate: str = "squares",
         weight_decay: float = 0.0,
-        maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         hyper = {"lr": lr, "rho": rho, "eps": eps, "accumulate": accumulate}
-        super().__init__(params, **hyper, weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, options=options, **hyper, weight_decay=weight_decay)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return (rmsprop, ("v",)) if hyper["accumulate"] == "squares" else (rmsprop_rates, ("alpha",))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @rule
@@ -51,8 +55,8 @@ class SGD(Optimizer):
         Step along :math:`g + \beta p`. It needs momentum and no dampening.
     weight_decay : float, default 0
         Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    maximize : bool, default False
-        Step up instead of down.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -90,10 +94,10 @@ class SGD(Optimizer):
         dampening: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
-        maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         hyper = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov}
-        super().__init__(params, **hyper, weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, options=options, **hyper, weight_decay=weight_decay)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         if hyper["nesterov"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -11,6 +11,10 @@ from fastopt.engine.compile import rule
 from fastopt.groups import Choice
 from fastopt.hyperparameters import CHECKS, Check, decay
 from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @rule
@@ -45,8 +49,8 @@ class Signum(Optimizer):
         :math:`\beta`, in [0, 1). At 0 there is no state: signSGD.
     weight_decay : float, default 0
         Decoupled weight decay :math:`\lambda`: besides the step, :math:`\theta` shrinks by :math:`\alpha\lambda\theta`.
-    maximize : bool, default False
-        Step up instead of down; weights decay all the same.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -85,10 +89,10 @@ class Signum(Optimizer):
         lr: Any = 1e-3,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        hyper = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "maximize": maximize}
-        super().__init__(params, **hyper, decoupled_weight_decay=True)
+        hyper = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, options=options, **hyper, decoupled_weight_decay=True)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return (signum, ("m",)) if hyper["momentum"] else (signsgd, ())
