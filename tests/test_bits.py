@@ -8,6 +8,7 @@ import pytest
 import fastopt
 from fastopt.engine import launch, runtime
 from fastopt.engine.loop import GRAIN
+from tests.row import rule_on_arrays
 from tests.table import FLOATS, assert_same_bits, every_dtype, every_rule
 
 THREADS = (1, 2, 3, 4)
@@ -46,16 +47,6 @@ def salted(rng, size, dtype):
         return np.where(rng.random(size) < 0.125, salt, values).astype(dtype)
 
 
-def rule_on_arrays(optimizer, theta, states, g, lr):
-    """The new theta and states by the rule itself, with NumPy's arithmetic in the dtype of theta."""
-    dtype = theta.dtype.type
-    (group,) = optimizer.param_groups
-    coefficients = optimizer.coefficients(group, optimizer.step_count + 1) + group.option_coefficients
-    with np.errstate(all="ignore"):
-        new = group.rule(theta, g.astype(dtype), np.asarray(lr, dtype)[()], *states, *map(dtype, coefficients))
-    return new if isinstance(new, tuple) else (new,)
-
-
 def check_steps(row, size, dtype, gradient, is_array):
     rng = np.random.default_rng(size)
     theta = salted(rng, size, dtype)
@@ -68,7 +59,7 @@ def check_steps(row, size, dtype, gradient, is_array):
         g = salted(rng, size, gradient)
         g.flags.writeable = step == 0
         states = [optimizer.state[name].copy() for name in row.states]
-        expected = rule_on_arrays(optimizer, theta.copy(), states, g, lr)
+        expected = rule_on_arrays(optimizer, theta.copy(), states, g)
         before = g.copy()
         optimizer.step(g)
         actual = (theta, *(optimizer.state[name] for name in row.states))

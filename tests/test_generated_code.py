@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fastopt.engine.compile import compiled, jitted
-from tests.table import Row, every_dtype, every_rule
+from tests.row import Row
+from tests.table import every_dtype, every_rule
 
 
 def assembly(row: Row, dtype: type, parallel: bool, lr_is_array: bool = False) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 import fastopt
 from fastopt.optimizers.sgd import gradient_descent
+from tests.row import rule_on_arrays
 from tests.table import TABLE, assert_follows, assert_same_bits, every_dtype, every_row
 from tests.test_parity import assert_equal_paths, gradients, start, torch  # noqa: F401 - a fixture
 
@@ -58,16 +59,14 @@ def test_pytorch(row, options, torch):  # noqa: F811
 def test_bits_are_those_of_the_rule_on_arrays(row, dtype, options):
     rng = np.random.default_rng(0)
     theta, g = (rng.normal(size=1003).astype(dtype) for _ in range(2))
-    expected = theta.copy()
     optimizer = row.make(theta, **options)
-    (group,) = optimizer.param_groups
-    states = [np.zeros_like(theta) for _ in row.states]
-    for t in (1, 2, 3):
-        coefficients = optimizer.coefficients(group, t) + group.option_coefficients
-        new = group.rule(expected, g, dtype(group["lr"]), *states, *map(dtype, coefficients))
-        expected, *states = new if isinstance(new, tuple) else (new,)
+    for _ in range(3):
+        states = [optimizer.state[name].copy() for name in row.states]
+        expected = rule_on_arrays(optimizer, theta.copy(), states, g)
         optimizer.step(g)
-        assert_same_bits(theta, expected)
+        actual = (theta, *(optimizer.state[name] for name in row.states))
+        for name, one, other in zip(("theta", *row.states), actual, expected, strict=True):
+            assert_same_bits(one, other, name)
 
 
 @every_row

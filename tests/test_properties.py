@@ -80,7 +80,7 @@ NUMBERS = {
 def numbers(row):
     """The arguments that the row's oracle takes, all drawn."""
     _, _, *names = inspect.signature(row.oracle).parameters
-    return st.fixed_dictionaries({name: NUMBERS[name] for name in names})
+    return st.fixed_dictionaries({name: NUMBERS.get(name, st.floats(0.0, 0.9)) for name in names})
 
 
 configurations = st.sampled_from(TABLE).flatmap(lambda row: st.tuples(st.just(row), numbers(row)))
