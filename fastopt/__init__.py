@@ -1,7 +1,8 @@
 """Fused first-order optimizers for NumPy arrays, at memory speed."""
 
 from fastopt import optimizers
-from fastopt.engine.compile import rule
+from fastopt.custom import rule
+from fastopt.engine.compile import RuleError
 from fastopt.engine.runtime import get_num_threads, set_num_threads
 from fastopt.flat import Flat, flatten
 from fastopt.optimizer import Optimizer, warmup
@@ -12,6 +13,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Flat",
     "Optimizer",
+    "RuleError",
     "flatten",
     "get_num_threads",
     "rule",

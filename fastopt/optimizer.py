@@ -230,8 +230,8 @@ class Optimizer:
         ValueError
             If a key or an item is missing or too many, a shape differs, a gradient lies in memory that the step writes to,
             or a schedule gives a number that is not allowed.
-        numba.core.errors.TypingError
-            If a rule doesn't compile.
+        RuleError
+            If a rule of one's own doesn't compile.
 
         Notes
         -----

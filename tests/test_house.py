@@ -90,8 +90,12 @@ def documented(docstring):
 def described():
     """Every public class, function and method, with the signature that its docstring explains."""
     for name, value in PUBLIC.items():
-        # A Flat comes from flatten(), not from its constructor.
-        yield name, value, [] if value is fastopt.Flat else list(inspect.signature(value).parameters.values())
+        # A Flat comes from flatten(), not from its constructor, and an error from a step.
+        yield (
+            name,
+            value,
+            [] if value in (fastopt.Flat, fastopt.RuleError) else list(inspect.signature(value).parameters.values()),
+        )
     for cls in CLASSES:
         for name, method in vars(cls).items():
             if not name.startswith("_") and (inspect.isfunction(method) or isinstance(method, property)):

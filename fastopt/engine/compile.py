@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import re
 import types as pytypes
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,10 @@ OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 _warned = False
 
 Rule = Callable[..., Any]
+
+
+class RuleError(TypeError):
+    """A rule that can't be compiled, or doesn't return what it should. The message says how to mend it."""
 
 
 def rule(function: Rule) -> Rule:
@@ -117,15 +122,15 @@ def dispatcher(variant: Variant) -> Any:
     ------
     RuntimeError
         If Numba's compiler is switched off.
-    numba.core.errors.TypingError
+    RuleError
         If the rule does not compile, leaves the dtype it was given, or returns a wrong number of values.
     """
     if numba.config.DISABLE_JIT:
         raise RuntimeError("fastopt's kernels are compiled by Numba, but NUMBA_DISABLE_JIT switches its compiler off")
     try:
         return _cached(variant)
-    except NumbaError:
-        raise
+    except NumbaError as failure:
+        raise RuleError(_explained(variant.rule, failure)) from failure
     except Exception as failure:  # no folder to write to, a full disk, a file that can be neither read nor replaced
         kernel = compiled(jitted(variant, cache=False), variant)  # what has nothing to do with the cache, is raised again here
         _warn_uncached(failure)
@@ -166,6 +171,20 @@ def _cached(variant: Variant) -> Any:
     except Exception:  # a damaged file can raise anything while it is unpickled
         dispatcher._cache.flush()
         return compiled(dispatcher, variant)
+
+
+def _explained(rule: Rule, failure: NumbaError) -> str:
+    """What is wrong with a rule, and what can be done about it."""
+    own = re.search(r"the rule returned .*", str(failure))
+    if own is None:
+        return f"Numba can't compile the rule {rule.__name__}: {failure}"
+    advice = ""
+    if "where it was given" in own[0]:
+        advice = (
+            ". A literal number does that: make 0.5 or 2.0 an argument (a hyper-parameter, or a constant such as half), and "
+            "write x * x for x ** 2, np.maximum(x, zero) for max(x, 0)"
+        )
+    return f"{own[0].replace('the rule', f'the rule {rule.__name__}', 1)}{advice}"
 
 
 def _warn_uncached(failure: Exception) -> None:

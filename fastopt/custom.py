@@ -1,0 +1,255 @@
+"""Optimizers from a user's own rule: the formula once, everything else from `Optimizer`."""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import CodeType, FunctionType
+from typing import Any, ClassVar, overload
+
+from numpy.typing import NDArray
+
+from fastopt.engine.compile import Rule
+from fastopt.engine.compile import rule as plain_rule
+from fastopt.groups import Choice
+from fastopt.hyperparameters import CHECKS, Check, decay
+from fastopt.optimizer import Optimizer
+from fastopt.options import DEFAULTS
+
+CONSTANTS = {"zero": 0.0, "half": 0.5, "one": 1.0, "two": 2.0}
+
+# Names that a rule may use for what follows from a hyper-parameter and the step.
+DERIVED: Mapping[str, Callable[[float, int], float]] = {
+    "one_minus_": lambda value, t: 1.0 - value,
+    "debias_": lambda value, t: 1.0 / (1.0 - value**t),
+    "debias_root_": lambda value, t: 1.0 / math.sqrt(1.0 - value**t),
+}
+
+Derive = Callable[[Mapping[str, Any], int], Mapping[str, float]]
+
+
+class CustomOptimizer(Optimizer):
+    """Base class of the optimizers that `rule` makes.
+
+    Attributes
+    ----------
+    rule : callable
+        The rule, for use in compiled code and on NumPy arrays.
+    """
+
+    rule: ClassVar[Rule]
+    _states: ClassVar[Mapping[str, float]]  # with their first values
+    _hyper: ClassVar[Mapping[str, Any]]  # with their defaults
+    _arguments: ClassVar[Sequence[str]]  # after the states
+    _derive: ClassVar[Derive | None]
+
+    def __init__(self, params: Any, *values: Any, **named: Any) -> None:
+        bound = inspect.signature(type(self)).bind(params, *values, **named)
+        bound.apply_defaults()
+        options = bound.arguments.pop("options", {})
+        del bound.arguments["params"]
+        super().__init__(params, options=options, **bound.arguments)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        """The rule, whatever the hyper-parameters."""
+        return type(self).rule, tuple(self._states)
+
+    def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
+        """As the decorator was told."""
+        return self._states[name]
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        """What the rule takes, by the names of its arguments."""
+        derive = type(self)._derive
+        own = {} if derive is None else derive(hyper, t)
+        return tuple(float(own[name] if name in own else _value(name, hyper, t)) for name in self._arguments)
+
+
+def _value(name: str, hyper: Mapping[str, Any], t: int) -> Any:
+    if name in hyper:
+        return hyper[name]
+    if name in CONSTANTS:
+        return CONSTANTS[name]
+    for prefix, derived in DERIVED.items():
+        if name.removeprefix(prefix) in hyper and name.startswith(prefix):
+            return derived(hyper[name.removeprefix(prefix)], t)
+    raise TypeError(f"coefficients gave no {name!r}")
+
+
+@overload
+def rule(function: Rule) -> Rule: ...
+@overload
+def rule(
+    *,
+    state: str | Sequence[str] | Mapping[str, float] = ...,
+    hyper: str | Sequence[str] | Mapping[str, Any] = ...,
+    coefficients: Derive | None = ...,
+) -> Callable[[Rule], type[CustomOptimizer]]: ...
+def rule(
+    function: Rule | None = None,
+    *,
+    state: str | Sequence[str] | Mapping[str, float] = (),
+    hyper: str | Sequence[str] | Mapping[str, Any] = "lr",
+    coefficients: Derive | None = None,
+) -> Any:
+    r"""Make an optimizer from an update rule; without arguments, mark a function as the rule of a class of your own.
+
+    The function says how one element is updated: ``function(theta, g, lr, *states, *others)`` returns the new theta, or a tuple
+    of the new theta and the new states. All arguments are numbers of one floating dtype, and so must the results be: a literal
+    number would be float64, and a branch would keep the loop out of vector registers. In place of ``x / 2`` take an
+    argument ``half``, in place of ``if`` functions such as ``np.where``, ``np.maximum`` and ``np.sign``.
+
+    Parameters
+    ----------
+    function : callable, optional
+        Given when the decorator has no arguments: returned as it is, to be used in a subclass of `Optimizer`, in compiled code
+        and on NumPy arrays.
+    state : str, sequence of str, or mapping of str to float
+        Names of the states, separated by blanks, in the order in which the function takes them after ``lr``; a mapping has
+        their first values, else they start at 0.
+    hyper : str, sequence of str, or mapping
+        Names of the hyper-parameters, with or without defaults: ``"lr=1e-3 beta=0.9"`` or a mapping of names to defaults. They
+        become arguments of the optimizer, in this order.
+    coefficients : callable, optional
+        ``coefficients(hyper, t)`` gives a mapping with more numbers for the function's arguments by name, in double precision,
+        once a step; the first step is ``t = 1``.
+
+    Returns
+    -------
+    callable or type
+        A subclass of `Optimizer` of the function's name: ``optimizer(params, *hyper, **options)``, which has the function as
+        ``rule``. It does all that other optimizers do.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the function branches, its arguments are not as said, or a name is unknown.
+
+    Notes
+    -----
+    What the function takes after the states it gets by name: a hyper-parameter ``beta``; what follows from it, computed
+    in double precision, ``one_minus_beta``, ``debias_beta`` for :math:`1 / (1 - \beta^t)`, ``debias_root_beta`` for
+    :math:`1 / \sqrt{1 - \beta^t}`; the constants ``zero``, ``half``, ``one``, ``two``; or what `coefficients` gives.
+
+    That the function returns another dtype or another number of values than it should is found at its first use, and raises
+    `fastopt.RuleError`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> @fastopt.rule(state="m", hyper="lr beta=0.9")
+    ... def signum(theta, g, lr, m, beta, one_minus_beta):
+    ...     m = beta * m + one_minus_beta * g
+    ...     return theta - lr * np.sign(m), m
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = signum(w, lr=0.5)
+    >>> opt.step(np.array([3.0, -4.0]))
+    >>> w
+    array([0.5, 2.5])
+    """
+    if function is not None:
+        _require_function(function)
+        return plain_rule(function)
+
+    def decorate(function: Rule) -> type[CustomOptimizer]:
+        return _optimizer(function, _states(state), _defaults(hyper), coefficients)
+
+    return decorate
+
+
+def _optimizer(
+    function: Rule, states: Mapping[str, float], hyper: Mapping[str, Any], derive: Derive | None
+) -> type[CustomOptimizer]:
+    name = function.__name__
+    arguments = _arguments(function)
+    if arguments[:3] != ["theta", "g", "lr"]:
+        raise TypeError(f"{name} must take theta, g and lr first, got {', '.join(arguments[:3])}")
+    taken, others = arguments[3 : 3 + len(states)], arguments[3 + len(states) :]
+    if taken != list(states):
+        raise TypeError(f"{name} must take its states {', '.join(states)} after lr, got {', '.join(taken) or 'none'}")
+    if "lr" not in hyper:
+        raise TypeError(f"{name} must have the hyper-parameter lr, got {', '.join(hyper)}")
+    taken_names = {*DEFAULTS, *CONSTANTS, *states, "by_name", "g", "params", "t", "theta"}
+    if clash := [key for key in hyper if key in taken_names]:
+        raise ValueError(f"{name} can't have a hyper-parameter {clash[0]!r}: that name means something else already")
+    known = {*hyper, *CONSTANTS, *(prefix + key for prefix in DERIVED for key in hyper)}
+    if derive is None and (unknown := [argument for argument in others if argument not in known]):
+        raise TypeError(
+            f"{name} takes {unknown[0]!r}, which is neither a state ({', '.join(states) or 'there is none'}) "
+            f"nor a hyper-parameter ({', '.join(hyper)}) nor one of {', '.join(sorted(known - set(hyper)))}; "
+            "give it by coefficients="
+        )
+    checks: dict[str, Check] = {key: decay for key in hyper if key.startswith("beta") and key not in CHECKS}
+    parameters = [inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    parameters += [
+        inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value) for key, value in hyper.items()
+    ]
+    parameters += [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
+    body = {
+        "__doc__": function.__doc__ or f"The optimizer with the rule ``{name}``.",
+        "__module__": function.__module__,
+        "__qualname__": function.__qualname__,
+        "__signature__": inspect.Signature(parameters),
+        "checks": {**CHECKS, **checks},
+        "rule": staticmethod(plain_rule(function)),
+        "_states": dict(states),
+        "_hyper": dict(hyper),
+        "_arguments": tuple(others),
+        "_derive": None if derive is None else staticmethod(derive),
+    }
+    return type(name, (CustomOptimizer,), body)
+
+
+def _require_function(function: Any) -> None:
+    """Raise TypeError unless it is a Python function without branches."""
+    if not isinstance(function, FunctionType):
+        raise TypeError(f"a rule must be a Python function, got {function!r}")
+    if lines := sorted(set(_branches(function.__code__))):
+        raise TypeError(
+            f"the rule {function.__name__} branches in line {lines[0]}: if, while, for, and, or keep the loop out of vector "
+            "registers; use np.where, np.maximum, np.minimum, np.sign or np.abs"
+        )
+
+
+def _branches(code: CodeType) -> Iterator[int]:
+    line = code.co_firstlineno
+    for instruction in dis.get_instructions(code):
+        line = instruction.starts_line if isinstance(instruction.starts_line, int) and instruction.starts_line > 1 else line
+        if instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs:
+            yield getattr(getattr(instruction, "positions", None), "lineno", None) or line
+
+
+def _arguments(function: Rule) -> list[str]:
+    _require_function(function)
+    parameters = inspect.signature(function).parameters.values()
+    if odd := [p.name for p in parameters if p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]:
+        raise TypeError(f"{function.__name__} must take its arguments by position, but takes {odd[0]!r} otherwise")
+    if defaults := [p.name for p in parameters if p.default is not p.empty]:
+        raise TypeError(f"{function.__name__} gives {defaults[0]!r} a default, which is never used; defaults belong to hyper=")
+    return [p.name for p in parameters]
+
+
+def _states(state: str | Sequence[str] | Mapping[str, float]) -> dict[str, float]:
+    if isinstance(state, Mapping):
+        return {name: float(value) for name, value in state.items()}
+    return dict.fromkeys(_names("state", state), 0.0)
+
+
+def _defaults(hyper: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters with their defaults."""
+    if isinstance(hyper, Mapping):
+        return dict(hyper)
+    pairs = [item.partition("=") for item in _names("hyper", hyper)]
+    return {name: float(value) if equals else inspect.Parameter.empty for name, equals, value in pairs}
+
+
+def _names(what: str, names: str | Sequence[str]) -> list[str]:
+    found = names.replace(",", " ").split() if isinstance(names, str) else list(names)
+    for name in found:
+        if not isinstance(name, str) or not name.partition("=")[0].isidentifier():
+            raise ValueError(f"{what} must hold names, got {name!r}")
+    if len(set(found)) < len(found):
+        raise ValueError(f"{what} has a name twice: {', '.join(found)}")
+    return found
