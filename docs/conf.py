@@ -23,6 +23,15 @@ copyright = "2026, the fastopt developers"
 author = "the fastopt developers"
 version = release = fastopt.__version__
 
+# Here and not in an event: Sphinx looks for pages before it sends the first one.
+(DOCS / "generated").mkdir(exist_ok=True)
+(DOCS / "generated" / "optimizers.md").write_text(
+    "# Optimizers\n\n```{eval-rst}\n.. currentmodule:: fastopt\n\n.. autosummary::\n   :toctree: api\n\n"
+    + "".join(f"   {name}\n" for name in fastopt.optimizers.__all__)
+    + "```\n",
+    encoding="utf-8",
+)
+
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]

@@ -267,6 +267,10 @@ class Group(MutableMapping[str, Any]):
 
     def _checked(self, key: str, value: Any) -> Any:
         if key == "lr" and is_tree(value):
+            if not self._owner.takes_rates:
+                raise TypeError(
+                    f"lr must be a number or a schedule for {type(self._owner).__name__}, got {type(value).__name__}"
+                )
             return self._checked_arrays(key, value, require_array)
         if key == "mask":
             return None if value is None else self._checked_arrays(key, value, require_mask)

@@ -21,6 +21,14 @@ def nonnegative(name: str, value: Any) -> float:
     return number
 
 
+def nonnegative_or_infinite(name: str, value: Any) -> float:
+    """A number of at least 0, infinity too."""
+    number = _real(name, value)
+    if not number >= 0:
+        raise ValueError(f"{name} must be at least 0, got {value!r}")
+    return number
+
+
 def decay(name: str, value: Any) -> float:
     """A decay rate: at least 0 and less than 1."""
     number = _real(name, value)
@@ -31,13 +39,21 @@ def decay(name: str, value: Any) -> float:
 
 def decays(count: int) -> Check:
     """A check for a tuple of so many decay rates."""
+    return _several(count, decay)
 
+
+def nonnegatives(count: int) -> Check:
+    """A check for a tuple of so many finite numbers of at least 0."""
+    return _several(count, nonnegative)
+
+
+def _several(count: int, each: Check) -> Check:
     def check(name: str, value: Any) -> tuple[float, ...]:
         if not isinstance(value, (tuple, list, np.ndarray)) or (isinstance(value, np.ndarray) and value.ndim == 0):
             raise TypeError(f"{name} must be {count} numbers, got {value!r}")
         if len(value) != count:
             raise ValueError(f"{name} must be {count} numbers, got {len(value)}")
-        return tuple(decay(f"{name}[{i}]", item) for i, item in enumerate(value))
+        return tuple(each(f"{name}[{i}]", item) for i, item in enumerate(value))
 
     return check
 

@@ -70,6 +70,9 @@ class Optimizer:
     per_tensor: ClassVar[bool] = False
     """Whether running scalars and sums belong to each tensor, instead of to all parameters together."""
 
+    takes_rates: ClassVar[bool] = True
+    """Whether the learning rate may be an array."""
+
     elements: ClassVar[tuple[str, ...]] = ()
     """Names of arrays with a number for each element that rules take among their coefficients, by name; only read."""
 

@@ -70,11 +70,12 @@ def test_every_optimizer_has_a_doctest_a_page_and_a_reference(name):
     page = (ROOT / "docs" / "optimizers" / f"{name.lower()}.md").read_text(encoding="utf-8")
     assert page.startswith(f"# {name}\n")
     assert f"{{py:class}}`fastopt.{name}`" in page
-    assert "\noptimizers/*\n" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert "\n*\n" in (ROOT / "docs" / "optimizers" / "index.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", fastopt.__all__)
+@pytest.mark.parametrize("name", sorted(set(fastopt.__all__) - set(OPTIMIZERS)))
 def test_every_public_name_is_in_the_reference(name):
+    # That of an optimizer is made from `fastopt.optimizers.__all__` while the pages are built.
     assert f"\n   {name}\n" in (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 
 

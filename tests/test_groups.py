@@ -24,6 +24,7 @@ def gradient(step, size=4, dtype=np.float64):
 def test_each_group_is_as_an_optimizer_of_its_own(row, dtype):
     has = row.make(np.ones(1)).param_groups[0]
     numbers = {key: value for key, value in OWN_NUMBERS.items() if has.get(key)}
+    numbers |= {"betas": (0.7, 0.8, 0.6)[: len(has["betas"])]} if "betas" in has else {}
     one, two, three = (np.ones(4, dtype) for _ in range(3))
     alike = [array.copy() for array in (one, two, three)]
     opt = row.make([{"params": [one]}, {"params": {"x": two}, **numbers}, {"params": three, "lr": 0.5}])

@@ -1,6 +1,7 @@
 """Side by side with PyTorch and Optax, in float64: the same numbers as theirs, under the conventions that the table sets."""
 
 import os
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -18,7 +19,11 @@ TOLERANCE = 1e-12  # relative, of the largest element
 def torch():
     import torch
 
-    return torch
+    # PyTorch keeps numbers such as NAdam's product in its default dtype, whatever that of the parameters is.
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield torch
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +32,7 @@ def optax():
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
     import optax
+    import optax.contrib
 
     jax.config.update("jax_enable_x64", True)
     return optax
@@ -79,7 +85,7 @@ def test_optax(row, optax):
     # Optax's AdaGrad and RMSProp have other conventions by default: the table says what was set.
     name, arguments = row.optax
     params = start()
-    optimizer = getattr(optax, name)(**arguments)
+    optimizer = attrgetter(name)(optax)(**arguments)
 
     def path(params, state):
         for g in gradients():

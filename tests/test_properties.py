@@ -66,13 +66,17 @@ def trees(leaf):
 
 # Any float that is allowed, by the name of the hyper-parameter.
 NUMBERS = {
-    "lr": st.floats(0.0, 1.0),
+    "alpha": st.floats(0.0, 10.0),
+    "etas": st.tuples(st.floats(0.01, 0.99), st.floats(1.01, 2.0)),
+    "lr": st.floats(1e-6, 1.0),
     "betas": st.tuples(st.floats(0.0, 0.999), st.floats(0.0, 0.9999)),
     "dampening": st.floats(-0.5, 1.0),
     "eps": st.floats(1e-12, 1e-2),
+    "clip": st.booleans(),
     "eps_root": st.floats(1e-16, 1e-4),
     "momentum": st.floats(0.01, 0.999),
     "rho": st.floats(0.0, 0.999),
+    "step_sizes": st.tuples(st.floats(0.0, 1e-3), st.floats(1e-3, 100.0)),
     "weight_decay": st.floats(0.0, 0.1),
 }
 
@@ -80,7 +84,11 @@ NUMBERS = {
 def numbers(row):
     """The arguments that the row's oracle takes, all drawn."""
     _, _, *names = inspect.signature(row.oracle).parameters
-    return st.fixed_dictionaries({name: NUMBERS.get(name, st.floats(0.0, 0.9)) for name in names})
+    drawn = {name: NUMBERS.get(name, st.floats(0.0, 0.9)) for name in names}
+    if "betas" in drawn:
+        count = len(row.make(np.zeros(1)).param_groups[0]["betas"])
+        drawn["betas"] = st.tuples(*[st.floats(0.0, 0.999)] * count)
+    return st.fixed_dictionaries(drawn)
 
 
 configurations = st.sampled_from(TABLE).flatmap(lambda row: st.tuples(st.just(row), numbers(row)))

@@ -5,10 +5,45 @@ from fastopt.optimizers.adadelta import AdaDelta
 from fastopt.optimizers.adagrad import AdaGrad
 from fastopt.optimizers.adam import Adam, AdamW
 from fastopt.optimizers.adamax import AdaMax
+from fastopt.optimizers.adan import Adan
+from fastopt.optimizers.ademamix import AdEMAMix
+from fastopt.optimizers.adopt import ADOPT
+from fastopt.optimizers.asgd import ASGD
+from fastopt.optimizers.ftrl import FTRL
 from fastopt.optimizers.lion import Lion
+from fastopt.optimizers.madgrad import MADGRAD
+from fastopt.optimizers.nadam import NAdam, NAdamW
+from fastopt.optimizers.noisysgd import NoisySGD
+from fastopt.optimizers.optimisticadam import OptimisticAdam
 from fastopt.optimizers.radam import RAdam
 from fastopt.optimizers.rmsprop import RMSProp
+from fastopt.optimizers.rprop import Rprop
 from fastopt.optimizers.sgd import SGD
 from fastopt.optimizers.signum import Signum
+from fastopt.optimizers.yogi import Yogi
 
-__all__ = ["SGD", "AdaBelief", "AdaDelta", "AdaGrad", "AdaMax", "Adam", "AdamW", "Lion", "RAdam", "RMSProp", "Signum"]
+__all__ = [
+    "ADOPT",
+    "ASGD",
+    "FTRL",
+    "MADGRAD",
+    "SGD",
+    "AdEMAMix",
+    "AdaBelief",
+    "AdaDelta",
+    "AdaGrad",
+    "AdaMax",
+    "Adam",
+    "AdamW",
+    "Adan",
+    "Lion",
+    "NAdam",
+    "NAdamW",
+    "NoisySGD",
+    "OptimisticAdam",
+    "RAdam",
+    "RMSProp",
+    "Rprop",
+    "Signum",
+    "Yogi",
+]

@@ -1,0 +1,126 @@
+"""FTRL-Proximal: online learning with an L1 penalty that makes exact zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.engine.compile import rule
+from fastopt.groups import Choice
+from fastopt.hyperparameters import Check, nonnegative
+from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+@rule
+def ftrl(theta, g, lr, z, n, zero, beta, l1, l2):
+    root = np.sqrt(n)
+    n = n + g * g
+    new_root = np.sqrt(n)
+    z = z + g - (new_root - root) / lr * theta
+    # The sign of a negative zero is not the same everywhere.
+    beyond = np.sign(z + zero) * np.maximum(np.abs(z) - l1 + zero, zero) + zero
+    return zero - beyond / ((beta + new_root) / lr + l2), z, n
+
+
+class FTRL(Optimizer):
+    r"""FTRL-Proximal with L1 and L2, as McMahan and others have it.
+
+    .. math::
+
+        \sigma &= \frac{\sqrt{n + g \odot g} - \sqrt n}{\alpha}, \qquad z \leftarrow z + g - \sigma \odot \theta, \qquad
+        n \leftarrow n + g \odot g \\
+        \theta &\leftarrow \begin{cases} 0 & |z| \le \lambda_1 \\
+        -\Bigl(\frac{\beta + \sqrt n}{\alpha} + \lambda_2\Bigr)^{-1}
+        (z - \operatorname{sign}(z) \lambda_1) & \text{else} \end{cases}
+
+    Parameters
+    ----------
+    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
+        float32 or float64; updated in place.
+    lr : float, array or callable, default 0.1
+        Learning rate, more than 0, :math:`\alpha`: a number; an array in the parameter's shape, nested as the
+        parameters are; or a schedule, called with the number of steps taken so far.
+    beta : float, default 1
+        :math:`\beta`: rates begin at :math:`\alpha / (\beta + |g|)`.
+    l1 : float, default 0
+        :math:`\lambda_1`: an element is exactly 0 while the sum of its gradients stays within this.
+    l2 : float, default 0
+        :math:`\lambda_2`.
+    initial_accumulator_value : float, default 0
+        What ``n`` starts at.
+    weight_decay : float, default 0
+        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not allowed.
+
+    Notes
+    -----
+    The state: ``"z"``, the gradients summed up with corrections, which starts at 0, and ``"n"``, the sum of their squares,
+    which starts at `initial_accumulator_value`.
+
+    The algorithm starts with :math:`\theta = 0`. From another start, the first step goes to where the sums lead, whatever
+    :math:`\theta` was.
+
+    References
+    ----------
+    .. [1] McMahan and others, "Ad click prediction: a view from the trenches", KDD 2013, algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.zeros(3)
+    >>> opt = fastopt.FTRL(w, lr=0.5, l1=1.0)
+    >>> opt.step(np.array([3.0, -4.0, 0.5]))
+    >>> w
+    array([-0.25,  0.3 ,  0.  ])
+    """
+
+    checks: ClassVar[Mapping[str, Check]] = {
+        **Optimizer.checks,
+        "beta": nonnegative,
+        "initial_accumulator_value": nonnegative,
+        "l1": nonnegative,
+        "l2": nonnegative,
+    }
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 0.1,
+        beta: float = 1.0,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        weight_decay: float = 0.0,
+        **options: Unpack[Options],
+    ) -> None:
+        hyper = {
+            "lr": lr,
+            "beta": beta,
+            "l1": l1,
+            "l2": l2,
+            "initial_accumulator_value": initial_accumulator_value,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, options=options, **hyper)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        return ftrl, ("z", "n")
+
+    def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
+        return hyper["initial_accumulator_value"] if name == "n" else 0.0
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        return 0.0, hyper["beta"], hyper["l1"], hyper["l2"]

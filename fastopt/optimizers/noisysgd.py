@@ -1,0 +1,135 @@
+"""Gradient descent with noise that fades."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fastopt.engine.compile import rule
+from fastopt.groups import Choice
+from fastopt.hyperparameters import Check, nonnegative
+from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# Numbers drawn at a time, so that little memory is needed besides the noise itself.
+CHUNK = 8192
+
+
+@rule
+def noisy_descent(theta, g, lr, noise, deviation):
+    return theta - lr * (g + deviation * noise)
+
+
+class NoisySGD(Optimizer):
+    r"""Gradient descent with Gaussian noise on the gradient, as Neelakantan and others have it.
+
+    .. math::
+
+        \theta \leftarrow \theta - \alpha \odot (g + \sigma_t \xi), \qquad \sigma_t^2 = \frac{\eta}{t^\gamma},
+        \qquad \xi \sim \mathcal N(0, 1)
+
+    Parameters
+    ----------
+    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
+        float32 or float64; updated in place.
+    lr : float, array or callable, default 1e-3
+        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
+        schedule, called with the number of steps taken so far.
+    eta : float, default 0.01
+        :math:`\eta`: variance of the noise in the first step.
+    gamma : float, default 0.55
+        :math:`\gamma`: how fast it fades.
+    seed : int, default 0
+        Of NumPy's generator `numpy.random.default_rng`.
+    weight_decay : float, default 0
+        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not allowed.
+
+    Notes
+    -----
+    There is no state, but a generator of random numbers; `state_dict` has it, so that a run that goes on sees the same
+    noise. The noise of a step is drawn after the one before, for all elements in the order of the parameters, in double
+    precision, so that it doesn't depend on dtypes or on the number of threads.
+
+    References
+    ----------
+    .. [1] Neelakantan and others, "Adding gradient noise improves learning for very deep networks", 2015.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.zeros(1000)
+    >>> opt = fastopt.NoisySGD(w, lr=1.0, eta=0.25)
+    >>> opt.step(np.ones(1000))
+    >>> float(w.std().round(1)), float(w.mean().round(1))
+    (0.5, -1.0)
+    """
+
+    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "eta": nonnegative}
+    elements: ClassVar[tuple[str, ...]] = ("noise",)
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1e-3,
+        eta: float = 0.01,
+        gamma: float = 0.55,
+        seed: int = 0,
+        weight_decay: float = 0.0,
+        **options: Unpack[Options],
+    ) -> None:
+        self._generator = np.random.default_rng(seed)
+        super().__init__(params, options=options, lr=lr, eta=eta, gamma=gamma, weight_decay=weight_decay)
+        self._draw(self._generator.bit_generator.state)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        return noisy_descent, ()
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
+        return "noise", math.sqrt(hyper["eta"] / t ** hyper["gamma"])
+
+    def step(self, grads: Any) -> None:
+        super().step(grads)
+        self._draw(self._generator.bit_generator.state)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        super().add_param_group(group)
+        self._draw(self._drawn_from)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "generator": copy.deepcopy(self._drawn_from)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        if "generator" not in state_dict:
+            raise ValueError("state_dict lacks the key 'generator'")
+        # A generator of its own: one that is refused must leave this one as it was.
+        generator = np.random.default_rng()
+        try:
+            generator.bit_generator.state = state_dict["generator"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"state_dict['generator'] is not the state of a PCG64 generator: {error}") from None
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "generator"})
+        self._generator = generator
+        self._draw(generator.bit_generator.state)
+
+    def _draw(self, state: Mapping[str, Any]) -> None:
+        """Fill the arrays of noise from a state of the generator on."""
+        self._generator.bit_generator.state = self._drawn_from = state
+        for p in self._parameters:
+            noise = p.elements["noise"]
+            for begin in range(0, noise.size, CHUNK):
+                part = noise[begin : begin + CHUNK]
+                part[...] = self._generator.standard_normal(part.size)
