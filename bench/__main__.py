@@ -91,8 +91,8 @@ def _measured(case: Case, dtype: str, size: int, rounds: int, block_seconds: flo
 
 
 def _bytes_needed(case: Case, dtype: str, size: int, contenders: Sequence[Contender]) -> int:
-    # Each contender may hold all that a step updates and the rates, and while one runs there may be four temporaries.
-    arrays = len(contenders) * (case.updated + case.has_rates) + case.read + 4
+    # Each contender may hold all that a step touches, and while one runs there may be four temporaries.
+    arrays = len(contenders) * case.arrays + 4
     return arrays * size * np.dtype(dtype).itemsize
 
 

@@ -1,6 +1,7 @@
 """Side by side with PyTorch and Optax, in float64: the same numbers as theirs, under the conventions that the table sets."""
 
 import os
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_optax(row, optax):
     # Optax's AdaGrad and RMSProp have other conventions by default: the table says what was set.
     name, arguments = row.optax
     params = start()
-    optimizer = getattr(optax, name)(**arguments)
+    optimizer = attrgetter(name)(optax)(**arguments)
 
     def path(params, state):
         for g in gradients():
