@@ -63,20 +63,23 @@ def _sum(updated, read):
 
 
 @functools.cache
-def compiled(counts: Pass, dtype: np.dtype[Any], parallel: bool) -> Callable[..., Any]:
-    """The loop over a tuple of arrays to update and a tuple of arrays to read.
-
-    It is the entry point, as fastopt calls its kernels: the dispatcher's checks would cost more than a small step. A loop
-    that only reads returns the sum of all elements.
-    """
+def jitted(counts: Pass, dtype: np.dtype[Any], parallel: bool) -> Any:
+    """The dispatcher of the loop over a tuple of arrays to update and a tuple of arrays to read."""
     number = numba.from_dtype(dtype)
     arrays = [types.UniTuple(types.Array(number, 1, "C"), count) for count in counts]
     function, result = (_update, types.void) if counts.updated else (_sum, number)
-    signature = result(*arrays)
     # Not cached: the on-disk key would not tell the parallel variant from the serial one. In a sum the order of additions
-    # must be free, or each would wait for the one before; the updates are the same either way.
-    jitted = numba.njit([signature], parallel=parallel, error_model="numpy", fastmath=True)(function)
-    return jitted.overloads[signature.args].entry_point
+    # must be free, or each would wait for the one before.
+    return numba.njit([result(*arrays)], parallel=parallel, error_model="numpy", fastmath=True)(function)
+
+
+def compiled(counts: Pass, dtype: np.dtype[Any], parallel: bool) -> Callable[..., Any]:
+    """The loop's entry point, as fastopt calls its kernels: the dispatcher's checks would cost more than a small step.
+
+    A loop that only reads returns the sum of all elements.
+    """
+    (variant,) = jitted(counts, dtype, parallel).overloads.values()
+    return variant.entry_point
 
 
 def streaming_step(passes: Sequence[Pass], size: int, dtype: np.dtype[Any]) -> Callable[[], object]:
