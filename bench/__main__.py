@@ -23,7 +23,9 @@ from bench.measure import Result, interleaved
 OURS, LIMIT, *OTHERS = [contender.name for contender in CONTENDERS]
 
 # Name and width of each column.
-COLUMNS = {"optimizer": 15, "dtype": 7, OURS: 9, "GB/s": 6, "of limit": 8} | dict.fromkeys(OTHERS, 19)
+COLUMNS = {"optimizer": max(len(case.name) for case in CASES), "dtype": 7, OURS: 9, "GB/s": 6, "of limit": 8} | dict.fromkeys(
+    OTHERS, 19
+)
 
 PACKAGES = ("numba", "numpy", "torch", "jax", "optax")
 
