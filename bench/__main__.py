@@ -23,7 +23,9 @@ from bench.measure import Result, interleaved
 OURS, LIMIT, *OTHERS = [contender.name for contender in CONTENDERS]
 
 # Name and width of each column.
-COLUMNS = {"optimizer": 15, "dtype": 7, OURS: 9, "GB/s": 6, "of limit": 8} | dict.fromkeys(OTHERS, 19)
+COLUMNS = {"optimizer": max(len(case.name) for case in CASES), "dtype": 7, OURS: 9, "GB/s": 6, "of limit": 8} | dict.fromkeys(
+    OTHERS, 19
+)
 
 PACKAGES = ("numba", "numpy", "torch", "jax", "optax")
 
@@ -91,8 +93,8 @@ def _measured(case: Case, dtype: str, size: int, rounds: int, block_seconds: flo
 
 
 def _bytes_needed(case: Case, dtype: str, size: int, contenders: Sequence[Contender]) -> int:
-    # Each contender may hold all that a step updates and the rates, and while one runs there may be four temporaries.
-    arrays = len(contenders) * (case.updated + case.has_rates) + case.read + 4
+    # Each contender may hold all that a step touches, and while one runs there may be four temporaries.
+    arrays = len(contenders) * case.arrays + 4
     return arrays * size * np.dtype(dtype).itemsize
 
 

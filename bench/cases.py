@@ -1,21 +1,24 @@
-"""What is measured: every optimizer with the hyper-parameters that make all contenders compute the same update."""
+"""What is measured: the rows of the tests' table that have a name for it, where all contenders compute the same update."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastopt
+from bench.traffic import Pass, passes
+from tests.row import Row
+from tests.table import TABLE
 
 DTYPES = ("float32", "float64")
 SIZES = tuple(10**n for n in range(3, 9))
 
 LR = 1e-3
-# So small that it makes no difference whether it stands inside the root or outside.
-NEGLIGIBLE = 1e-30
 
 # Name of an optimizer in another library, and its hyper-parameters besides the learning rate.
 Counterpart = tuple[str, dict[str, Any]]
@@ -40,8 +43,6 @@ class Case:
         How tables call it.
     optimizer : type
         The class in fastopt; that of the same name in `fastopt.demo.in_place`, if there is one, takes the same arguments.
-    updated : int
-        Arrays that a step reads and writes: the parameter and the states.
     hyper : dict
         Hyper-parameters besides the learning rate.
     has_rates : bool
@@ -52,20 +53,29 @@ class Case:
 
     name: str
     optimizer: type[fastopt.Optimizer]
-    updated: int
-    hyper: dict[str, Any] = field(default_factory=dict)
+    hyper: dict[str, Any]
     has_rates: bool = False
     torch: Counterpart | None = None
     optax: Counterpart | None = None
 
+    def start(self, theta: NDArray[Any], lr: Any) -> fastopt.Optimizer:
+        """The optimizer for a parameter."""
+        return self.optimizer(theta, lr=lr, **self.hyper)
+
+    @functools.cached_property
+    def passes(self) -> tuple[Pass, ...]:
+        """What the passes of a step touch; the last one updates."""
+        theta, _, lr = self.problem(1, "float64")[1:]
+        return passes(self.start(theta, lr))
+
     @property
-    def read(self) -> int:
-        """Arrays that a step only reads: the gradient, and the rates if each element has its own."""
-        return 1 + self.has_rates
+    def arrays(self) -> int:
+        """Arrays that take part: the parameter, the states, the gradient, and others that are only read."""
+        return sum(self.passes[-1])
 
     def traffic(self, size: int, dtype: str) -> int:
-        """Bytes that a step must move: every array that it updates twice, every other one once."""
-        return (2 * self.updated + self.read) * size * np.dtype(dtype).itemsize
+        """Bytes that a step must move: in each pass every array that it updates twice, every other one once."""
+        return sum(each.moved for each in self.passes) * size * np.dtype(dtype).itemsize
 
     def problem(self, size: int, dtype: str) -> Problem:
         """Arrays of this size: a parameter of zeros, and a gradient that stays the same in every step."""
@@ -75,89 +85,21 @@ class Case:
         return Problem(self, theta, g, lr)
 
 
-CASES = (
-    Case("SGD", fastopt.SGD, updated=1, torch=("SGD", {}), optax=("sgd", {})),
-    Case("SGD rate vector", fastopt.SGD, updated=1, has_rates=True, optax=("sgd", {})),
-    Case(
-        "SGD momentum",
-        fastopt.SGD,
-        updated=2,
-        hyper={"momentum": 0.9},
-        torch=("SGD", {"momentum": 0.9}),
-        optax=("sgd", {"momentum": 0.9}),
-    ),
-    Case(
-        "AdaGrad",
-        fastopt.AdaGrad,
-        updated=2,
-        hyper={"eps": NEGLIGIBLE},
-        torch=("Adagrad", {"eps": NEGLIGIBLE}),
-        optax=("adagrad", {"eps": NEGLIGIBLE, "initial_accumulator_value": 0.0}),
-    ),
-    Case("AdaGrad rates", fastopt.AdaGrad, updated=2, hyper={"eps": 1e-6, "accumulate": "rates"}),
-    Case(
-        "RMSProp",
-        fastopt.RMSProp,
-        updated=2,
-        hyper={"rho": 0.99, "eps": 1e-8},
-        torch=("RMSprop", {"alpha": 0.99, "eps": 1e-8}),
-        optax=("rmsprop", {"decay": 0.99, "eps": 1e-8, "eps_in_sqrt": False}),
-    ),
-    Case("RMSProp rates", fastopt.RMSProp, updated=2, hyper={"rho": 0.99, "eps": 1e-6, "accumulate": "rates"}),
-    Case(
-        "Adam",
-        fastopt.Adam,
-        updated=3,
-        hyper={"betas": (0.9, 0.999), "eps": 1e-8},
-        torch=("Adam", {"betas": (0.9, 0.999), "eps": 1e-8}),
-        optax=("adam", {"b1": 0.9, "b2": 0.999, "eps": 1e-8}),
-    ),
-    Case(
-        "AdamW",
-        fastopt.AdamW,
-        updated=3,
-        hyper={"weight_decay": 0.01},
-        torch=("AdamW", {"weight_decay": 0.01}),
-        optax=("adamw", {"weight_decay": 0.01}),
-    ),
-    Case(
-        "AdaMax",
-        fastopt.AdaMax,
-        updated=3,
-        hyper={"betas": (0.9, 0.999), "eps": 1e-8},
-        torch=("Adamax", {"betas": (0.9, 0.999), "eps": 1e-8}),
-        optax=("adamax", {"b1": 0.9, "b2": 0.999, "eps": 1e-8}),
-    ),
-    Case(
-        "AdaDelta",
-        fastopt.AdaDelta,
-        updated=3,
-        hyper={"rho": 0.9, "eps": 1e-6},
-        torch=("Adadelta", {"rho": 0.9, "eps": 1e-6}),
-        optax=("adadelta", {"rho": 0.9, "eps": 1e-6}),
-    ),
-    Case(
-        "RAdam",
-        fastopt.RAdam,
-        updated=3,
-        hyper={"betas": (0.9, 0.999), "eps": NEGLIGIBLE},
-        torch=("RAdam", {"betas": (0.9, 0.999), "eps": NEGLIGIBLE}),
-        optax=("radam", {"b1": 0.9, "b2": 0.999, "eps": NEGLIGIBLE}),
-    ),
-    Case(
-        "AdaBelief",
-        fastopt.AdaBelief,
-        updated=3,
-        hyper={"betas": (0.9, 0.999), "eps": 1e-16, "eps_root": 1e-16},
-        optax=("adabelief", {"b1": 0.9, "b2": 0.999, "eps": 1e-16, "eps_root": 1e-16}),
-    ),
-    Case(
-        "Lion",
-        fastopt.Lion,
-        updated=2,
-        hyper={"betas": (0.9, 0.99)},
-        optax=("lion", {"b1": 0.9, "b2": 0.99, "weight_decay": 0.0}),
-    ),
-    Case("signSGD", fastopt.Signum, updated=1, hyper={"momentum": 0.0}, optax=("sign_sgd", {})),
-    Case("Signum", fastopt.Signum, updated=2, hyper={"momentum": 0.9}, optax=("signum", {"beta": 0.9})),
-)
+def _without_rate(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in arguments.items() if key not in ("lr", "learning_rate")}
+
+
+def _counterpart(of: Counterpart | None) -> Counterpart | None:
+    return of and (of[0], _without_rate(of[1]))
+
+
+def _cases(row: Row) -> Iterator[Case]:
+    if row.bench is not None:
+        hyper = _without_rate(row.form | row.numbers)
+        case = Case(row.bench, row.optimizer, hyper, torch=_counterpart(row.torch), optax=_counterpart(row.optax))
+        yield case
+        if case.name == "SGD":
+            yield replace(case, name="SGD rate vector", has_rates=True, torch=None)  # there, a rate is a number
+
+
+CASES = tuple(case for row in TABLE for case in _cases(row))

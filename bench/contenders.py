@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numba
@@ -74,14 +76,19 @@ def set_num_threads(n: int) -> None:
 def start_fastopt(problem: Problem) -> Running:
     """What this project makes."""
     case, theta, g, lr = problem
-    optimizer = case.optimizer(theta, lr=lr, **case.hyper)
-    return Running(functools.partial(optimizer.step, g), lambda: theta)
+    return Running(functools.partial(case.start(theta, lr).step, g), lambda: theta)
 
 
 def start_limit(problem: Problem) -> Running:
     """The streaming limit; it has arrays of its own and computes nothing of use."""
     case, theta, _, _ = problem
-    return Running(streaming_step(case.updated, case.read, theta.size, theta.dtype), lambda: theta)
+    return Running(streaming_step(case.passes, theta.size, theta.dtype), lambda: theta)
+
+
+def has_in_place(case: Case) -> bool:
+    """Whether the NumPy user has written this form."""
+    optimizer = getattr(in_place, case.optimizer.__name__, None)
+    return optimizer is not None and case.hyper.keys() <= inspect.signature(optimizer).parameters.keys()
 
 
 def start_in_place(problem: Problem) -> Running:
@@ -111,7 +118,7 @@ def start_optax(problem: Problem) -> Running:
     jax.config.update("jax_enable_x64", True)
     case, theta, g, lr = problem
     name, hyper = case.optax
-    make = getattr(optax, name)
+    make = attrgetter(name)(optax)
     if case.has_rates:
         make = optax.inject_hyperparams(make)  # else the array would be a constant of the compiled code
     transformation = make(learning_rate=lr, **hyper)
@@ -122,7 +129,7 @@ def start_optax(problem: Problem) -> Running:
         return optax.apply_updates(params, updates), state
 
     params, gradient = jax.numpy.array(theta), jax.numpy.array(g)
-    state = transformation.init(params)
+    state = jax.tree.map(jax.numpy.array, transformation.init(params))  # a copy: what is donated may be there only once
 
     def step():
         nonlocal params, state
@@ -135,7 +142,7 @@ def start_optax(problem: Problem) -> Running:
 CONTENDERS = (
     Contender("fastopt", start_fastopt),
     Contender("streaming limit", start_limit),
-    Contender("in-place NumPy", start_in_place, has=lambda case: hasattr(in_place, case.optimizer.__name__)),
+    Contender("in-place NumPy", start_in_place, has=has_in_place),
     Contender(
         "PyTorch fused",
         functools.partial(start_torch, fused=True),

@@ -8,32 +8,26 @@ from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.ext.autosummary.generate import generate_autosummary_docs
 from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 import fastopt
 
 DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS))
+GENERATED = DOCS / "generated"
+sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
-import figures  # noqa: E402  found through the line above
+import catalogue  # noqa: E402  found through the line above
+import figures  # noqa: E402
 
 project = "fastopt"
 copyright = "2026, the fastopt developers"
 author = "the fastopt developers"
 version = release = fastopt.__version__
 
-# Here and not in an event: Sphinx looks for pages before it sends the first one.
-(DOCS / "generated").mkdir(exist_ok=True)
-(DOCS / "generated" / "optimizers.md").write_text(
-    "# Optimizers\n\n```{eval-rst}\n.. currentmodule:: fastopt\n\n.. autosummary::\n   :toctree: api\n\n"
-    + "".join(f"   {name}\n" for name in fastopt.optimizers.__all__)
-    + "```\n",
-    encoding="utf-8",
-)
-
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
-exclude_patterns = ["_build", "_templates"]
+exclude_patterns = ["_build", "_templates", "generated/*.md"]  # the last are included by pages
 templates_path = ["_templates"]
 nitpicky = True
 
@@ -75,10 +69,17 @@ def write_math_block(self: HTML5Translator, node: nodes.math_block) -> None:
 
 
 def draw_figures(app: Sphinx) -> None:
-    figures.draw_all(DOCS / "generated" / "figures")
+    figures.draw_all(GENERATED / "figures")
+
+
+def write_lists(app: Sphinx) -> None:
+    catalogue.write(GENERATED)
+    # Sphinx looks for what to generate in pages, not in what they include.
+    generate_autosummary_docs([str(GENERATED / "reference.md")], output_dir=GENERATED / "api", app=app)
 
 
 def setup(app: Sphinx) -> None:
     # MathML is read by every browser as it is: the pages load no script from anywhere, and a formula it can't express fails.
     app.add_html_math_renderer("mathml", (write_math, None), (write_math_block, None))
     app.connect("builder-inited", draw_figures, priority=100)
+    app.connect("builder-inited", write_lists, priority=100)

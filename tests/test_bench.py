@@ -2,17 +2,19 @@
 
 import importlib.util
 import json
+import platform
+import re
 
 import numpy as np
 import pytest
 
 import fastopt
-from bench import startup
+from bench import limit, startup
 from bench.__main__ import main
-from bench.cases import CASES, DTYPES
+from bench.cases import CASES, DTYPES, Case
 from bench.contenders import CONTENDERS
-from bench.limit import LOOPS, streaming_step
 from bench.measure import Result, interleaved
+from bench.traffic import Pass, passes
 
 OURS, LIMIT, *OTHERS = CONTENDERS
 
@@ -20,12 +22,6 @@ OURS, LIMIT, *OTHERS = CONTENDERS
 @pytest.fixture(autouse=True)
 def _restored_environment(monkeypatch):
     monkeypatch.setenv("NPROC", "1")  # main sets it for JAX
-
-
-def test_every_optimizer_has_a_case():
-    public = [getattr(fastopt, name) for name in fastopt.__all__]
-    optimizers = {cls for cls in public if isinstance(cls, type) and issubclass(cls, fastopt.Optimizer)}
-    assert {case.optimizer for case in CASES} == optimizers - {fastopt.Optimizer}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -48,22 +44,108 @@ def test_contenders_take_the_same_steps(case, dtype, other):
     np.testing.assert_allclose(theirs.theta(), ours.theta(), rtol=8 * np.finfo(dtype).eps)
 
 
+def test_cases_have_names_of_their_own():
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_traffic_is_that_of_the_arrays_a_step_touches(case):
     theta, _, lr = case.problem(8, "float64")[1:]
-    optimizer = case.optimizer(theta, lr=lr, **case.hyper)
-    assert case.updated == 1 + len(optimizer.state)
-    assert case.read == 1 + (np.ndim(lr) > 0)
-    assert case.traffic(8, "float64") == 64 * (2 * case.updated + case.read)
+    optimizer = case.start(theta, lr)
+    *first, step = case.passes
+    assert step == (1 + len(optimizer.state), 1 + (np.ndim(lr) > 0) + len(optimizer.elements))
+    assert len(first) == (optimizer.measure(optimizer.param_groups[0]) is not None)
+    assert case.traffic(8, "float64") == 64 * (sum(each.read for each in first) + 2 * step.updated + step.read)
 
 
-@pytest.mark.parametrize("counts", LOOPS, ids=str)
-def test_streaming_loop_exists_serial_and_parallel(counts):
-    for size in (1, 100_000):
-        step = streaming_step(*counts, size, np.dtype(np.float32))
-        before = step.args[0].copy()
-        step()
-        assert np.all(step.args[0] > before)
+@pytest.mark.parametrize(("name", "moved"), [("SGD", 3), ("SGD rate vector", 4), ("SGD momentum", 5), ("Adam", 7)])
+def test_traffic_is_what_the_pages_say(name, moved):
+    (case,) = [case for case in CASES if case.name == name]
+    assert case.traffic(1, "float32") == 4 * moved
+
+
+@fastopt.rule
+def _descent(theta, g, lr, m, v, start, scale):
+    return theta - lr * scale * (g + start), m, v
+
+
+@fastopt.rule
+def _norms(theta, g, lr, m, v, start, one):
+    return (g, one * v), (start, g)
+
+
+class Measuring(fastopt.Optimizer):
+    elements = ("start",)
+
+    def __init__(self, params, lr=1.0):
+        super().__init__(params, lr=lr)
+
+    def choose(self, hyper):
+        return _descent, ("m", "v")
+
+    def coefficients(self, hyper, t):
+        return "start", 1.0
+
+    def measure(self, hyper):
+        return _norms
+
+    def measure_coefficients(self, hyper, t):
+        return "start", 1.0
+
+
+def test_what_is_measured_first_counts():
+    # Of theta, g, m, v and start the measure takes g, v and start.
+    assert passes(Measuring(np.zeros(3))) == ((0, 3), (3, 2))
+    case = Case("measuring", Measuring, {})
+    assert case.arrays == 5
+    assert case.traffic(10, "float32") == 40 * (3 + 2 * 3 + 2)
+    optimizer = case.start(np.zeros(3), 1.0)
+    optimizer.step(np.ones(3))  # such an optimizer does work
+    assert np.array_equal(optimizer.params, -np.ones(3))
+
+
+LOOPS = sorted({counts for case in CASES for counts in case.passes} | {Pass(6, 3), Pass(0, 1), Pass(0, 6)})
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("counts", LOOPS, ids=lambda counts: f"{counts.updated}-{counts.read}")
+def test_streaming_loop_touches_every_element_of_every_array(counts, parallel):
+    rng = np.random.default_rng(0)
+    # Whole numbers, whose sums are exact in every order.
+    updated, read = [tuple(rng.integers(-9, 10, (count, 10_007)).astype(np.float32)) for count in counts]
+    before, kept = np.array(updated), np.array(read)
+    result = limit.compiled(counts, np.dtype(np.float32), parallel)(updated, read)
+    assert np.array_equal(np.array(read), kept)
+    assert np.array_equal(np.array(updated), before + kept.sum(axis=0) if counts.updated else before)
+    assert result == (None if counts.updated else kept.sum())
+
+
+def test_streaming_loops_are_vector_instructions():
+    assert platform.machine() in ("x86_64", "AMD64"), "this test reads x86 assembly"
+    for counts in LOOPS:
+        for parallel in (False, True):
+            (assembly,) = limit.jitted(counts, np.dtype(np.float32), parallel).inspect_asm().values()
+            packed = re.findall(r"\bv?addps\b.*[xyz]mm", assembly)
+            assert len(packed) >= counts.updated + counts.read - 1, (counts, parallel)
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_streaming_step_makes_all_passes(size, monkeypatch):
+    log = []
+    compiled = limit.compiled
+
+    def logging(counts, dtype, parallel):
+        loop = compiled(counts, dtype, parallel)
+        return lambda updated, read: log.append((counts, [*updated, *read])) or loop(updated, read)
+
+    monkeypatch.setattr(limit, "compiled", logging)
+    step = limit.streaming_step([Pass(0, 3), Pass(2, 2)], size, np.dtype(np.float32))
+    log.clear()
+    step()
+    (first, measured), (last, all_of_them) = log
+    assert (first, last) == ((0, 3), (2, 2))
+    assert len({id(array) for array in all_of_them}) == 4
+    assert {id(array) for array in measured} <= {id(array) for array in all_of_them}
 
 
 def test_contenders_take_turns_in_alternating_order():

@@ -39,13 +39,6 @@ OTHERS = {name: node for name, node in FUNCTIONS.items() if not is_rule(node)}
 
 PUBLIC = {name: getattr(fastopt, name) for name in fastopt.__all__}
 CLASSES = [value for value in PUBLIC.values() if inspect.isclass(value)]
-OPTIMIZERS = [cls for cls in CLASSES if issubclass(cls, fastopt.Optimizer) and cls is not fastopt.Optimizer]
-
-
-def test_every_optimizer_is_public_and_in_the_table():
-    defined = {node.name for tree in FAMILIES.values() for node in tree.body if isinstance(node, ast.ClassDef)}
-    assert defined == {cls.__name__ for cls in OPTIMIZERS}
-    assert {row.optimizer for row in TABLE} == set(OPTIMIZERS)
 
 
 def test_every_rule_is_in_the_table():

@@ -17,11 +17,13 @@ ROWS = [
         *(SGD, {}, {"lr": 0.02}, sgd.gradient_descent, (), oracles.gradient_descent),
         torch=("SGD", {"lr": 0.02}),
         optax=("sgd", {"learning_rate": 0.02}),
+        bench="SGD",
     ),
     Row(
         *(SGD, {}, {"lr": 0.02, "momentum": 0.9}, sgd.momentum, ("p",), oracles.momentum),
         torch=("SGD", {"lr": 0.02, "momentum": 0.9}),
         optax=("sgd", {"learning_rate": 0.02, "momentum": 0.9}),
+        bench="SGD momentum",
     ),
     Row(
         *(SGD, {}, {"lr": 0.02, "momentum": 0.8, "dampening": 0.3}, sgd.momentum, ("p",), oracles.dampened_momentum),
@@ -37,17 +39,30 @@ ROWS = [
         *(AdaGrad, {}, {"lr": 0.01, "eps": 0.0}, adagrad.adagrad, ("r",), oracles.adagrad),
         torch=("Adagrad", {"lr": 0.01, "eps": 0.0}),
         optax=("adagrad", OPTAX_ADAGRAD),
+        bench="AdaGrad",
     ),
     # These rates only grow, by up to lr / eps a step: with more than this no path on a curved function stays finite.
-    Row(AdaGrad, RATES, {"lr": 2e-5, "eps": 1e-3}, adagrad.adagrad_rates, ("alpha",), oracles.adagrad_rates),
+    Row(
+        *(AdaGrad, RATES, {"lr": 2e-5, "eps": 1e-3}, adagrad.adagrad_rates, ("alpha",), oracles.adagrad_rates),
+        bench="AdaGrad rates",
+    ),
     Row(RMSProp, {}, {}, rmsprop.rmsprop, ("v",), oracles.rmsprop, torch=("RMSprop", {})),
     Row(
         *(RMSProp, {}, {"lr": 0.003, "rho": 0.9, "eps": 1e-6}, rmsprop.rmsprop, ("v",), oracles.rmsprop),
         torch=("RMSprop", {"lr": 0.003, "alpha": 0.9, "eps": 1e-6}),
         optax=("rmsprop", OPTAX_RMSPROP),
+        bench="RMSProp",
     ),
-    Row(RMSProp, RATES, {"lr": 0.003, "rho": 0.9, "eps": 1e-5}, rmsprop.rmsprop_rates, ("alpha",), oracles.rmsprop_rates),
-    Row(Adam, {}, {}, adam.adam, ("m", "v"), oracles.adam, torch=("Adam", {}), optax=("adam", {"learning_rate": 0.001})),
+    Row(
+        *(RMSProp, RATES, {"lr": 0.003, "rho": 0.9, "eps": 1e-5}, rmsprop.rmsprop_rates, ("alpha",), oracles.rmsprop_rates),
+        bench="RMSProp rates",
+    ),
+    Row(
+        *(Adam, {}, {}, adam.adam, ("m", "v"), oracles.adam),
+        torch=("Adam", {}),
+        optax=("adam", {"learning_rate": 0.001}),
+        bench="Adam",
+    ),
     Row(
         *(Adam, {}, {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}, adam.adam, ("m", "v"), oracles.adam),
         torch=("Adam", {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}),
@@ -62,6 +77,7 @@ ROWS = [
         *(AdamW, {}, {}, adam.adam, ("m", "v"), oracles.adamw),
         torch=("AdamW", {}),
         optax=("adamw", {"learning_rate": 0.001, "weight_decay": 0.01}),
+        bench="AdamW",
     ),
     Row(
         *(AdamW, {}, {"lr": 0.01, "weight_decay": 0.1}, adam.adam, ("m", "v"), oracles.adamw),
@@ -69,14 +85,10 @@ ROWS = [
         optax=("adamw", {"learning_rate": 0.01, "weight_decay": 0.1}),
     ),
     Row(
-        AdaMax,
-        {},
-        {},
-        adamax.adamax,
-        ("m", "u"),
-        oracles.adamax,
+        *(AdaMax, {}, {}, adamax.adamax, ("m", "u"), oracles.adamax),
         torch=("Adamax", {}),
         optax=("adamax", {"learning_rate": 0.002}),
+        bench="AdaMax",
     ),
     Row(
         *(AdaMax, {}, {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}, adamax.adamax, ("m", "u"), oracles.adamax),
@@ -87,6 +99,7 @@ ROWS = [
         *(AdaDelta, {}, {}, adadelta.adadelta, ("v", "delta"), oracles.adadelta),
         torch=("Adadelta", {}),
         optax=("adadelta", {"learning_rate": 1.0}),
+        bench="AdaDelta",
     ),
     Row(
         *(AdaDelta, {}, {"lr": 0.5, "rho": 0.95, "eps": 1e-4}, adadelta.adadelta, ("v", "delta"), oracles.adadelta),
@@ -99,6 +112,7 @@ ROWS = [
         *(RAdam, {}, {"lr": 0.01, "betas": (0.8, 0.99), "eps": 0.0}, radam.radam, ("m", "v"), oracles.radam),
         torch=("RAdam", {"lr": 0.01, "betas": (0.8, 0.99), "eps": 0.0}),
         optax=("radam", {"learning_rate": 0.01, "b1": 0.8, "b2": 0.99, "eps": 0.0}),
+        bench="RAdam",
     ),
     Row(
         *(RAdam, {}, {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4}, radam.radam, ("m", "v"), oracles.radam),
@@ -107,6 +121,7 @@ ROWS = [
     Row(
         *(AdaBelief, {}, {}, adabelief.adabelief, ("m", "s"), oracles.adabelief),
         optax=("adabelief", {"learning_rate": 0.001}),
+        bench="AdaBelief",
     ),
     Row(
         *(AdaBelief, {}, {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-4, "eps_root": 1e-6}),
@@ -121,11 +136,13 @@ ROWS = [
     Row(
         *(Lion, {}, {"lr": 1e-3, "betas": (0.8, 0.95)}, lion.lion, ("m",), oracles.lion),
         optax=("lion", {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.95, "weight_decay": 0.0}),
+        bench="Lion",
     ),
     Row(
         *(Signum, {"momentum": 0.0}, {}, signum.signsgd, (), oracles.signsgd),
         optax=("sign_sgd", {"learning_rate": 0.001}),
+        bench="signSGD",
     ),
     Row(Signum, {}, {"lr": 3e-3, "momentum": 0.8, "weight_decay": 0.1}, signum.signum, ("m",), oracles.signum),
-    Row(Signum, {}, {}, signum.signum, ("m",), oracles.signum, optax=("signum", {"learning_rate": 0.001})),
+    Row(Signum, {}, {}, signum.signum, ("m",), oracles.signum, optax=("signum", {"learning_rate": 0.001}), bench="Signum"),
 ]
