@@ -245,7 +245,7 @@ class Optimizer:
             (p,) = self._parameters
             vectors = {p: p.gradient("grads", grads)}
         else:
-            vectors = self._vectors(grads)
+            vectors = self._vectors(grads, "grads")
         active = [group for group in self._groups if not group.hyper["frozen"]]
         sums = measured(self, active, vectors)
         launches: list[tuple[Any, tuple[Any, ...]]] = []
@@ -512,13 +512,13 @@ class Optimizer:
                 given = {key: values[id(s)] for key, s in group.schedules.items() if id(s) in values}
                 group.follow(given, self._step_count)
 
-    def _vectors(self, grads: Any) -> dict[Parameter, NDArray[Any]]:
+    def _vectors(self, grads: Any, name: str) -> dict[Parameter, NDArray[Any]]:
         """The gradient of every parameter, checked, as vectors; not those of frozen groups."""
         frozen = {p for group in self._groups if group.hyper["frozen"] for p in group.parameters}
         if frozen and self._is_grouped and isinstance(grads, (list, tuple)) and len(grads) == len(self._groups):
             grads = [group.params if group.hyper["frozen"] else own for group, own in zip(self._groups, grads, strict=True)]
-        named = list(matching_leaves(self._structure, grads, "grads"))
-        return {p: p.gradient(name, g) for p, (name, g) in zip(self._parameters, named, strict=True) if p not in frozen}
+        named = list(matching_leaves(self._structure, grads, name))
+        return {p: p.gradient(path, g) for p, (path, g) in zip(self._parameters, named, strict=True) if p not in frozen}
 
 
 def are_groups(params: Any) -> bool:

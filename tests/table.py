@@ -15,6 +15,9 @@ RULES = list({row.compiled_rule: row for row in TABLE}.values())
 
 FLOATS = (np.float32, np.float64)
 
+# ASGD computes with the rate itself, once a step.
+with_rates = [row for row in TABLE if row.optimizer.takes_rates]
+
 every_row = pytest.mark.parametrize("row", TABLE, ids=str)
 every_rule = pytest.mark.parametrize("row", RULES, ids=lambda row: row.compiled_rule.__name__)
 every_dtype = pytest.mark.parametrize("dtype", FLOATS)

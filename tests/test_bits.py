@@ -50,7 +50,7 @@ def salted(rng, size, dtype):
 def check_steps(row, size, dtype, gradient, is_array):
     rng = np.random.default_rng(size)
     theta = salted(rng, size, dtype)
-    lr = rng.random(size) if is_array else 0.01
+    lr = rng.random(size) if is_array and row.optimizer.takes_rates else 0.01
     optimizer = row.make(theta, lr=lr)
     for name, state in optimizer.state.items():
         # Of two zeros of both signs np.maximum may give either; a largest square has no sign.

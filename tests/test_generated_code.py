@@ -19,7 +19,7 @@ def assembly(row: Row, dtype: type, parallel: bool, lr_is_array: bool = False) -
     opt = row.make(np.zeros(8, dtype))
     opt.warmup()
     (kernel,) = opt.param_groups[0].parameters[0].kernels.values()
-    variant = kernel.variant._replace(parallel=parallel, lr_is_array=lr_is_array)
+    variant = kernel.variant._replace(parallel=parallel, lr_is_array=lr_is_array and row.optimizer.takes_rates)
     (text,) = compiled(jitted(variant, cache=False), variant).inspect_asm().values()
     functions = re.split(r"^(?!\.L)(?=[\w.$]+:\s*$)", text, flags=re.MULTILINE)
     # LLVM inlines the span into the kernel or into the parallel region, or doesn't. Only Python's wrappers are left out.

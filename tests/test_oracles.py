@@ -7,7 +7,7 @@ import pytest
 
 import fastopt
 from tests import oracles
-from tests.table import TABLE, assert_follows, every_row
+from tests.table import TABLE, assert_follows, every_row, with_rates
 
 STEPS = 100
 
@@ -76,7 +76,7 @@ def test_float32_follows_the_oracle(row):
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-@every_row
+@pytest.mark.parametrize("row", with_rates, ids=str)
 def test_every_element_may_have_its_own_rate(row, problem):
     # The oracles broadcast: alpha, epsilon and gamma in their sources may as well be vectors.
     size = PROBLEMS[problem]()[0].size

@@ -202,6 +202,10 @@ def test_rates_for_every_element(make):
 @every_dtype
 def test_rates_that_are_all_equal_do_as_one_number(row, dtype):
     one, other = (weights().astype(dtype) for _ in range(2))
+    if not row.optimizer.takes_rates:
+        with pytest.raises(TypeError, match="lr must be a number or a schedule"):
+            row.make(other, lr=np.full((3, 4), 0.01))
+        return
     number, rates = row.make(one), row.make(other, lr=np.full((3, 4), row.numbers.get("lr", 0.01)))
     number.lr = row.numbers.get("lr", 0.01)
     for _ in range(3):

@@ -9,23 +9,31 @@ from fastopt.optimizers.adan import Adan
 from fastopt.optimizers.ademamix import AdEMAMix
 from fastopt.optimizers.adopt import ADOPT
 from fastopt.optimizers.asgd import ASGD
+from fastopt.optimizers.dog import DoG, DoWG
 from fastopt.optimizers.ftrl import FTRL
+from fastopt.optimizers.lamb import LAMB
+from fastopt.optimizers.lars import LARS
 from fastopt.optimizers.lion import Lion
 from fastopt.optimizers.madgrad import MADGRAD
 from fastopt.optimizers.nadam import NAdam, NAdamW
 from fastopt.optimizers.noisysgd import NoisySGD
+from fastopt.optimizers.novograd import NovoGrad
 from fastopt.optimizers.optimisticadam import OptimisticAdam
+from fastopt.optimizers.prodigy import Prodigy
 from fastopt.optimizers.radam import RAdam
 from fastopt.optimizers.rmsprop import RMSProp
 from fastopt.optimizers.rprop import Rprop
 from fastopt.optimizers.sgd import SGD
 from fastopt.optimizers.signum import Signum
+from fastopt.optimizers.sophia import Sophia
 from fastopt.optimizers.yogi import Yogi
 
 __all__ = [
     "ADOPT",
     "ASGD",
     "FTRL",
+    "LAMB",
+    "LARS",
     "MADGRAD",
     "SGD",
     "AdEMAMix",
@@ -36,14 +44,19 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adan",
+    "DoG",
+    "DoWG",
     "Lion",
     "NAdam",
     "NAdamW",
     "NoisySGD",
+    "NovoGrad",
     "OptimisticAdam",
+    "Prodigy",
     "RAdam",
     "RMSProp",
     "Rprop",
     "Signum",
+    "Sophia",
     "Yogi",
 ]

@@ -98,7 +98,7 @@ class MADGRAD(Optimizer):
     >>> opt = fastopt.MADGRAD(w, lr=0.5, momentum=0.0, eps=0.0)
     >>> opt.step(np.array([3.0, -4.0]))
     >>> w.round(6)
-    array([0.091446, 3.      ])
+    array([0.09144, 3.     ])
     """
 
     checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "momentum": decay}

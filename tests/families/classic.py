@@ -92,12 +92,12 @@ def noisy_sgd_oracle(theta, grad, lr=1e-3, eta=0.01, gamma=0.55):
         yield theta
 
 
-RPROP = (Rprop, rprop.rprop, ("size", "previous"), rprop_oracle)
+RPROP = (rprop.rprop, ("size", "previous"), rprop_oracle)
 
 ROWS = [
-    Row(Rprop, {}, {}, *RPROP[1:], torch=("Rprop", {}), bench="Rprop"),
+    Row(Rprop, {}, {}, *RPROP, torch=("Rprop", {}), bench="Rprop"),
     Row(
-        *(Rprop, {}, {"lr": 0.02, "etas": (0.4, 1.1), "step_sizes": (1e-3, 0.1)}, *RPROP[1:]),
+        *(Rprop, {}, {"lr": 0.02, "etas": (0.4, 1.1), "step_sizes": (1e-3, 0.1)}, *RPROP),
         torch=("Rprop", {"lr": 0.02, "etas": (0.4, 1.1), "step_sizes": (1e-3, 0.1)}),
     ),
     Row(ASGD, {}, {}, asgd.asgd, ("ax",), asgd_oracle, torch=("ASGD", {}), bench="ASGD"),
@@ -118,15 +118,9 @@ ROWS = [
             {"learning_rate": 0.01, "b1": 0.8, "b2": 0.99, "eps": 1e-4, "beta": 0.5, "nesterov": False},
         ),
     ),
-    Row(
-        *(MADGRAD, {}, {}, madgrad.madgrad, ("s", "r", "start"), madgrad_oracle),
-        optax=("contrib.madgrad", {"learning_rate": 0.01}),
-        bench="MADGRAD",
-    ),
-    Row(
-        *(MADGRAD, {}, {"lr": 0.003, "momentum": 0.5, "eps": 1e-4}, madgrad.madgrad, ("s", "r", "start"), madgrad_oracle),
-        optax=("contrib.madgrad", {"learning_rate": 0.003, "momentum": 0.5, "eps": 1e-4}),
-    ),
+    # Optax has it, too, but takes the root of the step in single precision.
+    Row(MADGRAD, {}, {}, madgrad.madgrad, ("s", "r", "start"), madgrad_oracle, bench="MADGRAD"),
+    Row(MADGRAD, {}, {"lr": 0.003, "momentum": 0.5, "eps": 1e-4}, madgrad.madgrad, ("s", "r", "start"), madgrad_oracle),
     Row(FTRL, {}, {}, ftrl.ftrl, ("z", "n"), ftrl_oracle, bench="FTRL"),
     Row(
         *(FTRL, {}, {"lr": 0.3, "beta": 0.5, "l1": 0.5, "l2": 0.1, "initial_accumulator_value": 0.1}),

@@ -1,0 +1,203 @@
+"""DoG and DoWG: gradient descent with a rate that follows from the way gone so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from numpy.typing import NDArray
+
+from fastopt.engine.compile import Rule, rule
+from fastopt.groups import Choice
+from fastopt.hyperparameters import Check, boolean, nonnegative
+from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+@rule
+def distances(theta, g, lr, start):
+    return (theta - start, theta - start), (g, g)
+
+
+@rule
+def distances_and_size(theta, g, lr, start):
+    return (theta - start, theta - start), (g, g), (start, start)
+
+
+@rule
+def descent_from_start(theta, g, lr, start, rate):
+    return theta - lr * rate * g, start
+
+
+class DoG(Optimizer):
+    r"""DoG, distance over gradients, as Ivgi, Hinder and Carmon have it.
+
+    .. math::
+
+        \bar r_t &= \max_{i \le t} \lVert\theta_i - \theta_0\rVert, \qquad G_t = \sum_{i \le t} \lVert g_i \rVert^2 \\
+        \theta &\leftarrow \theta - \alpha \frac{\bar r_t}{\sqrt{G_t + \epsilon}}\, g
+
+    Parameters
+    ----------
+    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
+        float32 or float64; updated in place.
+    lr : float, array or callable, default 1.0
+        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
+        schedule, called with the number of steps taken so far.
+    first_distance : float, default 1e-6
+        What :math:`\bar r` starts at; with `relative`, times :math:`1 + \lVert\theta_0\rVert`.
+    relative : bool, default True
+        Whether `first_distance` is relative to the norm of the parameters.
+    eps : float, default 1e-8
+        :math:`\epsilon`.
+    weight_decay : float, default 0
+        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not allowed.
+
+    Notes
+    -----
+    The state: ``"start"``, the parameter at construction. Running scalars, for all parameters together: ``"distance"``,
+    :math:`\bar r_t`, and ``"squares"``, :math:`G_t`.
+
+    The norms are over all parameters of all groups, and are summed up in a pass of their own before the step.
+
+    References
+    ----------
+    .. [1] Ivgi, Hinder, Carmon, "DoG is SGD's best friend: a parameter-free dynamic step size schedule", ICML 2023.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fastopt.DoG(w, first_distance=0.5, relative=False)
+    >>> opt.step(np.array([3.0, -4.0]))
+    >>> w.round(6)
+    array([0.7, 2.4])
+    """
+
+    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "first_distance": nonnegative, "relative": boolean}
+    scalars: ClassVar[Mapping[str, float]] = {"distance": 0.0, "squares": 0.0}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1.0,
+        first_distance: float = 1e-6,
+        relative: bool = True,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        **options: Unpack[Options],
+    ) -> None:
+        hyper = {"lr": lr, "first_distance": first_distance, "relative": relative, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, options=options, **hyper)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        return descent_from_start, ("start",)
+
+    def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
+        return theta
+
+    def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return distances_and_size
+
+    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
+        moved, squares, size = sums
+        first = hyper["first_distance"] * (1.0 + math.sqrt(size) if hyper["relative"] else 1.0)
+        before = first if t == 1 else hyper["distance"]
+        return {"distance": max(before, math.sqrt(moved)), "squares": hyper["squares"] + squares}
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        return (hyper["distance"] / math.sqrt(hyper["squares"] + hyper["eps"]),)
+
+
+class DoWG(Optimizer):
+    r"""DoWG, distance over weighted gradients, as Khaled, Mishchenko and Jin have it.
+
+    .. math::
+
+        \bar r_t^2 &= \max_{i \le t} \lVert\theta_i - \theta_0\rVert^2, \qquad G_t = \sum_{i \le t} \bar
+        r_i^2 \lVert g_i \rVert^2 \\
+        \theta &\leftarrow \theta - \alpha \frac{\bar r_t^2}{\sqrt{G_t} + \epsilon}\, g
+
+    Parameters
+    ----------
+    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
+        float32 or float64; updated in place.
+    lr : float, array or callable, default 1.0
+        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
+        schedule, called with the number of steps taken so far.
+    first_distance : float, default 1e-2
+        What :math:`\bar r` starts at.
+    eps : float, default 1e-4
+        :math:`\epsilon`.
+    weight_decay : float, default 0
+        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not allowed.
+
+    Notes
+    -----
+    The state: ``"start"``, the parameter at construction. Running scalars, for all parameters together: ``"distance2"``,
+    :math:`\bar r_t^2`, and ``"squares"``, :math:`G_t`. The norms are over all parameters of all groups.
+
+    References
+    ----------
+    .. [1] Khaled, Mishchenko, Jin, "DoWG unleashed: an efficient universal parameter-free gradient descent
+       method", NeurIPS 2023.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fastopt.DoWG(w, first_distance=0.5)
+    >>> opt.step(np.array([3.0, -4.0]))
+    >>> w.round(6)
+    array([0.700012, 2.399984])
+    """
+
+    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "first_distance": nonnegative}
+    scalars: ClassVar[Mapping[str, float]] = {"distance2": 0.0, "squares": 0.0}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1.0,
+        first_distance: float = 1e-2,
+        eps: float = 1e-4,
+        weight_decay: float = 0.0,
+        **options: Unpack[Options],
+    ) -> None:
+        hyper = {"lr": lr, "first_distance": first_distance, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, options=options, **hyper)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        return descent_from_start, ("start",)
+
+    def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
+        return theta
+
+    def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return distances
+
+    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
+        moved, squares = sums
+        distance2 = max(hyper["first_distance"] ** 2 if t == 1 else hyper["distance2"], moved)
+        return {"distance2": distance2, "squares": hyper["squares"] + distance2 * squares}
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        return (hyper["distance2"] / (math.sqrt(hyper["squares"]) + hyper["eps"]),)

@@ -1,0 +1,128 @@
+"""LAMB: Adam with a rate for each tensor, from the norms of its weights and its step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fastopt.engine.compile import Rule, rule
+from fastopt.groups import Choice
+from fastopt.optimizer import Optimizer
+from fastopt.optimizers.lars import trust_ratio
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+@rule
+def lamb_step(theta, g, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_m, debias_root_v, eps, weight_decay):
+    """Adam's step with decoupled weight decay, before any rate, and Adam's new state."""
+    m = beta1 * m + one_minus_beta1 * g
+    v = beta2 * v + one_minus_beta2 * g * g
+    return debias_m * m / (np.sqrt(v) * debias_root_v + eps) + weight_decay * theta, m, v
+
+
+@rule
+def lamb_norms(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_m, debias_root_v, eps, weight_decay):
+    step, _, _ = lamb_step(
+        theta, g, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_m, debias_root_v, eps, weight_decay
+    )
+    return (theta, theta), (step, step)
+
+
+@rule
+def lamb(theta, g, lr, m, v, trust, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_m, debias_root_v, eps, weight_decay):
+    step, m, v = lamb_step(
+        theta, g, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_m, debias_root_v, eps, weight_decay
+    )
+    return theta - lr * trust * step, m, v
+
+
+class LAMB(Optimizer):
+    r"""LAMB, as You and others have it, in optax's form.
+
+    .. math::
+
+        u &= \hat m / (\sqrt{\hat v} + \epsilon) + \lambda\theta \qquad \text{(Adam's step)} \\
+        \theta &\leftarrow \theta - \alpha \frac{\lVert\theta\rVert}{\lVert u \rVert} u
+
+    Parameters
+    ----------
+    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
+        float32 or float64; updated in place.
+    lr : float, array or callable, default 1e-3
+        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
+        schedule, called with the number of steps taken so far.
+    betas : pair of float, default (0.9, 0.999)
+        Decay rates :math:`\beta_1, \beta_2` of the two averages, in [0, 1).
+    eps : float, default 1e-6
+        :math:`\epsilon`, outside of the root, added to the corrected root.
+    weight_decay : float, default 0
+        Weight decay :math:`\lambda`: it is part of the step whose norm is taken.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not allowed.
+
+    Notes
+    -----
+    The state: ``"m"`` and ``"v"`` as in `Adam`. For each tensor a running scalar, ``"trust"``: the ratio of the norms,
+    which is 1 where one of them is 0.
+
+    A tensor is an array of the parameters, or each array in a `Flat`. The norms are summed up in a pass of their own before
+    the step, in double precision, so that it reads parameters, gradients and state twice.
+
+    References
+    ----------
+    .. [1] You and others, "Large batch optimization for deep learning: training BERT in 76 minutes", ICLR 2020, algorithm 2.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fastopt.LAMB(w, lr=0.5)
+    >>> opt.step(np.array([3.0, -4.0]))
+    >>> w.round(6)
+    array([0.209431, 2.790569])
+    """
+
+    own_options: ClassVar[frozenset[str]] = frozenset({"weight_decay"})
+    per_tensor: ClassVar[bool] = True
+    scalars: ClassVar[Mapping[str, float]] = {"trust": 1.0}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        **options: Unpack[Options],
+    ) -> None:
+        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, options=options, **hyper)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        return lamb, ("m", "v")
+
+    def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return lamb_norms
+
+    def measure_coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        beta1, beta2 = hyper["betas"]
+        debias_m, debias_root_v = 1.0 / (1.0 - beta1**t), 1.0 / math.sqrt(1.0 - beta2**t)
+        averages = (beta1, 1.0 - beta1, beta2, 1.0 - beta2)
+        return *averages, debias_m, debias_root_v, hyper["eps"], hyper["weight_decay"]
+
+    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
+        return {"trust": trust_ratio(np.sqrt(sums[0]), np.sqrt(sums[1]), 0.0, 1.0)}
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
+        return hyper["trust"], *self.measure_coefficients(hyper, t)

@@ -1,0 +1,112 @@
+"""NovoGrad: momentum over gradients that are divided by a norm for each tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fastopt.engine.compile import Rule, rule
+from fastopt.groups import Choice
+from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+@rule
+def gradient_norm(theta, g, lr, m):
+    return ((g, g),)
+
+
+@rule
+def novograd(theta, g, lr, m, scale, beta1, weight_decay):
+    m = beta1 * m + (scale * g + weight_decay * theta)
+    return theta - lr * m, m
+
+
+class NovoGrad(Optimizer):
+    r"""NovoGrad, as Ginsburg and others have it.
+
+    .. math::
+
+        v &\leftarrow \beta_2 v + (1 - \beta_2) \lVert g \rVert^2 \quad \text{(one number for each tensor)} \\
+        m &\leftarrow \beta_1 m + \Bigl(\frac{g}{\sqrt v + \epsilon} + \lambda\theta\Bigr), \qquad \theta
+        \leftarrow \theta - \alpha m
+
+    Parameters
+    ----------
+    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
+        float32 or float64; updated in place.
+    lr : float, array or callable, default 1e-3
+        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
+        schedule, called with the number of steps taken so far.
+    betas : pair of float, default (0.9, 0.25)
+        Decay rates :math:`\beta_1, \beta_2` of the momentum and of the squared norm, in [0, 1).
+    eps : float, default 1e-6
+        :math:`\epsilon`, added to the root.
+    weight_decay : float, default 0
+        Weight decay :math:`\lambda`: it is added to the normed gradient.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not allowed.
+
+    Notes
+    -----
+    The state: ``"m"``, the momentum, which starts at 0. For each tensor a running scalar, ``"v"``: the average of the
+    squared norm of its gradient, which is that of the first gradient after the first step.
+
+    A tensor is an array of the parameters, or each array in a `Flat`. The norms are summed up in a pass of their own before
+    the step, in double precision, so that it reads gradients twice.
+
+    References
+    ----------
+    .. [1] Ginsburg and others, "Stochastic gradient methods with layer-wise adaptive moments for training of deep
+       networks", 2019,
+       algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fastopt.NovoGrad(w, lr=0.5)
+    >>> opt.step(np.array([3.0, -4.0]))
+    >>> w.round(6)
+    array([0.7, 2.4])
+    """
+
+    own_options: ClassVar[frozenset[str]] = frozenset({"weight_decay"})
+    per_tensor: ClassVar[bool] = True
+    scalars: ClassVar[Mapping[str, float]] = {"v": 0.0}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.25),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        **options: Unpack[Options],
+    ) -> None:
+        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, options=options, **hyper)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        return novograd, ("m",)
+
+    def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return gradient_norm
+
+    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
+        beta2 = 0.0 if t == 1 else hyper["betas"][1]
+        return {"v": beta2 * hyper["v"] + (1.0 - beta2) * sums[0]}
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
+        root = np.sqrt(hyper["v"]) + hyper["eps"]
+        return 1.0 / np.where(root > 0, root, 1.0), hyper["betas"][0], hyper["weight_decay"]

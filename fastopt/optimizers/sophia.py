@@ -1,0 +1,137 @@
+"""Sophia: momentum over an estimate of the Hessian's diagonal, clipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fastopt.engine.compile import Variant, rule
+from fastopt.engine.kernel import Kernel
+from fastopt.groups import Choice
+from fastopt.hyperparameters import Check, nonnegative
+from fastopt.optimizer import Optimizer
+from fastopt.options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+@rule
+def sophia(theta, g, lr, m, h, zero, least, most, beta1, one_minus_beta1, debias_m, gamma, eps):
+    m = beta1 * m + one_minus_beta1 * g
+    step = debias_m * m / np.maximum(gamma * h, eps)
+    # Of two zeros of both signs, either may be the larger one.
+    return theta - lr * (np.minimum(np.maximum(step, least), most) + zero), m, h
+
+
+@rule
+def averaged(h, estimate, one_minus_beta2, beta2):
+    return beta2 * h + one_minus_beta2 * estimate
+
+
+class Sophia(Optimizer):
+    r"""Sophia, as Liu and others have it; the estimates of the Hessian come from the caller.
+
+    .. math::
+
+        m &\leftarrow \beta_1 m + (1 - \beta_1) g, \qquad \hat m = m / (1 - \beta_1^t) \\
+        \theta &\leftarrow \theta - \alpha \lambda \theta - \alpha \operatorname{clip}\Bigl(\frac{\hat
+        m}{\max(\gamma h, \epsilon)},
+        1\Bigr) \\
+        h &\leftarrow \beta_2 h + (1 - \beta_2) \hat h \qquad \text{(by update\_hessian)}
+
+    Parameters
+    ----------
+    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
+        float32 or float64; updated in place.
+    lr : float, array or callable, default 1e-3
+        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
+        schedule, called with the number of steps taken so far.
+    betas : pair of float, default (0.965, 0.99)
+        Decay rates :math:`\beta_1, \beta_2` of the averages of the gradient and of the estimates, in [0, 1).
+    eps : float, default 1e-8
+        :math:`\epsilon`: the denominator is at least this.
+    weight_decay : float, default 1e-4
+        Decoupled weight decay :math:`\lambda`, times the learning rate.
+    gamma : float, default 0.01
+        :math:`\gamma`: the larger, the fewer elements are clipped.
+    clip : float, default 1
+        Most that an element's step may be before the learning rate.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not allowed.
+
+    Notes
+    -----
+    The state: ``"m"``, the average of the gradient, and ``"h"``, that of the estimates of the Hessian's diagonal; both
+    start at 0. Until the first estimate every element steps by `clip` times `lr`.
+
+    Give an estimate every ten steps or so: Hutchinson's, :math:`u \odot (H u)` with random signs :math:`u`, or that of
+    Gauss, Newton and Bartlett.
+
+    References
+    ----------
+    .. [1] Liu, Li, Hall, Liang, Ma, "Sophia: a scalable stochastic second-order optimizer for language model
+       pre-training", ICLR
+       2024, algorithm 3; the correction of the average is optax's.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fastopt.Sophia(w, lr=0.5, gamma=1.0, weight_decay=0.0)
+    >>> opt.update_hessian(np.array([1000.0, 100.0]))
+    >>> opt.step(np.array([3.0, -4.0]))
+    >>> w.round(6)
+    array([0.85, 2.5 ])
+    """
+
+    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "clip": nonnegative, "gamma": nonnegative}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1e-3,
+        betas: tuple[float, float] = (0.965, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-4,
+        gamma: float = 0.01,
+        clip: float = 1.0,
+        **options: Unpack[Options],
+    ) -> None:
+        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "gamma": gamma, "clip": clip}
+        super().__init__(params, options=options, **hyper, decoupled_weight_decay=True)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        return sophia, ("m", "h")
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        beta1, most = hyper["betas"][0], hyper["clip"]
+        return 0.0, -most, most, beta1, 1.0 - beta1, 1.0 / (1.0 - beta1**t), hyper["gamma"], hyper["eps"]
+
+    def update_hessian(self, estimate: Any) -> None:
+        """Average an estimate of the Hessian's diagonal into the state ``"h"``.
+
+        Parameters
+        ----------
+        estimate : ndarray, Flat, or list, tuple or dict of them
+            Nested as gradients are; only read.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step` does for gradients. Nothing is changed then.
+        """
+        vectors = self._vectors(estimate, "estimate")
+        for group, p in ((each, p) for each in self._groups for p in each.parameters if p in vectors):
+            vector = vectors[p]
+            beta2 = group.current["betas"][1]
+            variant = Variant(averaged, p.theta.dtype, vector.dtype, 0, ("number",), lr_is_array=False)
+            run, span = Kernel(variant, p.theta.size).prepare()
+            run((p.states["h"],), vector, 1.0 - beta2, (beta2,), *span)
