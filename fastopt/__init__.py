@@ -1,6 +1,6 @@
 """Fused first-order optimizers for NumPy arrays, at memory speed."""
 
-from fastopt import optimizers
+from fastopt import optimizers, schedules
 from fastopt.custom import rule
 from fastopt.engine.compile import RuleError
 from fastopt.engine.runtime import get_num_threads, set_num_threads
@@ -17,6 +17,7 @@ __all__ = [
     "flatten",
     "get_num_threads",
     "rule",
+    "schedules",
     "set_num_threads",
     "warmup",
 ]

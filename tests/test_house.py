@@ -24,8 +24,8 @@ FAMILIES = {
 }
 
 
-def is_rule(function):
-    return "rule" in map(ast.unparse, function.decorator_list)
+def is_rule(function, decorators=("rule",)):
+    return any(ast.unparse(decorator) in decorators for decorator in function.decorator_list)
 
 
 FUNCTIONS = {
@@ -35,9 +35,11 @@ FUNCTIONS = {
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
 }
 RULES = {name: node for name, node in FUNCTIONS.items() if is_rule(node)}
-OTHERS = {name: node for name, node in FUNCTIONS.items() if not is_rule(node)}
+COMPILED = {name: node for name, node in FUNCTIONS.items() if is_rule(node, ("rule", "part"))}
+OTHERS = {name: node for name, node in FUNCTIONS.items() if name not in COMPILED}
 
-PUBLIC = {name: getattr(fastopt, name) for name in fastopt.__all__}
+PUBLIC = {name: getattr(fastopt, name) for name in fastopt.__all__ if name != "schedules"}
+PUBLIC |= {f"schedules.{name}": getattr(fastopt.schedules, name) for name in fastopt.schedules.__all__}
 CLASSES = [value for value in PUBLIC.values() if inspect.isclass(value)]
 
 
@@ -63,10 +65,10 @@ def test_methods_are_annotated(name):
     assert function.returns is not None
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_rules_have_neither_numbers_nor_branches(name):
     # A literal is float64 to Numba, and would widen a float32 kernel; a branch keeps the loop out of vector registers.
-    nodes = list(ast.walk(RULES[name]))
+    nodes = list(ast.walk(COMPILED[name]))
     numbers = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, complex))]
     branches = (ast.If, ast.IfExp, ast.While, ast.For, ast.Match, ast.BoolOp, ast.Try, ast.comprehension)
     assert numbers == []
@@ -110,7 +112,8 @@ def test_docstrings_explain_every_parameter(name):
 
 
 def test_public_names_are_those_of_all():
-    visible = {name for name, value in vars(fastopt).items() if name[0] != "_" and not isinstance(value, ModuleType)}
+    public = {name for name, value in vars(fastopt).items() if name[0] != "_" and not isinstance(value, ModuleType)}
+    visible = public | {"schedules"}
     assert sorted(visible) == sorted(fastopt.__all__)
 
 

@@ -53,6 +53,11 @@ def rule(function: Rule) -> Rule:
     return register_jitable(function)  # type: ignore[no-any-return]
 
 
+def part(function: Rule) -> Rule:
+    """Mark a scalar function that rules call, or one that measures: what holds for rules holds for it, too."""
+    return register_jitable(function)  # type: ignore[no-any-return]
+
+
 class Variant(NamedTuple):
     """All that tells one compiled kernel from another."""
 

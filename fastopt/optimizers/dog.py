@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
-from fastopt.engine.compile import Rule, rule
+from fastopt.engine.compile import Rule, part, rule
 from fastopt.groups import Choice
 from fastopt.hyperparameters import Check, boolean, nonnegative
 from fastopt.optimizer import Optimizer
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@rule
+@part
 def distances(theta, g, lr, start):
     return (theta - start, theta - start), (g, g)
 
 
-@rule
+@part
 def distances_and_size(theta, g, lr, start):
     return (theta - start, theta - start), (g, g), (start, start)
 

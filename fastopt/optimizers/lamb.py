@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fastopt.engine.compile import Rule, rule
+from fastopt.engine.compile import Rule, part, rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.lars import trust_ratio
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@rule
+@part
 def lamb_step(theta, g, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_m, debias_root_v, eps, weight_decay):
     """Adam's step with decoupled weight decay, before any rate, and Adam's new state."""
     m = beta1 * m + one_minus_beta1 * g
@@ -26,7 +26,7 @@ def lamb_step(theta, g, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, de
     return debias_m * m / (np.sqrt(v) * debias_root_v + eps) + weight_decay * theta, m, v
 
 
-@rule
+@part
 def lamb_norms(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_m, debias_root_v, eps, weight_decay):
     step, _, _ = lamb_step(
         theta, g, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_m, debias_root_v, eps, weight_decay

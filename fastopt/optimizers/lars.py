@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.engine.compile import Rule, rule
+from fastopt.engine.compile import Rule, part, rule
 from fastopt.groups import Choice
 from fastopt.hyperparameters import Check, decay, nonnegative
 from fastopt.optimizer import Optimizer
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@rule
+@part
 def norms(theta, g, lr, p):
     return (theta, theta), (g, g)
 

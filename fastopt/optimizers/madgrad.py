@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.engine.compile import rule
+from fastopt.engine.compile import part, rule
 from fastopt.groups import Choice
 from fastopt.hyperparameters import Check, decay
 from fastopt.optimizer import Optimizer
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 TINY = 2.0**-126
 
 
-@rule
+@part
 def halley(root, x, two, tiny):
     """One step of Halley's iteration for the cube root of x, which triples the number of digits."""
     cube = root * root * root
     return root * (cube + two * x) / (two * cube + x + tiny)
 
 
-@rule
+@part
 def cube_root(x, two, tiny):
     """The cube root of numbers from 1e-38 to 1e38, correct to 12 digits, of +, *, / and square roots, which run in vectors."""
     fourth = np.sqrt(np.sqrt(x))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fastopt.engine.compile import Rule, rule
+from fastopt.engine.compile import Rule, part, rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
 from fastopt.options import Options
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@rule
+@part
 def gradient_norm(theta, g, lr, m):
     return ((g, g),)
 

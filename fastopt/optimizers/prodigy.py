@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.engine.compile import Rule, rule
+from fastopt.engine.compile import Rule, part, rule
 from fastopt.groups import Choice
 from fastopt.hyperparameters import Check, boolean, nonnegative
 from fastopt.optimizer import Optimizer
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@rule
+@part
 def prodigy_average(g, s, beta3, weight):
     """The average of the weighted gradients, whose norm is compared with the way they point to."""
     return beta3 * s + weight * g
 
 
-@rule
+@part
 def prodigy_measure(theta, g, lr, m, v, s, start, one, beta3, weight):
     s = prodigy_average(g, s, beta3, lr * weight)
     return (g, start - theta), (np.abs(s), one)

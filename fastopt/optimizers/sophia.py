@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fastopt.engine.compile import Variant, rule
+from fastopt.engine.compile import Variant, part, rule
 from fastopt.engine.kernel import Kernel
 from fastopt.groups import Choice
 from fastopt.hyperparameters import Check, nonnegative
@@ -26,7 +26,7 @@ def sophia(theta, g, lr, m, h, zero, least, most, beta1, one_minus_beta1, debias
     return theta - lr * (np.minimum(np.maximum(step, least), most) + zero), m, h
 
 
-@rule
+@part
 def averaged(h, estimate, one_minus_beta2, beta2):
     return beta2 * h + one_minus_beta2 * estimate
 
