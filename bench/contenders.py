@@ -103,6 +103,7 @@ def start_torch(problem: Problem, **implementation: bool) -> Running:
     import torch
 
     case, theta, g, lr = problem
+    torch.set_default_dtype(torch.float64 if theta.dtype == np.float64 else torch.float32)  # of what ASGD and NAdam remember
     name, hyper = case.torch
     parameter = torch.from_numpy(theta).requires_grad_()
     parameter.grad = torch.from_numpy(g)

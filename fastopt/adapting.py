@@ -28,6 +28,8 @@ Progress = list[tuple[MutableMapping[str, Any], Mapping[str, Any]]]
 LEAST_AGREEMENT = 1e-3
 
 
+# Gradients may be infinite or NaN, and so may be what follows from them; that is no reason for a warning.
+@np.errstate(all="ignore")
 def measured(optimizer: Optimizer, groups: Sequence[Group], vectors: Mapping[Parameter, NDArray[Any]]) -> Sums:
     """Run the measures of all groups that have one."""
     sums = {}
@@ -66,6 +68,7 @@ def _measuring(
     return group.measure_kernel(p, gradient, coefficients), coefficients, products
 
 
+@np.errstate(all="ignore")
 def adapted(optimizer: Optimizer, group: Group, sums: Sums) -> tuple[dict[Parameter, tuple[Any, ...]], Progress]:
     """The coefficients of each parameter of a group, and the scalars to keep."""
     hyper, t = group.current, group.step_count + 1

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastopt.arrays import require_array
 from fastopt.flat import array_of
 from fastopt.groups import Group
-from fastopt.hyperparameters import finite
+from fastopt.hyperparameters import real
 from fastopt.parameters import Parameter
 from fastopt.tree import map_leaves
 
@@ -27,17 +27,7 @@ def save(optimizer: str, step_count: int, groups: Sequence[Group]) -> dict[str, 
         "groups": [
             {key: map_leaves(_copied, value) for key, value in group.hyper.items() if not callable(value)} for group in groups
         ],
-        "progress": [
-            {
-                "step_count": group.step_count,
-                "scalars": {name: float(value) for name, value in group.scalars.items()},
-                "tensor_scalars": {
-                    p.name: {name: a.copy() for name, a in p.scalars.items()} for p in group.parameters if p.scalars
-                },
-                "schedules": {key: s.state_dict() for key, s in group.schedules.items() if hasattr(s, "state_dict")},
-            }
-            for group in groups
-        ],
+        "progress": [_progress(group) for group in groups],
         "state": {
             name: {p.name: p.shaped(p.states[name]).copy("K") for p in parameters}
             for name, parameters in _holders(groups).items()
@@ -47,7 +37,7 @@ def save(optimizer: str, step_count: int, groups: Sequence[Group]) -> dict[str, 
 
 def _progress(group: Group) -> dict[str, Any]:
     """What has changed over the steps of a group, besides the state arrays."""
-    tensors = {p.name: {name: values.copy() for name, values in p.scalars.items()} for p in group.parameters if p.scalars}
+    tensors = {p.name: {name: values.tolist() for name, values in p.scalars.items()} for p in group.parameters if p.scalars}
     return {
         "step_count": group.step_count,
         "scalars": {name: float(value) for name, value in group.scalars.items()},
@@ -122,7 +112,7 @@ def _checked_progress(groups: Sequence[Group], saved: Any) -> list[dict[str, Any
         checked.append(
             {
                 "step_count": _checked_count(f"{name}['step_count']", values["step_count"]),
-                "scalars": {key: finite(f"{name}['scalars'][{key!r}]", value) for key, value in values["scalars"].items()},
+                "scalars": {key: real(f"{name}['scalars'][{key!r}]", value) for key, value in values["scalars"].items()},
                 "tensor_scalars": arrays,
                 "schedules": values["schedules"],
             }
@@ -131,9 +121,10 @@ def _checked_progress(groups: Sequence[Group], saved: Any) -> list[dict[str, Any
 
 
 def _checked_scalars(name: str, values: Any, tensors: int) -> NDArray[Any]:
-    require_array(name, values)
-    if values.shape != (tensors,):
-        raise ValueError(f"{name} must have the shape {(tensors,)}, got {values.shape}")
+    if not isinstance(values, (list, tuple)) or not all(isinstance(value, (int, float)) for value in values):
+        raise TypeError(f"{name} must be a list of numbers, got {values!r}")
+    if len(values) != tensors:
+        raise ValueError(f"{name} must have length {tensors}, got {len(values)}")
     return np.array(values, np.float64)
 
 

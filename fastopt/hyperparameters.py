@@ -15,7 +15,7 @@ Check = Callable[[str, Any], Any]
 
 def nonnegative(name: str, value: Any) -> float:
     """A finite number of at least 0."""
-    number = _real(name, value)
+    number = real(name, value)
     if not 0 <= number < math.inf:
         raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
     return number
@@ -23,7 +23,7 @@ def nonnegative(name: str, value: Any) -> float:
 
 def nonnegative_or_infinite(name: str, value: Any) -> float:
     """A number of at least 0, infinity too."""
-    number = _real(name, value)
+    number = real(name, value)
     if not number >= 0:
         raise ValueError(f"{name} must be at least 0, got {value!r}")
     return number
@@ -31,7 +31,7 @@ def nonnegative_or_infinite(name: str, value: Any) -> float:
 
 def decay(name: str, value: Any) -> float:
     """A decay rate: at least 0 and less than 1."""
-    number = _real(name, value)
+    number = real(name, value)
     if not 0 <= number < 1:
         raise ValueError(f"{name} must be in [0, 1), got {value!r}")
     return number
@@ -60,7 +60,7 @@ def _several(count: int, each: Check) -> Check:
 
 def finite(name: str, value: Any) -> float:
     """Any finite number."""
-    number = _real(name, value)
+    number = real(name, value)
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return number
@@ -86,7 +86,8 @@ class OneOf:
         return value
 
 
-def _real(name: str, value: Any) -> float:
+def real(name: str, value: Any) -> float:
+    """Any number, infinity and NaN too."""
     number: Any = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
     # NumPy counts a time difference among the integers, and Python a truth value.
     if not isinstance(number, numbers.Real) or isinstance(number, (bool, np.timedelta64)):

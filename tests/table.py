@@ -15,6 +15,9 @@ RULES = list({row.compiled_rule: row for row in TABLE}.values())
 
 FLOATS = (np.float32, np.float64)
 
+# Where neither sums nor random numbers bind elements together, and how they lie in memory can't matter.
+ELEMENTWISE = [row for row in TABLE if row.make(np.zeros(1)).param_groups[0].measure is None and not row.optimizer.elements]
+
 # ASGD computes with the rate itself, once a step.
 with_rates = [row for row in TABLE if row.optimizer.takes_rates]
 

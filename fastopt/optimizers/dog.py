@@ -117,7 +117,8 @@ class DoG(Optimizer):
         return {"distance": max(before, math.sqrt(moved)), "squares": hyper["squares"] + squares}
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        return (hyper["distance"] / math.sqrt(hyper["squares"] + hyper["eps"]),)
+        root = math.sqrt(hyper["squares"] + hyper["eps"])
+        return (hyper["distance"] / root if root else 0.0,)
 
 
 class DoWG(Optimizer):
@@ -200,4 +201,5 @@ class DoWG(Optimizer):
         return {"distance2": distance2, "squares": hyper["squares"] + distance2 * squares}
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        return (hyper["distance2"] / (math.sqrt(hyper["squares"]) + hyper["eps"]),)
+        root = math.sqrt(hyper["squares"]) + hyper["eps"]
+        return (hyper["distance2"] / root if root else 0.0,)

@@ -10,7 +10,7 @@ from fastopt.optimizers import adan, ademamix, adopt, nadam, yogi
 from tests.row import Row
 
 
-def nadam_oracle(theta, grad, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, momentum_decay=4e-3, shrink=0.0):
+def nadam_path(theta, grad, lr, betas, eps, momentum_decay, shrink):
     """PyTorch's documentation of NAdam, line by line; ``shrink`` is its decoupled weight decay."""
     gamma, (beta_1, beta_2), psi = lr, betas, momentum_decay
     m, v = np.zeros_like(theta), np.zeros_like(theta)
@@ -32,9 +32,14 @@ def nadam_oracle(theta, grad, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, momentum_de
         yield theta
 
 
+def nadam_oracle(theta, grad, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, momentum_decay=4e-3):
+    """Without weight decay."""
+    return nadam_path(theta, grad, lr, betas, eps, momentum_decay, shrink=0.0)
+
+
 def nadamw_oracle(theta, grad, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, momentum_decay=4e-3):
     """The same with decoupled weight decay."""
-    return nadam_oracle(theta, grad, lr, betas, eps, momentum_decay, shrink=weight_decay)
+    return nadam_path(theta, grad, lr, betas, eps, momentum_decay, shrink=weight_decay)
 
 
 def yogi_oracle(theta, grad, lr=1e-2, betas=(0.9, 0.999), eps=1e-3, initial_accumulator_value=1e-6):
@@ -85,7 +90,7 @@ def adan_oracle(theta, grad, lr=1e-3, betas=(0.98, 0.92, 0.99), eps=1e-8, eps_ro
         yield theta
 
 
-def adopt_oracle(theta, grad, lr=1e-3, betas=(0.9, 0.9999), eps=1e-6, clip=True):
+def adopt_path(theta, grad, lr, betas, eps, clip):
     """Taniguchi et al. (2024), algorithm 2 in its later version, with c_t = t^(1/4) counted as there, from 0."""
     beta_1, beta_2 = betas
     g = grad(theta)
@@ -100,6 +105,16 @@ def adopt_oracle(theta, grad, lr=1e-3, betas=(0.9, 0.9999), eps=1e-6, clip=True)
         theta = theta - lr * m
         v = beta_2 * v + (1 - beta_2) * g * g
         yield theta
+
+
+def adopt_oracle(theta, grad, lr=1e-3, betas=(0.9, 0.9999), eps=1e-6):
+    """With clipping."""
+    return adopt_path(theta, grad, lr, betas, eps, clip=True)
+
+
+def unclipped_adopt_oracle(theta, grad, lr=1e-3, betas=(0.9, 0.9999), eps=1e-6):
+    """Without clipping, as in the paper's first version."""
+    return adopt_path(theta, grad, lr, betas, eps, clip=False)
 
 
 NADAM = (nadam.nadam, ("m", "v"))
@@ -162,7 +177,7 @@ ROWS = [
     ),
     Row(
         *(ADOPT, {"clip": False}, {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-3}),
-        *(adopt.adopt, ("m", "v"), lambda theta, grad, lr, betas, eps: adopt_oracle(theta, grad, lr, betas, eps, clip=False)),
+        *(adopt.adopt, ("m", "v"), unclipped_adopt_oracle),
         optax=("contrib.adopt", {"learning_rate": 0.01, "b1": 0.8, "b2": 0.99, "eps": 1e-3, "use_clipping": False}),
     ),
 ]

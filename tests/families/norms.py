@@ -16,7 +16,7 @@ def trust(weights, step):
     return norm(weights) / norm(step) if norm(weights) > 0 and norm(step) > 0 else 1.0
 
 
-def lars_oracle(theta, grad, lr=0.1, momentum=0.9, trust_coefficient=1e-3, eps=0.0, nesterov=False):
+def lars_path(theta, grad, lr, momentum, trust_coefficient, eps, nesterov):
     """You et al. (2017), algorithm 1, with optax's trust ratio."""
     v = np.zeros_like(theta)
     while True:
@@ -29,9 +29,14 @@ def lars_oracle(theta, grad, lr=0.1, momentum=0.9, trust_coefficient=1e-3, eps=0
         yield theta
 
 
+def lars_oracle(theta, grad, lr=0.1, momentum=0.9, trust_coefficient=1e-3, eps=0.0):
+    """With plain momentum."""
+    return lars_path(theta, grad, lr, momentum, trust_coefficient, eps, nesterov=False)
+
+
 def lars_nesterov_oracle(theta, grad, lr=0.1, momentum=0.9, trust_coefficient=1e-3, eps=0.0):
     """The same with Nesterov's momentum, as optax's trace has it."""
-    return lars_oracle(theta, grad, lr, momentum, trust_coefficient, eps, nesterov=True)
+    return lars_path(theta, grad, lr, momentum, trust_coefficient, eps, nesterov=True)
 
 
 def lamb_oracle(theta, grad, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0):
@@ -62,7 +67,7 @@ def novograd_oracle(theta, grad, lr=1e-3, betas=(0.9, 0.25), eps=1e-6, weight_de
         m = beta_1 * m + (g / (np.sqrt(v) + eps) + weight_decay * theta)
 
 
-def dog_oracle(theta, grad, lr=1.0, first_distance=1e-6, eps=1e-8, relative=True):
+def dog_path(theta, grad, lr, first_distance, eps, relative):
     """Ivgi et al. (2023), equation 1, with their r_epsilon."""
     x_0 = theta
     r_bar, total = first_distance * (1 + norm(x_0) if relative else 1.0), 0.0
@@ -74,9 +79,14 @@ def dog_oracle(theta, grad, lr=1.0, first_distance=1e-6, eps=1e-8, relative=True
         yield theta
 
 
+def dog_oracle(theta, grad, lr=1.0, first_distance=1e-6, eps=1e-8):
+    """From a first distance that is relative to the norm of the start."""
+    return dog_path(theta, grad, lr, first_distance, eps, relative=True)
+
+
 def absolute_dog_oracle(theta, grad, lr=1.0, first_distance=1e-6, eps=1e-8):
     """The same from a first distance that is given as it is."""
-    return dog_oracle(theta, grad, lr, first_distance, eps, relative=False)
+    return dog_path(theta, grad, lr, first_distance, eps, relative=False)
 
 
 def dowg_oracle(theta, grad, lr=1.0, first_distance=1e-2, eps=1e-4):
