@@ -487,8 +487,8 @@ class Pair:
     Examples
     --------
     >>> from fastopt.schedules import Linear, Pair
-    >>> Pair(Linear(0.8, 0.9, steps=2), 0.999)(1)
-    (0.85, 0.999)
+    >>> Pair(Linear(0.5, 1.0, steps=2), 0.999)(1)
+    (0.75, 0.999)
     """
 
     parts: tuple[float | Schedule, ...]

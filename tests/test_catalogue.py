@@ -62,7 +62,7 @@ def built(page, catalogue, folder):
     return re.sub(include, lambda match: (folder / match[1]).read_text(encoding="utf-8"), text, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", fastopt.__all__)
+@pytest.mark.parametrize("name", sorted({*fastopt.__all__, *fastopt.schedules.__all__} - {"schedules"}))
 def test_every_public_name_is_in_the_reference(name, catalogue, tmp_path):
     assert built(DOCS / "api.md", catalogue, tmp_path).count(f"\n   {name}\n") == 1
 
