@@ -63,7 +63,7 @@ def _measuring(
     """The kernel that measures a parameter, its coefficients, and where it adds up."""
     own = _measure_coefficients(optimizer, group, p)
     coefficients = _placed(group.measure_coefficients(own), p, {})
-    products = p.blocks.zeros(group.products(p, len(coefficients)))
+    products = p.blocks.cleared(group.products(p, len(coefficients)))
     coefficients = (*coefficients, p.blocks.bounds, products)
     return group.measure_kernel(p, gradient, coefficients), coefficients, products
 

@@ -43,10 +43,14 @@ class Blocks:
         pieces = [begin + BLOCK * np.arange(count) for begin, count in zip(self.tensors, counts, strict=False)]
         self.bounds: NDArray[Any] = np.concatenate([*pieces, self.tensors[-1:]]).astype(np.int64)
         self.firsts = np.cumsum([0, *counts])[:-1]
+        self._sums = np.zeros((0, 0, 0))
 
-    def zeros(self, products: int) -> NDArray[Any]:
-        """Where a kernel adds up so many products."""
-        return np.zeros((len(self.bounds) - 1, products, LANES))
+    def cleared(self, products: int) -> NDArray[Any]:
+        """Where a kernel adds up so many products: zeros, in memory that is kept for the next time."""
+        if self._sums.shape[1] != products:
+            self._sums = np.zeros((len(self.bounds) - 1, products, LANES))
+        self._sums[...] = 0.0
+        return self._sums
 
     def totals(self, sums: NDArray[Any]) -> NDArray[Any]:
         """What a kernel has added up, by product and tensor: shape (products, tensors)."""

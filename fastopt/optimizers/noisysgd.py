@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 # Numbers drawn at a time, so that little memory is needed besides the noise itself.
-CHUNK = 8192
+CHUNK = 512
 
 
 @rule
