@@ -3,4 +3,6 @@
 import importlib
 import pkgutil
 
-MODULES = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+# In the order of their names, but gradient descent, AdaGrad, RMSProp and Adam before all others.
+NAMES = sorted((module.name for module in pkgutil.iter_modules(__path__)), key=lambda name: (name != "first", name))
+MODULES = [importlib.import_module(f"{__name__}.{name}") for name in NAMES]
