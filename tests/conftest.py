@@ -21,3 +21,26 @@ def _thread_count():
     before = fastopt.get_num_threads()
     yield
     fastopt.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def torch():
+    import torch
+
+    # PyTorch keeps numbers such as NAdam's product in its default dtype, whatever that of the parameters is.
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield torch
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="session")
+def optax():
+    # JAX reads its platform when it is imported.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    import jax
+    import optax
+    import optax.contrib
+
+    jax.config.update("jax_enable_x64", True)
+    return optax

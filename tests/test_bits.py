@@ -53,8 +53,8 @@ def check_steps(row, size, dtype, gradient, is_array):
     lr = rng.random(size) if is_array and row.optimizer.takes_rates else 0.01
     optimizer = row.make(theta, lr=lr)
     for name, state in optimizer.state.items():
-        # Of two zeros of both signs np.maximum may give either; a largest square has no sign.
-        state[...] = abs(salted(rng, size, dtype)) if name == "v_max" else salted(rng, size, dtype)
+        # Of two zeros of both signs np.maximum may give either; a largest value has no sign.
+        state[...] = abs(salted(rng, size, dtype)) if name in ("u", "v_max") else salted(rng, size, dtype)
     for step in range(2):
         g = salted(rng, size, gradient)
         g.flags.writeable = step == 0

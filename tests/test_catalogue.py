@@ -19,7 +19,7 @@ DEFINED = sorted(
     node.name
     for path in FILES
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    if isinstance(node, ast.ClassDef)
+    if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
 )
 
 

@@ -7,9 +7,9 @@ import pytest
 
 import fastopt
 from fastopt.optimizers.sgd import gradient_descent
+from tests.peers import assert_equal_paths, torch_path
 from tests.row import rule_on_arrays
 from tests.table import TABLE, assert_follows, assert_same_bits, every_dtype, every_row
-from tests.test_parity import assert_equal_paths, gradients, start, torch  # noqa: F401 - a fixture
 
 OPTIONS = [{"weight_decay": 0.1}, {"maximize": True}, {"weight_decay": 0.1, "maximize": True}]
 
@@ -45,19 +45,9 @@ HAVING = [(row, o) for o in OPTIONS for row in TABLE if row.torch and not (row.t
 
 @pytest.mark.peers
 @pytest.mark.parametrize(("row", "options"), HAVING, ids=str)
-def test_pytorch(row, options, torch):  # noqa: F811
+def test_pytorch(row, options, torch):
     name, arguments = row.torch
-    params = [torch.nn.Parameter(torch.from_numpy(theta)) for theta in start()]
-    theirs = getattr(torch.optim, name)(params, **arguments | options)
-
-    def path():
-        for g in gradients():
-            for p, own in zip(params, g, strict=True):
-                p.grad = torch.from_numpy(own)
-            theirs.step()
-            yield [p.detach().numpy() for p in params]
-
-    assert_equal_paths(row._replace(numbers=row.numbers | options), path())
+    assert_equal_paths(lambda params: row.make(params, **options), torch_path(torch, name, arguments | options))
 
 
 @every_option

@@ -11,7 +11,6 @@ import fastopt
 from fastopt import schedules as s
 from tests.refusal import refused
 from tests.table import assert_same_bits
-from tests.test_parity import optax, torch  # noqa: F401 - fixtures
 
 STEPS = 40
 
@@ -39,7 +38,7 @@ TORCH = [
 @pytest.mark.peers
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 @pytest.mark.parametrize(("own", "name", "arguments"), TORCH, ids=lambda value: value if isinstance(value, str) else "")
-def test_pytorch(own, name, arguments, torch):  # noqa: F811
+def test_pytorch(own, name, arguments, torch):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **arguments)
     for step in range(STEPS):
@@ -51,7 +50,7 @@ def test_pytorch(own, name, arguments, torch):  # noqa: F811
 
 @pytest.mark.peers
 @pytest.mark.filterwarnings("ignore:The epoch parameter")
-def test_pytorchs_warmup_joined(torch):  # noqa: F811
+def test_pytorchs_warmup_joined(torch):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     schedulers = torch.optim.lr_scheduler
     parts = [schedulers.LinearLR(optimizer, 0.1, 1.0, 5), schedulers.ExponentialLR(optimizer, 0.9)]
@@ -73,7 +72,7 @@ def test_pytorchs_warmup_joined(torch):  # noqa: F811
         ({"cooldown": 3, "lowest": 0.1}, {"cooldown": 3, "min_lr": 0.1}),
     ],
 )
-def test_pytorchs_plateau(own, theirs, torch):  # noqa: F811
+def test_pytorchs_plateau(own, theirs, torch):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.7, patience=2, **theirs)
     schedule = s.ReduceOnPlateau(0.5, factor=0.7, patience=2, **own)
@@ -133,7 +132,7 @@ OPTAX = [
 
 @pytest.mark.peers
 @pytest.mark.parametrize(("own", "name", "arguments"), OPTAX, ids=lambda value: value if isinstance(value, str) else "")
-def test_optax(own, name, arguments, optax):  # noqa: F811
+def test_optax(own, name, arguments, optax):
     theirs = attrgetter(name)(optax)(**arguments)
     for step in range(STEPS + 5):
         # Whatever the mode, optax computes with the step in single precision.

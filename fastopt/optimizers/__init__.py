@@ -23,6 +23,7 @@ from fastopt.optimizers.prodigy import Prodigy
 from fastopt.optimizers.radam import RAdam
 from fastopt.optimizers.rmsprop import RMSProp
 from fastopt.optimizers.rprop import Rprop
+from fastopt.optimizers.schedulefree import ScheduleFreeAdamW, ScheduleFreeSGD
 from fastopt.optimizers.sgd import SGD
 from fastopt.optimizers.signum import Signum
 from fastopt.optimizers.sophia import Sophia
@@ -56,6 +57,8 @@ __all__ = [
     "RAdam",
     "RMSProp",
     "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "Signum",
     "Sophia",
     "Yogi",

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
+from fastopt.optimizers.conventions import eps_places, normalized, refuse_root_of_rates
 from fastopt.options import Options
 
 if TYPE_CHECKING:
@@ -17,14 +19,14 @@ if TYPE_CHECKING:
 
 
 @rule
-def adagrad(theta, g, lr, r, eps):
+def adagrad(theta, g, lr, r, falling, eps_root, eps):
     r = r + g * g
-    return theta - lr * g / (eps + np.sqrt(r)), r
+    return theta - falling * lr * normalized(g, r, eps_root, eps), r
 
 
 @rule
-def adagrad_rates(theta, g, lr, alpha, eps):
-    alpha = alpha + lr / (eps + np.abs(g))
+def adagrad_rates(theta, g, lr, alpha, falling, eps):
+    alpha = alpha + falling * lr / (eps + np.abs(g))
     return theta - alpha * g, alpha
 
 
@@ -38,6 +40,9 @@ class AdaGrad(Optimizer):
         a &\leftarrow a + \frac{\alpha}{\epsilon + |g|}, \qquad \theta \leftarrow \theta - a \odot g
         && \text{(accumulate = "rates")}
 
+    With `lr_decay` :math:`\delta`, step :math:`t = 1, 2, \ldots` takes :math:`\alpha / (1 + (t - 1) \delta)` as
+    :math:`\alpha`; with ``eps_inside_sqrt=True`` it divides by :math:`\sqrt{r + \epsilon}`.
+
     Parameters
     ----------
     params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
@@ -46,22 +51,29 @@ class AdaGrad(Optimizer):
         Global learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
         schedule, called with the number of steps taken so far.
     eps : float, default 1e-10
-        :math:`\epsilon`, outside of the root. With ``accumulate="rates"`` take more, 1e-7 to 1e-5.
+        :math:`\epsilon`, by default outside of the root. With ``accumulate="rates"`` take more, 1e-7 to 1e-5.
     accumulate : {"squares", "rates"}, default "squares"
         What is summed up over the steps: the squared gradients, as Duchi et al. published it, or the rates.
     weight_decay : float, default 0
         Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
+    lr_decay : float, default 0
+        :math:`\delta`: how fast the global rate falls, as in PyTorch.
+    initial_accumulator_value : float, default 0
+        Where the sum starts; 0.1 in Keras and optax.
+    eps_inside_sqrt : bool, default False
+        Add :math:`\epsilon` under the root, as Keras and optax do. Only with ``accumulate="squares"``.
     **options
         What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not allowed.
+        If an argument is not allowed, or `eps_inside_sqrt` comes with ``accumulate="rates"``.
 
     Notes
     -----
-    The state: ``"r"``, the sum of the squared gradients, or ``"alpha"``, the sum of the rates; both start at 0.
+    The state: ``"r"``, the sum of the squared gradients, or ``"alpha"``, the sum of the rates; both start at
+    `initial_accumulator_value`.
 
     The two forms differ in kind: with ``"squares"`` rates fall over time, with ``"rates"`` they grow. There, a gradient of
     zero adds :math:`\alpha/\epsilon` to its element's rate for good, so one zero can make all later steps of that element huge.
@@ -89,12 +101,33 @@ class AdaGrad(Optimizer):
         eps: float = 1e-10,
         accumulate: str = "squares",
         weight_decay: float = 0.0,
+        lr_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps_inside_sqrt: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, options=options, lr=lr, eps=eps, accumulate=accumulate, weight_decay=weight_decay)
+        hyper = {
+            "lr": lr,
+            "eps": eps,
+            "accumulate": accumulate,
+            "weight_decay": weight_decay,
+            "lr_decay": lr_decay,
+            "initial_accumulator_value": initial_accumulator_value,
+            "eps_inside_sqrt": eps_inside_sqrt,
+        }
+        super().__init__(params, options=options, **hyper)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return (adagrad, ("r",)) if hyper["accumulate"] == "squares" else (adagrad_rates, ("alpha",))
+        if hyper["accumulate"] == "squares":
+            return adagrad, ("r",)
+        refuse_root_of_rates(hyper)
+        return adagrad_rates, ("alpha",)
+
+    def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
+        return hyper["initial_accumulator_value"]
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        return (hyper["eps"],)
+        falling = 1.0 / (1.0 + (t - 1) * hyper["lr_decay"])
+        if hyper["accumulate"] == "rates":
+            return falling, hyper["eps"]
+        return falling, *eps_places(hyper["eps"], hyper["eps_inside_sqrt"])

@@ -11,6 +11,7 @@ import numpy as np
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
+from fastopt.optimizers.conventions import normalized
 from fastopt.options import Options
 
 if TYPE_CHECKING:
@@ -18,18 +19,18 @@ if TYPE_CHECKING:
 
 
 @rule
-def adam(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_m, debias_root_v, eps):
+def adam(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias, eps_root, eps):
     m = beta1 * m + one_minus_beta1 * g
     v = beta2 * v + one_minus_beta2 * g * g
-    return theta - lr * debias_m * m / (np.sqrt(v) * debias_root_v + eps), m, v
+    return theta - lr * debias * normalized(m, v, eps_root, eps), m, v
 
 
 @rule
-def amsgrad(theta, g, lr, m, v, v_max, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_m, debias_root_v, eps):
+def amsgrad(theta, g, lr, m, v, v_max, beta1, one_minus_beta1, beta2, one_minus_beta2, debias, eps_root, eps, debias_v):
     m = beta1 * m + one_minus_beta1 * g
     v = beta2 * v + one_minus_beta2 * g * g
-    v_max = np.maximum(v_max, v)
-    return theta - lr * debias_m * m / (np.sqrt(v_max) * debias_root_v + eps), m, v, v_max
+    v_max = np.maximum(v_max, debias_v * v)
+    return theta - lr * debias * normalized(m, v_max, eps_root, eps), m, v, v_max
 
 
 class Adam(Optimizer):
@@ -39,7 +40,7 @@ class Adam(Optimizer):
 
         m &\leftarrow \beta_1 m + (1 - \beta_1) g, & \hat m &= m / (1 - \beta_1^t) \\
         v &\leftarrow \beta_2 v + (1 - \beta_2) g \odot g, & \hat v &= v / (1 - \beta_2^t) \\
-        \theta &\leftarrow \theta - \alpha \odot \hat m / (\sqrt{\hat v} + \epsilon)
+        \theta &\leftarrow \theta - \alpha \odot \hat m / (\sqrt{\hat v + \epsilon_r} + \epsilon)
 
     Parameters
     ----------
@@ -57,27 +58,37 @@ class Adam(Optimizer):
         shrinks by :math:`\alpha\lambda\theta` before the step.
     amsgrad : bool, default False
         Divide by the root of the largest :math:`v` so far, which is then corrected as :math:`v` would be.
+    eps_root : float, default 0
+        :math:`\epsilon_r`, inside of the root, as in optax.
+    eps_hat : bool, default False
+        Add :math:`\epsilon` to the root of the uncorrected average instead, as Keras does: :math:`\alpha \hat m
+        \sqrt{1 - \beta_2^t} / (\sqrt{v + \epsilon_r} + \epsilon)`.
+    amsgrad_of : {"v", "v_hat"}, default "v"
+        With `amsgrad`, keep the largest average and correct it, as PyTorch and Keras do, or the largest corrected average, as
+        optax does.
+    bias_correction : bool, default True
+        Without it :math:`\hat m = m` and :math:`\hat v = v`, as AMSGrad's paper has it.
     **options
         What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not allowed.
+        If an argument is not allowed, or ``eps_hat=True`` comes with ``amsgrad_of="v_hat"``.
 
     Notes
     -----
     The state: ``"m"``, the average of the gradient, and ``"v"``, that of its square; both start at 0 and are stored
-    uncorrected. With `amsgrad`, ``"v_max"``, the largest ``"v"``.
+    uncorrected. With `amsgrad`, ``"v_max"``, the largest of them.
 
-    The two corrections depend on the step alone, so they are computed once a step in double precision, and applied as one
-    factor each: to the rate, and to the root.
+    The corrections depend on the step alone, so they are computed once a step in double precision. Quotient and root are
+    multiplied by :math:`\sqrt{1 - \beta_2^t}`, which leaves one factor for the rate, and small constants that change with
+    the step.
 
     References
     ----------
     .. [1] Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1.
-    .. [2] Reddi, Kale, Kumar, "On the convergence of Adam and beyond", ICLR 2018, for AMSGrad; there without corrections, here
-       with them, as in PyTorch.
+    .. [2] Reddi, Kale, Kumar, "On the convergence of Adam and beyond", ICLR 2018, for AMSGrad.
 
     Examples
     --------
@@ -97,18 +108,45 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
+        eps_root: float = 0.0,
+        eps_hat: bool = False,
+        amsgrad_of: str = "v",
+        bias_correction: bool = True,
         **options: Unpack[Options],
     ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
+        hyper = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "eps_root": eps_root,
+            "eps_hat": eps_hat,
+            "amsgrad_of": amsgrad_of,
+            "bias_correction": bias_correction,
+        }
         super().__init__(params, options=options, **hyper)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return (amsgrad, ("m", "v", "v_max")) if hyper["amsgrad"] else (adam, ("m", "v"))
+        if not hyper["amsgrad"]:
+            return adam, ("m", "v")
+        if hyper["eps_hat"] and hyper["amsgrad_of"] == "v_hat":
+            raise ValueError("eps_hat=True needs amsgrad_of='v': the largest of the corrected averages has no uncorrected root")
+        return amsgrad, ("m", "v", "v_max")
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         beta1, beta2 = hyper["betas"]
-        debias_m, debias_root_v = 1.0 / (1.0 - beta1**t), 1.0 / math.sqrt(1.0 - beta2**t)
-        return beta1, 1.0 - beta1, beta2, 1.0 - beta2, debias_m, debias_root_v, hyper["eps"]
+        bias_m, bias_v = (1.0 - beta1**t, 1.0 - beta2**t) if hyper["bias_correction"] else (1.0, 1.0)
+        corrects_v_max = hyper["amsgrad"] and hyper["amsgrad_of"] == "v_hat"
+        under_root = 1.0 if corrects_v_max else bias_v  # what the average under the root lacks yet
+        factor = math.sqrt(under_root)
+        eps_root, eps = (hyper["eps_root"], hyper["eps"])
+        if not hyper["eps_hat"]:
+            eps_root, eps = eps_root * under_root, eps * factor
+        common = (beta1, 1.0 - beta1, beta2, 1.0 - beta2, factor / bias_m, eps_root, eps)
+        if not hyper["amsgrad"]:
+            return common
+        return *common, 1.0 / bias_v if corrects_v_max else 1.0
 
 
 class AdamW(Adam):
@@ -134,6 +172,8 @@ class AdamW(Adam):
         :math:`\lambda`, times the learning rate, as in PyTorch. (optax's default is 1e-4.)
     amsgrad : bool, default False
         Divide by the root of the largest :math:`v` so far, which is then corrected as :math:`v` would be.
+    eps_root, eps_hat, amsgrad_of, bias_correction : float, bool, str, bool
+        Conventions of other libraries, see `Adam`.
     **options
         What every optimizer takes besides, see `Optimizer`.
 
@@ -169,7 +209,12 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
+        eps_root: float = 0.0,
+        eps_hat: bool = False,
+        amsgrad_of: str = "v",
+        bias_correction: bool = True,
         **options: Unpack[Options],
     ) -> None:
         options["decoupled_weight_decay"] = True
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options)
+        conventions = (eps_root, eps_hat, amsgrad_of, bias_correction)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, *conventions, **options)

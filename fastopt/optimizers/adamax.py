@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 @rule
-def adamax(theta, g, lr, m, u, beta1, one_minus_beta1, beta2, debias_m, eps):
+def adamax(theta, g, lr, m, u, beta1, one_minus_beta1, beta2, debias_m, eps_within, eps):
     m = beta1 * m + one_minus_beta1 * g
-    u = np.maximum(beta2 * u, np.abs(g) + eps)
-    return theta - lr * debias_m * m / u, m, u
+    u = np.maximum(beta2 * u, np.abs(g) + eps_within)
+    return theta - lr * debias_m * m / (u + eps), m, u
 
 
 class AdaMax(Optimizer):
@@ -42,9 +42,11 @@ class AdaMax(Optimizer):
     betas : pair of float, default (0.9, 0.999)
         Decay rates :math:`\beta_1, \beta_2` of the average and of the maximum, in [0, 1).
     eps : float, default 1e-8
-        :math:`\epsilon`, added to each gradient's absolute value before the maximum is taken.
+        :math:`\epsilon`, by default added to each gradient's absolute value before the maximum is taken.
     weight_decay : float, default 0
         Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
+    eps_in_denominator : bool, default False
+        Add :math:`\epsilon` to the maximum instead, where it divides, as Keras does.
     **options
         What every optimizer takes besides, see `Optimizer`.
 
@@ -60,7 +62,7 @@ class AdaMax(Optimizer):
 
     A maximum has no bias towards its start at zero, so :math:`u` is not corrected. The correction of :math:`m` depends on the
     step alone, so it is computed once a step in double precision, and applied to the rate. The paper has no :math:`\epsilon`;
-    its place is that of PyTorch and optax.
+    its place is by default that of PyTorch and optax.
 
     References
     ----------
@@ -83,13 +85,16 @@ class AdaMax(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        eps_in_denominator: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, options=options, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, options=options, **hyper, eps_in_denominator=eps_in_denominator)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return adamax, ("m", "u")
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         beta1, beta2 = hyper["betas"]
-        return beta1, 1.0 - beta1, beta2, 1.0 / (1.0 - beta1**t), hyper["eps"]
+        small = (0.0, hyper["eps"]) if hyper["eps_in_denominator"] else (hyper["eps"], 0.0)
+        return beta1, 1.0 - beta1, beta2, 1.0 / (1.0 - beta1**t), *small

@@ -90,7 +90,6 @@ class FTRL(Optimizer):
     checks: ClassVar[Mapping[str, Check]] = {
         **Optimizer.checks,
         "beta": nonnegative,
-        "initial_accumulator_value": nonnegative,
         "l1": nonnegative,
         "l2": nonnegative,
     }

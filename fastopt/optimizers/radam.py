@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
+from fastopt.hyperparameters import Check, finite
 from fastopt.optimizer import Optimizer
 from fastopt.options import Options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# As PyTorch, optax and the authors' own code have it; their paper has 4.
-TRACTABLE = 5.0
+# At a shorter length the rectification is not defined.
+LEAST_THRESHOLD = 4.0
 
 
 @rule
@@ -27,8 +28,15 @@ def radam(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, re
     return theta - lr * m * (rectified / (np.sqrt(v) + eps) + plain), m, v
 
 
+def _threshold(name: str, value: Any) -> float:
+    number = finite(name, value)
+    if number < LEAST_THRESHOLD:
+        raise ValueError(f"{name} must be at least {LEAST_THRESHOLD:g}, got {value!r}")
+    return number
+
+
 class RAdam(Optimizer):
-    r"""RAdam: Adam with rectified rates, as Liu and others have it, with PyTorch's threshold and small constant.
+    r"""RAdam: Adam with rectified rates, as Liu and others have it; by default with PyTorch's threshold and small constant.
 
     .. math::
 
@@ -37,7 +45,7 @@ class RAdam(Optimizer):
         \rho_\infty &= 2 / (1 - \beta_2) - 1, \qquad \rho_t = \rho_\infty - 2 t \beta_2^t / (1 - \beta_2^t) \\
         r_t &= \sqrt{\frac{(\rho_t - 4)(\rho_t - 2) \rho_\infty}{(\rho_\infty - 4)(\rho_\infty - 2) \rho_t}} \\
         \theta &\leftarrow \theta - \alpha r_t \odot \hat m \sqrt{1 - \beta_2^t} / (\sqrt v + \epsilon)
-        && \text{if } \rho_t > 5 \\
+        && \text{if } \rho_t > \text{threshold} \\
         \theta &\leftarrow \theta - \alpha \odot \hat m && \text{otherwise}
 
     Parameters
@@ -50,10 +58,16 @@ class RAdam(Optimizer):
     betas : pair of float, default (0.9, 0.999)
         Decay rates :math:`\beta_1, \beta_2` of the two averages, in [0, 1). With :math:`\beta_2 \le 2/3` no step is rectified.
     eps : float, default 1e-8
-        :math:`\epsilon`, outside of the root, added to the uncorrected root.
+        :math:`\epsilon`, outside of the root, by default added to the uncorrected root.
     weight_decay : float, default 0
         Weight decay :math:`\lambda`. Coupled, :math:`g + \lambda\theta` takes the place of :math:`g`; decoupled, :math:`\theta`
         shrinks by :math:`\alpha\lambda\theta` before the step.
+    eps_hat : bool, default True
+        Add :math:`\epsilon` to the root of the uncorrected average, as PyTorch does, or to that of the corrected one, as optax
+        does.
+    threshold : float, default 5
+        The length :math:`\rho_t`, at least 4, above which steps are rectified: 5 in PyTorch, in optax and in the authors'
+        code, 4 in their paper.
     **options
         What every optimizer takes besides, see `Optimizer`.
 
@@ -85,6 +99,8 @@ class RAdam(Optimizer):
     array([-0.5,  4. ])
     """
 
+    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "threshold": _threshold}
+
     def __init__(
         self,
         params: Any,
@@ -92,10 +108,12 @@ class RAdam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        eps_hat: bool = True,
+        threshold: float = 5.0,
         **options: Unpack[Options],
     ) -> None:
         hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper)
+        super().__init__(params, options=options, **hyper, eps_hat=eps_hat, threshold=threshold)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return radam, ("m", "v")
@@ -105,9 +123,10 @@ class RAdam(Optimizer):
         debias_m, bias_v = 1.0 / (1.0 - beta1**t), 1.0 - beta2**t
         limit = 2.0 / (1.0 - beta2) - 1.0
         length = limit - 2.0 * t * beta2**t / bias_v
-        if length > TRACTABLE:
+        if length > hyper["threshold"]:
             rectification = (length - 4.0) * (length - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * length)
-            rectified, plain, eps = debias_m * math.sqrt(rectification * bias_v), 0.0, hyper["eps"]
+            rectified, plain = debias_m * math.sqrt(rectification * bias_v), 0.0
+            eps = hyper["eps"] if hyper["eps_hat"] else hyper["eps"] * math.sqrt(bias_v)
         else:
             # The root is multiplied by 0, so its eps only has to keep the quotient from being 0 / 0.
             rectified, plain, eps = 0.0, debias_m, 1.0

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastopt.engine.compile import rule
+from fastopt.engine.compile import part, rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
+from fastopt.optimizers.conventions import eps_places, normalized, rate_places, refuse_root_of_rates, split_rate
 from fastopt.options import Options
 
 if TYPE_CHECKING:
@@ -17,15 +18,54 @@ if TYPE_CHECKING:
 
 
 @rule
-def rmsprop(theta, g, lr, v, rho, one_minus_rho, eps):
+def rmsprop(theta, g, lr, v, rho, one_minus_rho, eps_root, eps):
     v = rho * v + one_minus_rho * g * g
-    return theta - lr * g / (eps + np.sqrt(v)), v
+    return theta - lr * normalized(g, v, eps_root, eps), v
+
+
+@rule
+def rmsprop_momentum(theta, g, lr, v, b, rho, one_minus_rho, eps_root, eps, beta, within, without):
+    v = rho * v + one_minus_rho * g * g
+    inner, outer = split_rate(lr, within, without)
+    b = beta * b + inner * normalized(g, v, eps_root, eps)
+    return theta - outer * b, v, b
+
+
+@part
+def variance(v, m):
+    # The mean square is the larger one, but for rounding.
+    return np.abs(v - m * m)
+
+
+@rule
+def centered_rmsprop(theta, g, lr, v, m, rho, one_minus_rho, eps_root, eps):
+    v = rho * v + one_minus_rho * g * g
+    m = rho * m + one_minus_rho * g
+    return theta - lr * normalized(g, variance(v, m), eps_root, eps), v, m
+
+
+@rule
+def centered_rmsprop_momentum(theta, g, lr, v, m, b, rho, one_minus_rho, eps_root, eps, beta, within, without):
+    v = rho * v + one_minus_rho * g * g
+    m = rho * m + one_minus_rho * g
+    inner, outer = split_rate(lr, within, without)
+    b = beta * b + inner * normalized(g, variance(v, m), eps_root, eps)
+    return theta - outer * b, v, m, b
 
 
 @rule
 def rmsprop_rates(theta, g, lr, alpha, rho, one_minus_rho, eps):
     alpha = rho * alpha + one_minus_rho * lr / (eps + np.abs(g))
     return theta - alpha * g, alpha
+
+
+# By whether it is centered, and whether there is momentum.
+SQUARES: Mapping[tuple[bool, bool], Choice] = {
+    (False, False): (rmsprop, ("v",)),
+    (False, True): (rmsprop_momentum, ("v", "b")),
+    (True, False): (centered_rmsprop, ("v", "m")),
+    (True, True): (centered_rmsprop_momentum, ("v", "m", "b")),
+}
 
 
 class RMSProp(Optimizer):
@@ -38,6 +78,16 @@ class RMSProp(Optimizer):
         a &\leftarrow \rho a + (1 - \rho) \frac{\alpha}{\epsilon + |g|}, \qquad \theta \leftarrow \theta - a \odot g
         && \text{(accumulate = "rates")}
 
+    With `momentum` :math:`\beta`, and :math:`u` for what is multiplied by :math:`\alpha` above,
+
+    .. math::
+
+        b &\leftarrow \beta b + u, \qquad \theta \leftarrow \theta - \alpha \odot b \\
+        b &\leftarrow \beta b + \alpha \odot u, \qquad \theta \leftarrow \theta - b && \text{(accumulate\_lr)}
+
+    With ``centered=True`` the variance :math:`v - m \odot m` takes the place of :math:`v` under the root, with
+    :math:`m \leftarrow \rho m + (1 - \rho) g`; with ``eps_inside_sqrt=True`` it divides by :math:`\sqrt{v + \epsilon}`.
+
     Parameters
     ----------
     params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
@@ -48,22 +98,31 @@ class RMSProp(Optimizer):
     rho : float, default 0.99
         Decay rate :math:`\rho` of the average, in [0, 1).
     eps : float, default 1e-8
-        :math:`\epsilon`, outside of the root.
+        :math:`\epsilon`, by default outside of the root.
     accumulate : {"squares", "rates"}, default "squares"
         What is averaged over the steps: the squared gradients, as Hinton's lecture has it, or the rates.
     weight_decay : float, default 0
         Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
+    momentum : float, default 0
+        :math:`\beta`, at least 0.
+    centered : bool, default False
+        Divide by the root of the variance of the gradients instead of their mean square.
+    eps_inside_sqrt : bool, default False
+        Add :math:`\epsilon` under the root, as Keras and optax do.
+    accumulate_lr : bool, default False
+        Let the momentum hold steps, rates included, as in Keras and optax, instead of normalized gradients.
     **options
         What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not allowed.
+        If an argument is not allowed, or `momentum`, `centered` or `eps_inside_sqrt` comes with ``accumulate="rates"``.
 
     Notes
     -----
-    The state: ``"v"``, the average of the squared gradients, or ``"alpha"``, that of the rates; both start at 0.
+    The state: ``"v"``, the average of the squared gradients, or ``"alpha"``, that of the rates; with
+    `centered`, ``"m"``, the average of the gradients; with `momentum`, ``"b"``. All start at 0.
 
     Neither form corrects the bias of its average. With ``"squares"`` the first steps are therefore large, by
     :math:`1/\sqrt{1 - \rho}`; with ``"rates"`` they are small, by :math:`1 - \rho`.
@@ -71,7 +130,8 @@ class RMSProp(Optimizer):
     References
     ----------
     .. [1] Hinton, "Neural networks for machine learning", lecture 6e, 2012.
-    .. [2] Goodfellow, Bengio, Courville, "Deep Learning", 2016, section 8.5.2.
+    .. [2] Graves, "Generating sequences with recurrent neural networks", 2013, equations 38 to 41, for the centered form.
+    .. [3] Goodfellow, Bengio, Courville, "Deep Learning", 2016, section 8.5.2.
 
     Examples
     --------
@@ -91,14 +151,39 @@ class RMSProp(Optimizer):
         eps: float = 1e-8,
         accumulate: str = "squares",
         weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        eps_inside_sqrt: bool = False,
+        accumulate_lr: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        hyper = {"lr": lr, "rho": rho, "eps": eps, "accumulate": accumulate}
-        super().__init__(params, options=options, **hyper, weight_decay=weight_decay)
+        hyper = {
+            "lr": lr,
+            "rho": rho,
+            "eps": eps,
+            "accumulate": accumulate,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "centered": centered,
+            "eps_inside_sqrt": eps_inside_sqrt,
+            "accumulate_lr": accumulate_lr,
+        }
+        super().__init__(params, options=options, **hyper)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return (rmsprop, ("v",)) if hyper["accumulate"] == "squares" else (rmsprop_rates, ("alpha",))
+        has_momentum, centered = bool(hyper["momentum"]), hyper["centered"]
+        if hyper["accumulate"] == "squares":
+            return SQUARES[centered, has_momentum]
+        refuse_root_of_rates(hyper)
+        if has_momentum or centered:
+            raise ValueError(
+                f"momentum and centered need accumulate='squares', got momentum={hyper['momentum']!r}, centered={centered}"
+            )
+        return rmsprop_rates, ("alpha",)
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        rho = hyper["rho"]
-        return rho, 1.0 - rho, hyper["eps"]
+        rho, beta = hyper["rho"], hyper["momentum"]
+        if hyper["accumulate"] == "rates":
+            return rho, 1.0 - rho, hyper["eps"]
+        averaging = (rho, 1.0 - rho, *eps_places(hyper["eps"], hyper["eps_inside_sqrt"]))
+        return (*averaging, beta, *rate_places(hyper["accumulate_lr"])) if beta else averaging

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastopt.engine.compile import rule
 from fastopt.groups import Choice
 from fastopt.optimizer import Optimizer
+from fastopt.optimizers.conventions import rate_places, split_rate
 from fastopt.options import Options
 
 if TYPE_CHECKING:
@@ -20,15 +21,17 @@ def gradient_descent(theta, g, lr):
 
 
 @rule
-def momentum(theta, g, lr, p, beta, undamped):
-    p = beta * p + undamped * g
-    return theta - lr * p, p
+def momentum(theta, g, lr, p, beta, undamped, within, without):
+    inner, outer = split_rate(lr, within, without)
+    p = beta * p + undamped * inner * g
+    return theta - outer * p, p
 
 
 @rule
-def nesterov(theta, g, lr, p, beta, undamped):
-    p = beta * p + undamped * g
-    return theta - lr * (g + beta * p), p
+def nesterov(theta, g, lr, p, beta, undamped, within, without):
+    inner, outer = split_rate(lr, within, without)
+    p = beta * p + undamped * inner * g
+    return theta - outer * (inner * g + beta * p), p
 
 
 class SGD(Optimizer):
@@ -39,6 +42,9 @@ class SGD(Optimizer):
         \theta &\leftarrow \theta - \alpha \odot g && \text{(momentum = 0)} \\
         p &\leftarrow \beta p + (1 - \tau) g, \qquad \theta \leftarrow \theta - \alpha \odot p && \text{(momentum = } \beta) \\
         p &\leftarrow \beta p + (1 - \tau) g, \qquad \theta \leftarrow \theta - \alpha \odot (g + \beta p) && \text{(nesterov)}
+
+    With ``accumulate_lr=True``, :math:`\alpha \odot g` takes the place of :math:`g` in the last two, and 1 that of
+    :math:`\alpha`.
 
     Parameters
     ----------
@@ -55,6 +61,9 @@ class SGD(Optimizer):
         Step along :math:`g + \beta p`. It needs momentum and no dampening.
     weight_decay : float, default 0
         Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
+    accumulate_lr : bool, default False
+        Let the momentum hold steps, rates included, as in Keras, instead of gradients: after a change of `lr` it carries on
+        at the old rate.
     **options
         What every optimizer takes besides, see `Optimizer`.
 
@@ -67,8 +76,8 @@ class SGD(Optimizer):
     -----
     The state: ``"p"``, the momentum, if there is any; it starts at 0.
 
-    The learning rate enters where the momentum is applied, not where it is accumulated, as in PyTorch: after a change of
-    `lr` the whole momentum moves at the new rate.
+    By default the learning rate enters where the momentum is applied, as in PyTorch: after a change of `lr` the whole
+    momentum moves at the new rate.
 
     References
     ----------
@@ -94,10 +103,11 @@ class SGD(Optimizer):
         dampening: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        accumulate_lr: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        hyper = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov}
-        super().__init__(params, options=options, **hyper, weight_decay=weight_decay)
+        hyper = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov, "weight_decay": weight_decay}
+        super().__init__(params, options=options, **hyper, accumulate_lr=accumulate_lr)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         if hyper["nesterov"]:
@@ -113,4 +123,4 @@ class SGD(Optimizer):
         beta = hyper["momentum"]
         if beta == 0:
             return ()
-        return beta, 1.0 if t == 1 else 1.0 - hyper["dampening"]
+        return beta, 1.0 if t == 1 else 1.0 - hyper["dampening"], *rate_places(hyper["accumulate_lr"])

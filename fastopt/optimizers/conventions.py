@@ -1,0 +1,41 @@
+"""Where libraries put the same things differently: the small constant, and the rate in momentum. Each formula stands once.
+
+What a convention leaves out is added as 0 or multiplied by 1, which changes no bit; so one rule does for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastopt.engine.compile import part
+
+
+@part
+def normalized(x, square, eps_root, eps):
+    """``x`` over the root of a mean or sum of squares, with small constants inside and outside of the root."""
+    return x / (np.sqrt(square + eps_root) + eps)
+
+
+@part
+def split_rate(lr, within, without):
+    """The rate for what momentum accumulates, and that for the momentum itself: one is `lr`, the other 1."""
+    return within * lr + without, without * lr + within
+
+
+def eps_places(eps: float, inside: bool) -> tuple[float, float]:
+    """What `normalized` takes, for a small constant inside or outside of the root."""
+    return (eps, 0.0) if inside else (0.0, eps)
+
+
+def rate_places(accumulate_lr: bool) -> tuple[float, float]:
+    """What `split_rate` takes, for momentum that accumulates steps or gradients."""
+    return (1.0, 0.0) if accumulate_lr else (0.0, 1.0)
+
+
+def refuse_root_of_rates(hyper: Mapping[str, Any]) -> None:
+    """Raise ValueError if a small constant shall be inside of a root that accumulated rates don't have."""
+    if hyper["eps_inside_sqrt"]:
+        raise ValueError("eps_inside_sqrt=True needs accumulate='squares': with 'rates' there is no root")

@@ -1,0 +1,267 @@
+"""Schedule-free gradient descent and AdamW, which average their points instead of lowering the learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from numpy.typing import NDArray
+
+from fastopt.engine.compile import rule
+from fastopt.groups import Choice
+from fastopt.hyperparameters import Check, decay, nonnegative
+from fastopt.optimizer import Optimizer
+from fastopt.optimizers.conventions import normalized
+from fastopt.options import Options
+from fastopt.tree import with_leaves
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+@rule
+def schedule_free_sgd(theta, g, lr, z, share, one_minus_share, along):
+    theta = one_minus_share * theta + share * z - lr * along * g
+    return theta, z - lr * g
+
+
+@rule
+def schedule_free_adamw(
+    theta, g, lr, z, v, share, one_minus_share, along, beta2, one_minus_beta2, debias, zero, eps, weight_decay
+):
+    v = beta2 * v + one_minus_beta2 * g * g
+    update = debias * normalized(g, v, zero, eps) + weight_decay * theta
+    theta = one_minus_share * theta + share * z - lr * along * update
+    return theta, z - lr * update, v
+
+
+def _momentum(name: str, value: Any) -> float:
+    number = decay(name, value)
+    if number == 0:
+        raise ValueError(f"{name} must be above 0, got {value!r}: without it the average could not be told from the parameters")
+    return number
+
+
+def _refuse(hyper: Mapping[str, Any], *options: str) -> None:
+    if on := [option for option in options if hyper[option]]:
+        raise ValueError(
+            f"{on[0]}=True is not for schedule-free optimizers: their average would be lost"
+        )
+
+
+class _ScheduleFree(Optimizer):
+    """What the schedule-free optimizers share: the average's weights, and where to read it."""
+
+    scalars: ClassVar[Mapping[str, float]] = {"max_lr": 0.0, "share": 0.0, "weight_sum": 0.0}
+    takes_rates: ClassVar[bool] = False
+
+    def eval_params(self) -> Any:
+        r"""Compute the average :math:`x` of the points, which is what training is after.
+
+        Returns
+        -------
+        ndarray, Flat, or list, tuple or dict of them
+            New arrays, nested as the parameters are (with groups, a list with those of each group).
+        """
+        averages = {}
+        for group in self._groups:
+            beta = self._beta(group.hyper)
+            for p in group.parameters:
+                z = p.states["z"]
+                averages[p] = p.view((p.theta - p.theta.dtype.type(1.0 - beta) * z) / p.theta.dtype.type(beta))
+        return with_leaves(self._structure, [averages[p] for p in self._parameters])
+
+    def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
+        return theta if name == "z" else 0.0
+
+    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
+        max_lr = max(hyper["max_lr"], hyper["lr"])
+        weight = math.pow(t, hyper["r"]) * math.pow(max_lr, hyper["weight_lr_power"])
+        weight_sum = hyper["weight_sum"] + weight
+        # While the rate is 0, nothing has moved that could be averaged.
+        return {"max_lr": max_lr, "share": weight / weight_sum if weight_sum > 0.0 else 0.0, "weight_sum": weight_sum}
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        share = hyper["share"]
+        return share, 1.0 - share, 1.0 - self._beta(hyper) * (1.0 - share)
+
+    def _beta(self, hyper: Mapping[str, Any]) -> float:
+        """How close gradients are taken to the average."""
+        raise NotImplementedError
+
+
+class ScheduleFreeSGD(_ScheduleFree):
+    r"""Schedule-free gradient descent, as Defazio and others have it.
+
+    .. math::
+
+        z &\leftarrow z - \gamma_t\, g, \qquad x \leftarrow (1 - c_t)\, x + c_t z \\
+        \theta &\leftarrow \beta x + (1 - \beta) z, \qquad
+        c_t = w_t / \sum_{i \le t} w_i, \qquad w_t = t^r \bigl(\max_{i \le t} \gamma_i\bigr)^p
+
+    Parameters
+    ----------
+    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
+        float32 or float64; updated in place. They are the points :math:`\theta` where gradients are taken, between the
+        average :math:`x` and the fast points :math:`z`.
+    lr : float or callable, default 1
+        Learning rate :math:`\gamma`: a number, or a schedule, called with the number of steps taken so far, such as
+        `schedules.Warmup`; there is nothing to be lowered.
+    momentum : float, default 0.9
+        :math:`\beta`, between 0 and 1.
+    weight_decay : float, default 0
+        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
+    r : float, default 0
+        Power of the step's number in the weights of the average.
+    weight_lr_power : float, default 2
+        :math:`p`: power of the largest rate so far in the weights, which counts while rates warm up.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not allowed, or `cautious` or `decoupled_weight_decay` is asked for.
+
+    Notes
+    -----
+    The state: ``"z"``, which starts as the parameter. The average :math:`x` is not stored: `eval_params` computes it from
+    the parameters and ``"z"``. Running scalars of each group: the sum of the weights, and the largest rate.
+
+    `momentum` can't change during a run, for the average is computed with it.
+
+    References
+    ----------
+    .. [1] Defazio, Yang, Mehta, Mishchenko, Khaled, Cutkosky, "The road less scheduled", NeurIPS 2024, equations 3 to 5.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fastopt.ScheduleFreeSGD(w, lr=0.5)
+    >>> for _ in range(100):
+    ...     opt.step(2 * w)
+    >>> bool(np.all(abs(opt.eval_params()) < 0.01))
+    True
+    """
+
+    checks: ClassVar[Mapping[str, Check]] = {
+        **Optimizer.checks,
+        "momentum": _momentum,
+        "r": nonnegative,
+        "weight_lr_power": nonnegative,
+    }
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 1.0,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        r: float = 0.0,
+        weight_lr_power: float = 2.0,
+        **options: Unpack[Options],
+    ) -> None:
+        hyper = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "r": r, "weight_lr_power": weight_lr_power}
+        super().__init__(params, options=options, **hyper)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        _refuse(hyper, "cautious", "decoupled_weight_decay")
+        return schedule_free_sgd, ("z",)
+
+    def _beta(self, hyper: Mapping[str, Any]) -> float:
+        return float(hyper["momentum"])
+
+
+class ScheduleFreeAdamW(_ScheduleFree):
+    r"""Schedule-free AdamW, as Defazio and others have it.
+
+    .. math::
+
+        v &\leftarrow \beta_2 v + (1 - \beta_2) g \odot g, \qquad \hat v = v / (1 - \beta_2^t) \\
+        z &\leftarrow z - \gamma_t \Bigl(\frac{g}{\sqrt{\hat v} + \epsilon} + \lambda\theta\Bigr), \qquad
+        x \leftarrow (1 - c_t)\, x + c_t z \\
+        \theta &\leftarrow \beta_1 x + (1 - \beta_1) z, \qquad
+        c_t = w_t / \sum_{i \le t} w_i, \qquad w_t = t^r \bigl(\max_{i \le t} \gamma_i\bigr)^p
+
+    Parameters
+    ----------
+    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
+        float32 or float64; updated in place. They are the points :math:`\theta` where gradients are taken, between the
+        average :math:`x` and the fast points :math:`z`.
+    lr : float or callable, default 2.5e-3
+        Learning rate :math:`\gamma`: a number, or a schedule, called with the number of steps taken so far, such as
+        `schedules.Warmup`; there is nothing to be lowered.
+    betas : pair of float, default (0.9, 0.999)
+        :math:`\beta_1`, above 0, and the decay rate :math:`\beta_2` of the average of the squares, in [0, 1).
+    eps : float, default 1e-8
+        :math:`\epsilon`, outside of the root, added to the corrected root.
+    weight_decay : float, default 0
+        Weight decay :math:`\lambda` at the points :math:`\theta`, outside of the averages.
+    r : float, default 0
+        Power of the step's number in the weights of the average.
+    weight_lr_power : float, default 2
+        :math:`p`: power of the largest rate so far in the weights, which counts while rates warm up.
+    **options
+        What every optimizer takes besides, see `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not allowed, or `cautious` is asked for.
+
+    Notes
+    -----
+    The state: ``"z"``, which starts as the parameter, and ``"v"``, the average of the squared gradients, which starts at 0.
+    The average :math:`x` is not stored: `eval_params` computes it from the parameters and ``"z"``. Running scalars of each
+    group: the sum of the weights, and the largest rate.
+
+    The authors' code also lengthens the first `warmup_steps` by a factor of its own; here a schedule does that. :math:`\beta_1`
+    can't change during a run, for the average is computed with it.
+
+    References
+    ----------
+    .. [1] Defazio, Yang, Mehta, Mishchenko, Khaled, Cutkosky, "The road less scheduled", NeurIPS 2024, algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.array([1.0, 2.0])
+    >>> opt = fastopt.ScheduleFreeAdamW(w, lr=0.1)
+    >>> for _ in range(500):
+    ...     opt.step(2 * w)
+    >>> bool(np.all(abs(opt.eval_params()) < 0.05))
+    True
+    """
+
+    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "r": nonnegative, "weight_lr_power": nonnegative}
+    own_options: ClassVar[frozenset[str]] = frozenset({"weight_decay"})
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 2.5e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        r: float = 0.0,
+        weight_lr_power: float = 2.0,
+        **options: Unpack[Options],
+    ) -> None:
+        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "r": r, "weight_lr_power": weight_lr_power}
+        super().__init__(params, options=options, **hyper)
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        _refuse(hyper, "cautious")
+        _momentum("betas[0]", self._beta(hyper))
+        return schedule_free_adamw, ("z", "v")
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        beta2 = hyper["betas"][1]
+        debias = math.sqrt(1.0 - beta2**t)
+        averaging = (beta2, 1.0 - beta2, debias, 0.0, hyper["eps"] * debias)
+        return *super().coefficients(hyper, t), *averaging, hyper["weight_decay"]
+
+    def _beta(self, hyper: Mapping[str, Any]) -> float:
+        return float(hyper["betas"][0])
