@@ -45,9 +45,7 @@ def _momentum(name: str, value: Any) -> float:
 
 def _refuse(hyper: Mapping[str, Any], *options: str) -> None:
     if on := [option for option in options if hyper[option]]:
-        raise ValueError(
-            f"{on[0]}=True is not for schedule-free optimizers: their average would be lost"
-        )
+        raise ValueError(f"{on[0]}=True is not for schedule-free optimizers: their average would be lost")
 
 
 class _ScheduleFree(Optimizer):
