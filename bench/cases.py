@@ -85,6 +85,14 @@ class Case:
         return Problem(self, theta, g, lr)
 
 
+@fastopt.rule(state="m v", hyper="lr beta1=0.9 beta2=0.999 eps=1e-8")
+def own_adam(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_beta1, debias_root_beta2, eps):
+    """As a user would write it: for the same traffic it should take the same time as what is built in."""
+    m = beta1 * m + one_minus_beta1 * g
+    v = beta2 * v + one_minus_beta2 * g * g
+    return theta - lr * debias_beta1 * m / (np.sqrt(v) * debias_root_beta2 + eps), m, v
+
+
 def _without_rate(arguments: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in arguments.items() if key not in ("lr", "learning_rate")}
 
@@ -100,6 +108,8 @@ def _cases(row: Row) -> Iterator[Case]:
         yield case
         if case.name == "SGD":
             yield replace(case, name="SGD rate vector", has_rates=True, torch=None)  # there, a rate is a number
+        if case.name == "Adam":
+            yield replace(case, name="Adam, own rule", optimizer=own_adam)
 
 
 CASES = tuple(case for row in TABLE for case in _cases(row))

@@ -118,7 +118,7 @@ class Group(MutableMapping[str, Any]):
         hyper = ", ".join(
             f"{key}={'<array>' if key in arrays and is_tree(value) else repr(value)}"
             for key, value in self.hyper.items()
-            if key not in DEFAULTS or value is not DEFAULTS[key]  # options that are off go without saying
+            if value is not False and (key not in DEFAULTS or value is not DEFAULTS[key])  # what is off goes without saying
         )
         count = len(self.parameters)
         size = sum(p.theta.size for p in self.parameters)

@@ -1,12 +1,11 @@
-"""The base class: groups, state, step counter. Each optimizer adds its rule and its coefficients."""
+"""The base class: groups, state, step counter. Each optimizer adds its recipe."""
 
 from __future__ import annotations
 
-import fnmatch
 import weakref
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +13,18 @@ from numpy.typing import NDArray
 from fastopt import checkpoint
 from fastopt.adapting import Progress, adapted, measured, warm
 from fastopt.arrays import float_dtype
-from fastopt.engine.compile import Rule
 from fastopt.flat import equal
-from fastopt.groups import Choice, Group, is_tree
-from fastopt.hyperparameters import CHECKS, Check, checked
+from fastopt.groups import Group, is_tree
+from fastopt.hyperparameters import checked
 from fastopt.memory import Memory
 from fastopt.options import DEFAULTS, Options
 from fastopt.parameters import Parameter, allocate
+from fastopt.partition import are_groups, partition
+from fastopt.recipe import Recipe
 from fastopt.tree import leaves, map_leaves, matching_leaves, paths, with_leaves
 
 
-class Optimizer:
+class Optimizer(Recipe):
     r"""Base class of all optimizers.
 
     A subclass gives hyper-parameters to ``super().__init__`` and overrides `choose` and `coefficients`; `initial`, `advance`,
@@ -58,24 +58,6 @@ class Optimizer:
         If a parameter can't be updated in place, or a hyper-parameter is not allowed. The message names it.
     """
 
-    checks: ClassVar[Mapping[str, Check]] = CHECKS
-    """The check of each hyper-parameter; a subclass extends it: ``{**Optimizer.checks, "power": check}``."""
-
-    own_options: ClassVar[frozenset[str]] = frozenset()
-    """Options that the optimizer's own rule carries out."""
-
-    scalars: ClassVar[Mapping[str, float]] = {}
-    """Names and first values of running scalars, which `advance` moves on."""
-
-    per_tensor: ClassVar[bool] = False
-    """Whether running scalars and sums belong to each tensor, instead of to all parameters together."""
-
-    takes_rates: ClassVar[bool] = True
-    """Whether the learning rate may be an array."""
-
-    elements: ClassVar[tuple[str, ...]] = ()
-    """Names of arrays with a number for each element that rules take among their coefficients, by name; only read."""
-
     _by_name: bool
     _defaults: dict[str, Any]
     _groups: list[Group]
@@ -102,119 +84,6 @@ class Optimizer:
         else:
             groups = [{"params": params}] if by_name is None else partition(params, by_name)
         self._build(groups, hyper, is_grouped, structure=params if by_name is not None else None)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        """Choose the rule.
-
-        Parameters
-        ----------
-        hyper : mapping
-            The hyper-parameters of a group.
-
-        Returns
-        -------
-        rule : callable
-            Made by `rule`.
-        state_names : tuple of str
-            Names of the states, in the order in which the rule takes them.
-
-        Raises
-        ------
-        ValueError
-            If hyper-parameters contradict each other.
-        """
-        raise NotImplementedError
-
-    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
-        """Compute what the rule takes after its states, in double precision.
-
-        It must depend on its arguments alone, and change nothing: `warmup` calls it, too.
-
-        Parameters
-        ----------
-        hyper : mapping
-            The hyper-parameters of a group, a schedule replaced by its number; and the running scalars of this step, with
-            `per_tensor` arrays of shape (tensors,).
-        t : int
-            The step of the group; the first is 1.
-
-        Returns
-        -------
-        tuple of float
-            One for each of the rule's last arguments; with `per_tensor` some may be arrays of shape (tensors,).
-        """
-        raise NotImplementedError
-
-    def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
-        """Give what a state holds before the first step.
-
-        Parameters
-        ----------
-        name : str
-            The state.
-        hyper : mapping
-            The hyper-parameters of a group.
-        theta : ndarray, shape (size,)
-            The parameter; only read.
-
-        Returns
-        -------
-        float or ndarray
-            By default 0.
-        """
-        return 0.0
-
-    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
-        """Compute the running `scalars` of a step. They are kept if the step succeeds.
-
-        Parameters
-        ----------
-        hyper : mapping
-            The hyper-parameters of a group as in `coefficients`, and the running scalars as the step before left them.
-        t : int
-            The step of the group; the first is 1.
-        sums : sequence of float
-            What `measure` summed up, over all parameters; with `per_tensor` arrays of shape (tensors,).
-
-        Returns
-        -------
-        mapping
-            The new scalars by name.
-        """
-        return {}
-
-    def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
-        """Choose what is summed up over the elements before the step, in a pass of its own.
-
-        Parameters
-        ----------
-        hyper : mapping
-            The hyper-parameters of a group.
-
-        Returns
-        -------
-        callable or None
-            Made by `rule`: ``measure(theta, g, lr, *states, *measure_coefficients)`` gives pairs of numbers, whose products
-            are summed up in double precision.
-        """
-        return None
-
-    def measure_coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        """Compute what the measure takes after the states, as `coefficients` does for the rule.
-
-        Parameters
-        ----------
-        hyper : mapping
-            The hyper-parameters of a group, and the running scalars as the step before left them.
-        t : int
-            The step of the group; the first is 1.
-
-        Returns
-        -------
-        tuple of float
-            One for each of the measure's last arguments.
-        """
-        return ()
 
     def step(self, grads: Any) -> None:
         """Update the parameters and the state in place.
@@ -519,40 +388,6 @@ class Optimizer:
             grads = [group.params if group.hyper["frozen"] else own for group, own in zip(self._groups, grads, strict=True)]
         named = list(matching_leaves(self._structure, grads, name))
         return {p: p.gradient(path, g) for p, (path, g) in zip(self._parameters, named, strict=True) if p not in frozen}
-
-
-def are_groups(params: Any) -> bool:
-    """Whether parameters come in groups: a list of mappings with the key ``"params"``."""
-    return (
-        isinstance(params, (list, tuple))
-        and len(params) > 0
-        and all(isinstance(item, Mapping) and "params" in item for item in params)
-    )
-
-
-def partition(params: Any, by_name: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Groups of leaves by the first pattern that matches their path, and before them one of those that none matches.
-
-    Raises
-    ------
-    TypeError
-        If `by_name` is no mapping of mappings.
-    ValueError
-        If a pattern matches nothing, or two leaves have the same path.
-    """
-    if not isinstance(by_name, Mapping) or not all(isinstance(values, Mapping) for values in by_name.values()):
-        raise TypeError(f"by_name must be a mapping of patterns to mappings of hyper-parameters, got {by_name!r}")
-    named = dict(zip(paths(params), (leaf for _, leaf in leaves(params, "")), strict=True))
-    if len(named) < sum(1 for _ in paths(params)):
-        raise ValueError("params has two arrays with the same path of keys, so that by_name could not tell them apart")
-    rest = dict(named)
-    groups: list[dict[str, Any]] = []
-    for pattern, values in by_name.items():
-        own = {path: rest.pop(path) for path in list(rest) if fnmatch.fnmatchcase(path, pattern)}
-        if not own:
-            raise ValueError(f"by_name has the pattern {pattern!r}, which matches none of {', '.join(named)} that is left")
-        groups.append({**values, "params": own})
-    return [{"params": rest}, *groups] if rest else groups
 
 
 def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:

@@ -42,7 +42,7 @@ def test_second_process_hits_with_the_same_files_and_bits(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("optimizers/adam.py", "(np.sqrt(v) * debias_root_v + eps)", "(np.sqrt(v) * debias_root_v + eps + eps)"),
+        ("optimizers/adam.py", "* normalized(m, v, eps_root, eps)", "* normalized(m, v, eps_root, eps + eps)"),
         ("engine/storage.py", "dtype(source[i])", "dtype(source[i]) + dtype(source[i])"),
         ("engine/loop.py", "store(arrays, i, new)", "store(arrays, i, old)"),
     ],

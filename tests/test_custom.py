@@ -21,11 +21,16 @@ def sign_descent(theta, g, lr, m, beta, one_minus_beta):
     return theta - lr * np.sign(m), m
 
 
-@fastopt.rule(state="m v", hyper={"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8})
-def own_adam(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_beta1, debias_root_beta2, eps):
+def corrections(hyper, t):
+    root = np.sqrt(1.0 - hyper["beta2"] ** t)
+    return {"debias": root / (1.0 - hyper["beta1"] ** t), "small": hyper["eps"] * root}
+
+
+@fastopt.rule(state="m v", hyper={"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}, coefficients=corrections)
+def own_adam(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias, small):
     m = beta1 * m + one_minus_beta1 * g
     v = beta2 * v + one_minus_beta2 * g * g
-    return theta - lr * debias_beta1 * m / (np.sqrt(v) * debias_root_beta2 + eps), m, v
+    return theta - lr * debias * (m / (np.sqrt(v) + small)), m, v
 
 
 @fastopt.rule(hyper="lr=0.1", coefficients=lambda hyper, t: {"share": 1.0 / t})

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fastopt.engine.compile import compiled, jitted
+from fastopt.optimizers.conventions import normalized
 from tests.row import Row
 from tests.table import every_dtype, every_rule
 
@@ -50,6 +51,8 @@ def test_square_roots_and_divisions_are_packed(row: Row, dtype: type, parallel: 
     text = assembly(row, dtype, parallel)
     suffix = "ps" if dtype is np.float32 else "pd"
     source = inspect.getsource(row.rule)
+    if "normalized(" in source:
+        source += inspect.getsource(normalized)
     for operation, sign in {"mul": " * ", "div": " / ", "sqrt": "np.sqrt("}.items():
         if sign in source:
             assert re.search(rf"\bv?{operation}{suffix}\b.*[yz]mm", text), operation

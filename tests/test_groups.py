@@ -47,7 +47,7 @@ def test_defaults_and_overrides():
     schedule = lambda step: 0.5  # noqa: E731
     opt = fastopt.SGD(({"params": [w]}, {"params": [b], "lr": schedule, "dampening": 0.5}), lr=0.1, momentum=0.9)
     first, second = opt.param_groups
-    common = {"momentum": 0.9, "nesterov": False} | DEFAULTS
+    common = {"momentum": 0.9, "nesterov": False, "accumulate_lr": False} | DEFAULTS
     assert dict(first) == {"params": [w], "lr": 0.1, "dampening": 0.0, **common}
     assert dict(second) == {"params": [b], "lr": schedule, "dampening": 0.5, **common}
     assert opt.params == [[w], [b]]

@@ -92,10 +92,11 @@ def described():
             [] if value in (fastopt.Flat, fastopt.RuleError) else list(inspect.signature(value).parameters.values()),
         )
     for cls in CLASSES:
-        for name, method in vars(cls).items():
-            if not name.startswith("_") and (inspect.isfunction(method) or isinstance(method, property)):
-                parameters = inspect.signature(method).parameters if inspect.isfunction(method) else {"self": None}
-                yield f"{cls.__name__}.{name}", method, list(parameters.values())[1:]
+        for base in (base for base in cls.__mro__ if base.__module__.startswith("fastopt")):
+            for name, method in vars(base).items():
+                if not name.startswith("_") and (inspect.isfunction(method) or isinstance(method, property)):
+                    parameters = inspect.signature(method).parameters if inspect.isfunction(method) else {"self": None}
+                    yield f"{base.__name__}.{name}", method, list(parameters.values())[1:]
 
 
 DESCRIBED = {name: (value, parameters) for name, value, parameters in described()}

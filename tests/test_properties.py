@@ -76,6 +76,7 @@ NUMBERS = {
     "eps_root": st.floats(1e-16, 1e-4),
     "momentum": st.floats(0.01, 0.999),
     "rho": st.floats(0.0, 0.999),
+    "threshold": st.floats(4.0, 10.0),
     "step_sizes": st.tuples(st.floats(0.0, 1e-3), st.floats(1e-3, 100.0)),
     "weight_decay": st.floats(0.0, 0.1),
 }
@@ -83,11 +84,12 @@ NUMBERS = {
 
 def numbers(row):
     """The arguments that the row's oracle takes, all drawn."""
-    _, _, *names = inspect.signature(row.oracle).parameters
-    drawn = {name: NUMBERS.get(name, st.floats(0.0, 0.9)) for name in names}
+    _, _, *arguments = inspect.signature(row.oracle).parameters.values()
+    drawn = {a.name: NUMBERS.get(a.name, st.floats(0.0, 0.9)) for a in arguments if not isinstance(a.default, bool)}
     if "betas" in drawn:
         count = len(row.make(np.zeros(1)).param_groups[0]["betas"])
-        drawn["betas"] = st.tuples(*[st.floats(0.0, 0.999)] * count)
+        least = 0.01 if row.optimizer is fastopt.ScheduleFreeAdamW else 0.0
+        drawn["betas"] = st.tuples(*[st.floats(least, 0.999)] * count)
     return st.fixed_dictionaries(drawn)
 
 

@@ -1,0 +1,147 @@
+"""What makes one optimizer differ from another: its rule, and the numbers that the rule takes in each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from fastopt.engine.compile import Rule
+from fastopt.groups import Choice
+from fastopt.hyperparameters import CHECKS, Check
+
+
+class Recipe:
+    """What a subclass of `Optimizer` overrides: `choose` and `coefficients`, and the others if it needs them."""
+
+    checks: ClassVar[Mapping[str, Check]] = CHECKS
+    """The check of each hyper-parameter; a subclass extends it: ``{**Optimizer.checks, "power": check}``."""
+
+    own_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that the optimizer's own rule carries out."""
+
+    scalars: ClassVar[Mapping[str, float]] = {}
+    """Names and first values of running scalars, which `advance` moves on."""
+
+    per_tensor: ClassVar[bool] = False
+    """Whether running scalars and sums belong to each tensor, instead of to all parameters together."""
+
+    takes_rates: ClassVar[bool] = True
+    """Whether the learning rate may be an array."""
+
+    elements: ClassVar[tuple[str, ...]] = ()
+    """Names of arrays with a number for each element that rules take among their coefficients, by name; only read."""
+
+    def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        """Choose the rule.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group.
+
+        Returns
+        -------
+        rule : callable
+            Made by `rule`.
+        state_names : tuple of str
+            Names of the states, in the order in which the rule takes them.
+
+        Raises
+        ------
+        ValueError
+            If hyper-parameters contradict each other.
+        """
+        raise NotImplementedError
+
+    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
+        """Compute what the rule takes after its states, in double precision.
+
+        It must depend on its arguments alone, and change nothing: `warmup` calls it, too.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group, a schedule replaced by its number; and the running scalars of this step, with
+            `per_tensor` arrays of shape (tensors,).
+        t : int
+            The step of the group; the first is 1.
+
+        Returns
+        -------
+        tuple of float
+            One for each of the rule's last arguments; with `per_tensor` some may be arrays of shape (tensors,).
+        """
+        raise NotImplementedError
+
+    def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
+        """Give what a state holds before the first step.
+
+        Parameters
+        ----------
+        name : str
+            The state.
+        hyper : mapping
+            The hyper-parameters of a group.
+        theta : ndarray, shape (size,)
+            The parameter; only read.
+
+        Returns
+        -------
+        float or ndarray
+            By default 0.
+        """
+        return 0.0
+
+    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
+        """Compute the running `scalars` of a step. They are kept if the step succeeds.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group as in `coefficients`, and the running scalars as the step before left them.
+        t : int
+            The step of the group; the first is 1.
+        sums : sequence of float
+            What `measure` summed up, over all parameters; with `per_tensor` arrays of shape (tensors,).
+
+        Returns
+        -------
+        mapping
+            The new scalars by name.
+        """
+        return {}
+
+    def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
+        """Choose what is summed up over the elements before the step, in a pass of its own.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group.
+
+        Returns
+        -------
+        callable or None
+            Made by `rule`: ``measure(theta, g, lr, *states, *measure_coefficients)`` gives pairs of numbers, whose products
+            are summed up in double precision.
+        """
+        return None
+
+    def measure_coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        """Compute what the measure takes after the states, as `coefficients` does for the rule.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group, and the running scalars as the step before left them.
+        t : int
+            The step of the group; the first is 1.
+
+        Returns
+        -------
+        tuple of float
+            One for each of the measure's last arguments.
+        """
+        return ()
