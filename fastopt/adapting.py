@@ -68,9 +68,15 @@ def _measuring(
     return group.measure_kernel(p, gradient, coefficients), coefficients, products
 
 
-@np.errstate(all="ignore")
 def adapted(optimizer: Optimizer, group: Group, sums: Sums) -> tuple[dict[Parameter, tuple[Any, ...]], Progress]:
     """The coefficients of each parameter of a group, and the scalars to keep."""
+    if optimizer.per_tensor or group.hyper["cautious"]:
+        with np.errstate(all="ignore"):  # it takes as long as a small step
+            return _adapted(optimizer, group, sums)
+    return _adapted(optimizer, group, sums)
+
+
+def _adapted(optimizer: Optimizer, group: Group, sums: Sums) -> tuple[dict[Parameter, tuple[Any, ...]], Progress]:
     hyper, t = group.current, group.step_count + 1
     coefficients: dict[Parameter, tuple[Any, ...]] = {}
     progress: Progress = []

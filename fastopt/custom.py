@@ -27,6 +27,7 @@ DERIVED: Mapping[str, Callable[[float, int], float]] = {
     "debias_root_": lambda value, t: 1.0 / math.sqrt(1.0 - value**t),
 }
 
+Value = Callable[[Mapping[str, Any], int], Any]
 Derive = Callable[[Mapping[str, Any], int], Mapping[str, float]]
 
 
@@ -42,7 +43,7 @@ class CustomOptimizer(Optimizer):
     rule: ClassVar[Rule]
     _states: ClassVar[Mapping[str, float]]  # with their first values
     _hyper: ClassVar[Mapping[str, Any]]  # with their defaults
-    _arguments: ClassVar[Sequence[str]]  # after the states
+    _values: ClassVar[Mapping[str, Value]]  # of the arguments after the states
     _derive: ClassVar[Derive | None]
 
     def __init__(self, params: Any, *values: Any, **named: Any) -> None:
@@ -63,19 +64,27 @@ class CustomOptimizer(Optimizer):
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         """What the rule takes, by the names of its arguments."""
         derive = type(self)._derive
-        own = {} if derive is None else derive(hyper, t)
-        return tuple(float(own[name] if name in own else _value(name, hyper, t)) for name in self._arguments)
+        if derive is None:
+            return tuple([float(value(hyper, t)) for value in self._values.values()])
+        own = derive(hyper, t)
+        return tuple([float(own[name] if name in own else value(hyper, t)) for name, value in self._values.items()])
 
 
-def _value(name: str, hyper: Mapping[str, Any], t: int) -> Any:
+def _value(name: str, hyper: Mapping[str, Any]) -> Value:
+    """How an argument of a rule is computed, by its name."""
     if name in hyper:
-        return hyper[name]
+        return lambda hyper, t: hyper[name]
     if name in CONSTANTS:
-        return CONSTANTS[name]
+        return lambda hyper, t: CONSTANTS[name]
     for prefix, derived in DERIVED.items():
-        if name.removeprefix(prefix) in hyper and name.startswith(prefix):
-            return derived(hyper[name.removeprefix(prefix)], t)
-    raise TypeError(f"coefficients gave no {name!r}")
+        key = name.removeprefix(prefix)
+        if key in hyper and name.startswith(prefix):
+            return lambda hyper, t: derived(hyper[key], t)
+
+    def missing(hyper: Mapping[str, Any], t: int) -> float:
+        raise TypeError(f"coefficients gave no {name!r}")
+
+    return missing
 
 
 @overload
@@ -196,7 +205,7 @@ def _optimizer(
         "rule": staticmethod(plain_rule(function)),
         "_states": dict(states),
         "_hyper": dict(hyper),
-        "_arguments": tuple(others),
+        "_values": {name: _value(name, hyper) for name in others},
         "_derive": None if derive is None else staticmethod(derive),
     }
     return type(name, (CustomOptimizer,), body)

@@ -150,6 +150,7 @@ class Group(MutableMapping[str, Any]):
         self._take(hyper)
         if (self.rule, self.measure, self._lr_is_array) != before:
             self.use_states()
+        self._owner._note_changes()
 
     def use_states(self) -> None:
         """Let the kernels update the states that the present rule needs."""

@@ -58,11 +58,14 @@ class Optimizer(Recipe):
         If a parameter can't be updated in place, or a hyper-parameter is not allowed. The message names it.
     """
 
+    _active: list[Group]
     _by_name: bool
     _defaults: dict[str, Any]
     _groups: list[Group]
+    _has_schedules: bool
     _is_grouped: bool
     _is_lone: bool
+    _measures: bool
     _memory: Memory
     _parameters: list[Parameter]
     _state_names: tuple[str, ...]
@@ -109,14 +112,15 @@ class Optimizer(Recipe):
         -----
         After an error, parameters, state and step counter are as they were.
         """
-        self._follow_schedules()
+        if self._has_schedules:
+            self._follow_schedules()
         if self._is_lone:
             (p,) = self._parameters
             vectors = {p: p.gradient("grads", grads)}
         else:
             vectors = self._vectors(grads, "grads")
-        active = [group for group in self._groups if not group.hyper["frozen"]]
-        sums = measured(self, active, vectors)
+        active = self._active
+        sums = measured(self, active, vectors) if self._measures else {}
         launches: list[tuple[Any, tuple[Any, ...]]] = []
         progress: Progress = []
         for group in active:
@@ -368,7 +372,14 @@ class Optimizer(Recipe):
                         p.states[name][...] = start
         for group in self._groups:
             group.use_states()
+        self._note_changes()
         self._state_names = tuple(dict.fromkeys(name for group in self._groups for name in group.state_names))
+
+    def _note_changes(self) -> None:
+        """Take note of what the groups are asked for now, so that steps need not look at each of them (called by groups)."""
+        self._active = [group for group in self._groups if not group.hyper["frozen"]]
+        self._has_schedules = any(group.schedules for group in self._groups)
+        self._measures = any(group.measure is not None for group in self._active)
 
     def _follow_schedules(self) -> None:
         """Call each schedule once, before all else: it is the caller's code, and may change arrays and the optimizer."""

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core.compiler_lock import global_compiler_lock
 
 import fastopt
+from fastopt.engine import compile as engine_compile
 from fastopt.optimizers.sgd import gradient_descent
 from tests import fresh
 from tests.refusal import refused
@@ -220,3 +222,12 @@ report(message=message, warnings=[str(c.message) for c in caught])
     )
     assert result["message"]
     assert not [text for text in result["warnings"] if "NUMBA_CACHE_DIR" in text]
+
+
+def test_a_fork_waits_while_a_kernel_is_made(monkeypatch):
+    # Numba holds its lock while it compiles. What it does before takes locks that no child could release.
+    held = []
+    monkeypatch.setattr(engine_compile, "_cached", lambda variant: held.append(global_compiler_lock.is_locked()))
+    floats = np.dtype(np.float32)
+    engine_compile.dispatcher.__wrapped__(engine_compile.Variant(gradient_descent, floats, floats, 0, (), lr_is_array=False))
+    assert held == [True]

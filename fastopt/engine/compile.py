@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 from numba import njit, types
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 from numba.extending import register_jitable
 
@@ -132,14 +133,17 @@ def dispatcher(variant: Variant) -> Any:
     """
     if numba.config.DISABLE_JIT:
         raise RuntimeError("fastopt's kernels are compiled by Numba, but NUMBA_DISABLE_JIT switches its compiler off")
-    try:
-        return _cached(variant)
-    except NumbaError as failure:
-        raise RuleError(_explained(variant.rule, failure)) from failure
-    except Exception as failure:  # no folder to write to, a full disk, a file that can be neither read nor replaced
-        kernel = compiled(jitted(variant, cache=False), variant)  # what has nothing to do with the cache, is raised again here
-        _warn_uncached(failure)
-        return kernel
+    # A fork waits for this lock (see `runtime`). Numba takes it to compile, but not to make a dispatcher, which imports modules
+    # and takes locks of other kinds: a child that was forked meanwhile would wait for them for ever.
+    with global_compiler_lock:
+        try:
+            return _cached(variant)
+        except NumbaError as failure:
+            raise RuleError(_explained(variant.rule, failure)) from failure
+        except Exception as failure:  # no folder to write to, a full disk, a file that can be neither read nor replaced
+            kernel = compiled(jitted(variant, cache=False), variant)  # raises again what has nothing to do with the cache
+            _warn_uncached(failure)
+            return kernel
 
 
 @functools.cache
