@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fastopt import optimizers
 from fastopt.flat import Flat
 from fastopt.groups import Group, is_tree
+from fastopt.hyperparameters import real
 from fastopt.optimizer import Optimizer
 from fastopt.options import DEFAULTS
 from fastopt.parameters import Parameter
@@ -96,29 +97,30 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     (0.5, array([ 1., -1.]))
     """
     counterpart = _counterpart(optimizer)
-    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
-        raise TypeError("state_dict must be a state dict of PyTorch, with the keys 'state' and 'param_groups'")
-    theirs, groups = state_dict["param_groups"], optimizer.param_groups
-    if len(theirs) != len(groups):
-        raise ValueError(f"state_dict must have {len(groups)} groups, got {len(theirs)}")
+    groups = optimizer.param_groups
     own = optimizer.state_dict()
-    for i, (group, their) in enumerate(zip(groups, theirs, strict=True)):
+    for i, (group, (their, entries)) in enumerate(zip(groups, _saved_groups(state_dict, len(groups)), strict=True)):
         hyper, progress = own["groups"][i], own["progress"][i]
         hyper |= {key: _plain(their[other]) for key, other in counterpart.hyper.items() if key in hyper and other in their}
         _require_their_way(optimizer, counterpart, i)
         tensors = [(p, view) for p in group.parameters for view in range(len(_arrays(p, p.theta)))]
-        if len(tensors) != len(their["params"]):
-            raise ValueError(f"group {i} of the state_dict must have {len(tensors)} parameters, got {len(their['params'])}")
-        entries = [state_dict["state"].get(index, {}) for index in their["params"]]
-        for (p, view), index, entry in zip(tensors, their["params"], entries, strict=True):
-            for name, other in counterpart.states.items():
-                if name in group.state_names:
-                    array = _arrays(p, own["state"][name][p.name].reshape(-1, order=p.order))[view]
-                    start = _arrays(p, np.broadcast_to(optimizer.initial(name, hyper, p.theta), p.theta.shape))[view]
-                    _take(array, entry.get(other), start, f"state_dict['state'][{index!r}][{other!r}]")
-        progress["step_count"] = _steps(entries, i)
-        for name in counterpart.scalars:
-            progress["scalars"][name] = _common(entries, name, type(optimizer).scalars[name], i)
+        if len(tensors) != len(entries):
+            raise ValueError(f"group {i} of the state_dict must have {len(tensors)} parameters, got {len(entries)}")
+        _, needed = optimizer.choose({**group.current, **group.check(hyper)})
+        for (p, view), (name, entry) in zip(tensors, entries.items(), strict=True):
+            for state, other in counterpart.states.items():
+                if state in group.state_names:
+                    array = _arrays(p, own["state"][state][p.name].reshape(-1, order=p.order))[view]
+                    if entry.get(other) is not None:
+                        _take(array, entry[other], f"{name}[{other!r}]")
+                    elif state in needed and "step" in entry:
+                        raise ValueError(f"{name} lacks the key {other!r}")
+                    else:  # as before the first step
+                        start = np.broadcast_to(optimizer.initial(state, hyper, p.theta), p.theta.shape)
+                        array[...] = _arrays(p, start)[view]
+        progress["step_count"] = _steps(list(entries.values()), i)
+        for scalar in counterpart.scalars:
+            progress["scalars"][scalar] = _common(list(entries.values()), scalar, type(optimizer).scalars[scalar], i)
     own["step_count"] = max(progress["step_count"] for progress in own["progress"])
     optimizer.load_state_dict(own)
 
@@ -211,9 +213,30 @@ def _entry(counterpart: Counterpart, group: Group, p: Parameter) -> dict[str, An
     return {"step": float(t), **scalars, **counterpart.numbers(group.current, t), **used}
 
 
-def _take(own: NDArray[Any], saved: Any, start: NDArray[Any], name: str) -> None:
-    """Copy what PyTorch saved, or the start of a run if it has nothing."""
-    array = start if saved is None else np.asarray(saved.detach().cpu() if hasattr(saved, "detach") else saved)
+def _saved_groups(state_dict: Any, count: int) -> list[tuple[Mapping[str, Any], dict[str, Mapping[str, Any]]]]:
+    """The hyper-parameters of each group, and what is kept for each of its parameters, by what messages call it."""
+    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
+        raise TypeError("state_dict must be a state dict of PyTorch, with the keys 'state' and 'param_groups'")
+    state, groups = state_dict["state"], state_dict["param_groups"]
+    if not isinstance(state, Mapping) or not all(isinstance(entry, Mapping) for entry in state.values()):
+        raise TypeError("state_dict['state'] must be a mapping of mappings")
+    if not isinstance(groups, (list, tuple)) or not all(
+        isinstance(group, Mapping) and isinstance(group.get("params"), (list, tuple)) for group in groups
+    ):
+        raise TypeError("state_dict['param_groups'] must be a list of mappings with the key 'params'")
+    if len(groups) != count:
+        raise ValueError(f"state_dict must have {count} groups, got {len(groups)}")
+    return [({**g}, {f"state_dict['state'][{i!r}]": state.get(i, {}) for i in g["params"]}) for g in groups]
+
+
+def _take(own: NDArray[Any], saved: Any, name: str) -> None:
+    """Copy an array that PyTorch saved."""
+    if hasattr(saved, "detach"):
+        saved = saved.detach().cpu()
+        saved = saved.double() if saved.is_floating_point() else saved  # NumPy has no bfloat16
+    array = np.asarray(saved)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
     if array.shape != own.shape:
         raise ValueError(f"{name} must have the shape {own.shape}, got {array.shape}")
     own[...] = array
@@ -222,12 +245,15 @@ def _take(own: NDArray[Any], saved: Any, start: NDArray[Any], name: str) -> None
 def _steps(entries: list[Mapping[str, Any]], index: int) -> int:
     if not any("step" in entry for entry in entries):  # of SGD
         entries = [{"step": float(entry.get("momentum_buffer") is not None)} for entry in entries]
-    return int(_common(entries, "step", 0.0, index))
+    steps = _common(entries, "step", 0.0, index)
+    if not (steps >= 0 and steps.is_integer()):
+        raise ValueError(f"'step' of the parameters of group {index} must be an integer of at least 0, got {steps}")
+    return int(steps)
 
 
 def _common(entries: list[Mapping[str, Any]], name: str, start: float, index: int) -> float:
     """The number that all parameters of a group have under a name."""
-    values = {float(_plain(entry[name])) if name in entry else start for entry in entries}
+    values = {real(repr(name), _plain(entry[name])) if name in entry else start for entry in entries}
     if len(values) > 1:
         raise ValueError(f"the parameters of group {index} have different values of {name!r}: {sorted(values)}")
     return values.pop() if values else start

@@ -94,6 +94,18 @@ def test_a_warm_up_from_zero_moves_nothing_at_first_and_weighs_later_steps_more(
 
 
 @every_one
+def test_a_weight_that_has_no_place_is_an_error_and_changes_nothing(optimizer):
+    theta = np.ones(2)
+    opt = optimizer(theta, lr=0.1, r=1e4)
+    opt.step(np.ones(2))
+    before = theta.copy()
+    with pytest.raises(ValueError, match="the weight of step 2 is too large: r is 10000.0"):
+        opt.step(np.ones(2))
+    assert_same_bits(theta, before)
+    assert opt.step_count == 1
+
+
+@every_one
 def test_a_run_that_is_resumed_has_the_same_bits(optimizer):
     rng = np.random.default_rng(0)
     theta, grads = rng.normal(size=30), rng.normal(size=(10, 30))

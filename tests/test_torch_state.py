@@ -227,6 +227,51 @@ def test_other_groups_dicts_and_optimizers_are_refused(torch):
         fastopt.to_torch_state_dict(fastopt.Adam(np.ones(3), mask=np.ones(3, bool)))
 
 
+def entry(**changes):
+    whole = {"step": 2.0, "exp_avg": np.ones(3), "exp_avg_sq": np.ones(3)} | changes
+    return {"state": {0: {key: value for key, value in whole.items() if value is not None}}, "param_groups": [{"params": [0]}]}
+
+
+def group(**changes):
+    return entry() | {"param_groups": [{"params": [0], **changes}]}
+
+
+DAMAGED = [
+    (entry(step=-1.0), ValueError, "'step' of the parameters of group 0 must be an integer of at least 0, got -1.0"),
+    (entry(step=float("nan")), ValueError, "'step' .* must be an integer of at least 0, got nan"),
+    (entry(step=1.5), ValueError, "'step' .* must be an integer of at least 0, got 1.5"),
+    (entry(step="x"), TypeError, "'step' must be a real number, got 'x'"),
+    (entry(exp_avg="abc"), TypeError, r"state_dict\['state'\]\[0\]\['exp_avg'\] must hold real numbers, got <U3"),
+    (entry(exp_avg=np.ones(3) * 1j), TypeError, "must hold real numbers, got complex128"),
+    (entry(exp_avg=None), ValueError, r"state_dict\['state'\]\[0\] lacks the key 'exp_avg'"),
+    (group(lr=-1.0), ValueError, "lr must be a finite number of at least 0, got -1.0"),
+    (group(lr="x"), TypeError, "lr must be a real number, got 'x'"),
+    (group(params=3), TypeError, r"state_dict\['param_groups'\] must be a list of mappings with the key 'params'"),
+    (entry() | {"param_groups": [3]}, TypeError, "must be a list of mappings"),
+    (entry() | {"state": []}, TypeError, r"state_dict\['state'\] must be a mapping of mappings"),
+    (entry() | {"state": {0: 3}}, TypeError, "must be a mapping of mappings"),
+]
+
+
+@pytest.mark.parametrize(("damaged", "error", "message"), DAMAGED, ids=str)
+def test_a_damaged_dict_is_refused_and_changes_nothing(damaged, error, message):
+    opt = fastopt.Adam(np.ones(3))
+    opt.step(np.ones(3))
+    before = {name: array.copy() for name, array in opt.state.items()}
+    with pytest.raises(error, match=message):
+        fastopt.from_torch_state_dict(opt, damaged)
+    assert (opt.step_count, opt.lr) == (1, 1e-3)
+    for name, array in opt.state.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_half_precision_is_taken(torch):
+    opt = fastopt.Adam(np.ones(3))
+    fastopt.from_torch_state_dict(opt, entry(exp_avg=torch.full((3,), 0.5, dtype=torch.bfloat16)))
+    np.testing.assert_array_equal(opt.state["m"], 0.5)
+    assert opt.step_count == 2
+
+
 def test_a_frozen_group_needs_no_state(torch):
     opt = fastopt.Adam([{"params": np.ones(3)}, {"params": np.ones(2), "frozen": True}])
     opt.step([np.ones(3), None])

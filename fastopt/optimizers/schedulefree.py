@@ -75,7 +75,10 @@ class _ScheduleFree(Optimizer):
 
     def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
         max_lr = max(hyper["max_lr"], hyper["lr"])
-        weight = math.pow(t, hyper["r"]) * math.pow(max_lr, hyper["weight_lr_power"])
+        try:
+            weight = math.pow(t, hyper["r"]) * math.pow(max_lr, hyper["weight_lr_power"])
+        except OverflowError:
+            raise ValueError(f"the weight of step {t} is too large: r is {hyper['r']}, and the largest rate {max_lr}") from None
         weight_sum = hyper["weight_sum"] + weight
         # While the rate is 0, nothing has moved that could be averaged.
         return {"max_lr": max_lr, "share": weight / weight_sum if weight_sum > 0.0 else 0.0, "weight_sum": weight_sum}
