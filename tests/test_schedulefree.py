@@ -99,7 +99,7 @@ def test_a_weight_that_has_no_place_is_an_error_and_changes_nothing(optimizer):
     opt = optimizer(theta, lr=0.1, r=1e4)
     opt.step(np.ones(2))
     before = theta.copy()
-    with pytest.raises(ValueError, match="the weight of step 2 is too large: r is 10000.0"):
+    with pytest.raises(ValueError, match=r"the weight of step 2 is too large: r is 10000\.0"):
         opt.step(np.ones(2))
     assert_same_bits(theta, before)
     assert opt.step_count == 1
