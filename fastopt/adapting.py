@@ -30,14 +30,16 @@ LEAST_AGREEMENT = 1e-3
 
 # Gradients may be infinite or NaN, and so may be what follows from them; that is no reason for a warning.
 @np.errstate(all="ignore")
-def measured(optimizer: Optimizer, groups: Sequence[Group], vectors: Mapping[Parameter, NDArray[Any]]) -> Sums:
+def measured(
+    optimizer: Optimizer, groups: Sequence[Group], vectors: Mapping[Parameter, NDArray[Any]], scale: float = 1.0
+) -> Sums:
     """Run the measures of all groups that have one."""
     sums = {}
     for group in groups:
         if group.measure is not None:
             for p in group.parameters:
                 g, lr = vectors[p], p.elements.get("lr", group.current["lr"])
-                kernel, coefficients, products = _measuring(optimizer, group, p, g.dtype)
+                kernel, coefficients, products = _measuring(optimizer, group, p, g.dtype, scale)
                 run, span = kernel.route or kernel.prepare()
                 run(p.arrays, g, lr, coefficients, *span)
                 sums[p] = p.blocks.totals(products)
@@ -58,25 +60,27 @@ def warm(optimizer: Optimizer, group: Group, gradients: Mapping[Parameter, np.dt
 
 
 def _measuring(
-    optimizer: Optimizer, group: Group, p: Parameter, gradient: np.dtype[Any]
+    optimizer: Optimizer, group: Group, p: Parameter, gradient: np.dtype[Any], scale: float = 1.0
 ) -> tuple[Kernel, tuple[Any, ...], NDArray[Any]]:
     """The kernel that measures a parameter, its coefficients, and where it adds up."""
     own = _measure_coefficients(optimizer, group, p)
-    coefficients = _placed(group.measure_coefficients(own), p, {})
+    coefficients = _placed(group.measure_coefficients(own) + group.scale_coefficient(scale), p, {})
     products = p.blocks.cleared(group.products(p, len(coefficients)))
     coefficients = (*coefficients, p.blocks.bounds, products)
     return group.measure_kernel(p, gradient, coefficients), coefficients, products
 
 
-def adapted(optimizer: Optimizer, group: Group, sums: Sums) -> tuple[dict[Parameter, tuple[Any, ...]], Progress]:
+def adapted(
+    optimizer: Optimizer, group: Group, sums: Sums, scale: float = 1.0
+) -> tuple[dict[Parameter, tuple[Any, ...]], Progress]:
     """The coefficients of each parameter of a group, and the scalars to keep."""
     if optimizer.per_tensor or group.hyper["cautious"]:
         with np.errstate(all="ignore"):  # it takes as long as a small step
-            return _adapted(optimizer, group, sums)
-    return _adapted(optimizer, group, sums)
+            return _adapted(optimizer, group, sums, scale)
+    return _adapted(optimizer, group, sums, scale)
 
 
-def _adapted(optimizer: Optimizer, group: Group, sums: Sums) -> tuple[dict[Parameter, tuple[Any, ...]], Progress]:
+def _adapted(optimizer: Optimizer, group: Group, sums: Sums, scale: float) -> tuple[dict[Parameter, tuple[Any, ...]], Progress]:
     hyper, t = group.current, group.step_count + 1
     coefficients: dict[Parameter, tuple[Any, ...]] = {}
     progress: Progress = []
@@ -92,7 +96,7 @@ def _adapted(optimizer: Optimizer, group: Group, sums: Sums) -> tuple[dict[Param
             progress.append((p.scalars, scalars))
         named = {"caution": _caution(p, sums[p][0])} if group.hyper["cautious"] else {}
         group.require_numbers(own)
-        coefficients[p] = _placed(own + group.option_coefficients, p, named)
+        coefficients[p] = _placed(own + group.option_coefficients + group.scale_coefficient(scale), p, named)
     return coefficients, progress
 
 

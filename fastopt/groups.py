@@ -11,8 +11,8 @@ import numpy as np
 from fastopt.arrays import aligned_zeros, require_array
 from fastopt.engine.compile import Rule, Variant, kind_of
 from fastopt.engine.kernel import Kernel
-from fastopt.flat import Flat
-from fastopt.hyperparameters import checked, is_choice
+from fastopt.flat import Flat, array_of
+from fastopt.hyperparameters import checked, is_choice, real
 from fastopt.memory import Memory
 from fastopt.options import DEFAULTS, Wrapped
 from fastopt.parameters import Parameter
@@ -20,6 +20,9 @@ from fastopt.tree import leaves, map_leaves, matching_leaves, with_leaves
 
 if TYPE_CHECKING:
     from fastopt.optimizer import Optimizer
+
+# Hyper-parameters that may be arrays, which each group checks against its parameters.
+ARRAYS = ("lr", "mask", "bounds")
 
 # The rule for some hyper-parameters, and the names of its states.
 Choice = tuple[Rule, tuple[str, ...]]
@@ -63,6 +66,8 @@ class Group(MutableMapping[str, Any]):
         Whether steps depend on sums, scalars or arrays of the parameters, see `adapting`.
     scalars : dict of float
         Running scalars, see `Optimizer.advance`.
+    scales : bool
+        Whether the rule takes a scale of the gradient as its last coefficient, see `start_scaling`.
     step_count : int
         How many steps the group has taken.
     state_names : tuple of str
@@ -84,6 +89,7 @@ class Group(MutableMapping[str, Any]):
         self._optimizer = optimizer
         self._checks = self._owner.checks
         self._count: int | None = None  # of the coefficients that the kernels take
+        self.scales = False
         self._take({key: self._checked(key, value) for key, value in hyper.items()})
         self.state_names = self._used if state_names is None else tuple(state_names)
         self.step_count = 0
@@ -114,9 +120,8 @@ class Group(MutableMapping[str, Any]):
         return 1 + len(self.hyper)
 
     def __repr__(self) -> str:
-        arrays = ("lr", "mask")
         hyper = ", ".join(
-            f"{key}={'<array>' if key in arrays and is_tree(value) else repr(value)}"
+            f"{key}={'<array>' if key in ARRAYS and is_tree(value) else repr(value)}"
             for key, value in self.hyper.items()
             if value is not False and (key not in DEFAULTS or value is not DEFAULTS[key])  # what is off goes without saying
         )
@@ -152,6 +157,12 @@ class Group(MutableMapping[str, Any]):
             self.use_states()
         self._owner._note_changes()
 
+    def start_scaling(self) -> None:
+        """Let the rule take a scale of the gradient from now on."""
+        self.scales = True
+        self._take(self.hyper)
+        self.use_states()
+
     def use_states(self) -> None:
         """Let the kernels update the states that the present rule needs."""
         self._count = None
@@ -164,18 +175,21 @@ class Group(MutableMapping[str, Any]):
         self.schedules = {key: value for key, value in hyper.items() if callable(value)}
         self.current: Mapping[str, Any] = hyper
         own = self._owner.own_options
-        self._wrapped = Wrapped(self._chosen, hyper, own)
+        self._wrapped = Wrapped(self._chosen, hyper, own, scales=self.scales)
         self.rule, self.option_coefficients = self._wrapped.rule, self._wrapped.coefficients(hyper)
         # What an optimizer measures, or, if it is cautious, how far the update agrees with the gradient.
         measure = self._chosen if hyper["cautious"] else self._owner.measure(hyper)
-        self._wrapped_measure = None if measure is None else Wrapped(measure, hyper, own, measures=True)
+        self._wrapped_measure = None if measure is None else Wrapped(measure, hyper, own, True, self.scales)
         self.measure = None if self._wrapped_measure is None else self._wrapped_measure.rule
-        needs_arrays = hyper["mask"] is not None or hyper["cautious"] or bool(self._owner.elements)
+        sides = hyper["bounds"] or (None, None)
+        needs_arrays = hyper["mask"] is not None or hyper["cautious"] or bool(self._owner.elements) or any(map(is_tree, sides))
         self.adapts = bool(needs_arrays or self.measure or self._owner.scalars)
         self._products: int | None = None
         self._lr_is_array = is_tree(hyper["lr"])
         self._place("lr", hyper["lr"] if self._lr_is_array else None)
         self._place("mask", hyper["mask"])
+        for name, side in zip(("lower", "upper"), sides, strict=True):
+            self._place(name, side if is_tree(side) else None)
 
     def _place(self, name: str, tree: Any) -> None:
         """Give each parameter its array of a tree, as a vector."""
@@ -213,6 +227,10 @@ class Group(MutableMapping[str, Any]):
     def measure_coefficients(self, own: tuple[float, ...]) -> tuple[Any, ...]:
         """The coefficients of the measure: its own, and those of the options around it."""
         return own if self._wrapped_measure is None else own + self._wrapped_measure.coefficients(self.current)
+
+    def scale_coefficient(self, scale: float) -> tuple[float, ...]:
+        """What the rule and the measure take last."""
+        return (scale,) if self.scales else ()
 
     def require_numbers(self, coefficients: tuple[Any, ...]) -> None:
         """Raise TypeError unless the coefficients are as many numbers as kernels were made for."""
@@ -275,9 +293,28 @@ class Group(MutableMapping[str, Any]):
             return self._checked_arrays(key, value, require_array)
         if key == "mask":
             return None if value is None else self._checked_arrays(key, value, require_mask)
+        if key == "bounds":
+            return None if value is None else self._checked_bounds(value)
         if callable(value) and not is_choice(self._checks, key):
             return value
         return checked(self._checks, key, value)
+
+    def _checked_bounds(self, value: Any) -> tuple[Any, Any]:
+        """The lower and the upper bound, each a number or read-only arrays in the shapes of the parameters."""
+        if not isinstance(value, (tuple, list)) or len(value) != 2:
+            raise TypeError(f"bounds must be None, or a lower and an upper bound, got {value!r}")
+        sides: list[Any] = []
+        for side, unbounded in zip(value, (-np.inf, np.inf), strict=True):
+            if is_tree(side):
+                sides.append(self._checked_arrays("bounds", side, require_array))
+            else:
+                sides.append(real("bounds", unbounded if side is None else side))
+        count = len(self.parameters)
+        lows, highs = ([array_of(x) for _, x in leaves(side, "")] if is_tree(side) else [side] * count for side in sides)
+        for p, low, high in zip(self.parameters, lows, highs, strict=True):
+            if not np.all(np.less_equal(low, high)):  # nor with NaN
+                raise ValueError(f"bounds must have no lower bound above the upper one, which those of {p.name} have")
+        return sides[0], sides[1]
 
     def _checked_arrays(self, key: str, tree: Any, check: Callable[[str, Any], None]) -> Any:
         """Read-only copies of arrays in the shapes of the parameters, nested as these are."""
@@ -287,10 +324,12 @@ class Group(MutableMapping[str, Any]):
             check(name, array)
             if array.shape != p.shape:
                 raise ValueError(f"{name} must have the shape {p.shape} of {p.name}, got {array.shape}")
-            vector = aligned_zeros(array.size, p.theta.dtype if key == "lr" else np.bool_)
+            vector = aligned_zeros(array.size, np.bool_ if key == "mask" else p.theta.dtype)
             with np.errstate(all="ignore"):  # what doesn't fit is infinite, and refused as such
                 p.shaped(vector)[...] = np.asarray(array)
-            if not np.all((vector >= 0) & (vector < np.inf)):
+            if key == "bounds" and np.any(np.isnan(vector)):
+                raise ValueError(f"{name} must hold no NaN")
+            if key != "bounds" and not np.all((vector >= 0) & (vector < np.inf)):
                 raise ValueError(f"{name} must hold finite numbers of at least 0, in the parameter's dtype {vector.dtype}")
             owner = vector.base if isinstance(vector.base, np.ndarray) else vector
             owner.flags.writeable = vector.flags.writeable = False  # the owner too, or users could make it writable again

@@ -58,6 +58,16 @@ def _several(count: int, each: Check) -> Check:
     return check
 
 
+def positive_or_none(name: str, value: Any) -> float | None:
+    """A finite number of more than 0, or None."""
+    if value is None:
+        return None
+    number = real(name, value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} must be None or a finite number of more than 0, got {value!r}")
+    return number
+
+
 def finite(name: str, value: Any) -> float:
     """Any finite number."""
     number = real(name, value)
@@ -108,6 +118,7 @@ CHECKS: Mapping[str, Check] = {
     "bias_correction": boolean,
     "cautious": boolean,
     "centered": boolean,
+    "clip_value": positive_or_none,
     "dampening": finite,
     "decoupled_weight_decay": boolean,
     "eps": nonnegative,
@@ -117,6 +128,7 @@ CHECKS: Mapping[str, Check] = {
     "eps_root": nonnegative,
     "frozen": boolean,
     "initial_accumulator_value": nonnegative,
+    "l1": nonnegative,
     "lr": nonnegative,  # or an array for each parameter, or a schedule: see `groups.Group`
     "lr_decay": nonnegative,
     "maximize": boolean,

@@ -14,8 +14,8 @@ from fastopt import checkpoint
 from fastopt.adapting import Progress, adapted, measured, warm
 from fastopt.arrays import float_dtype
 from fastopt.flat import equal
-from fastopt.groups import Group, is_tree
-from fastopt.hyperparameters import checked
+from fastopt.groups import ARRAYS, Group, is_tree
+from fastopt.hyperparameters import checked, finite
 from fastopt.memory import Memory
 from fastopt.options import DEFAULTS, Options
 from fastopt.parameters import Parameter, allocate
@@ -43,6 +43,11 @@ class Optimizer(Recipe):
           :math:`g + \lambda\theta` takes the place of :math:`g`.
         - ``decoupled_weight_decay`` (bool): instead, :math:`\theta` shrinks by :math:`\alpha\lambda\theta` before the step.
         - ``maximize`` (bool): step up instead of down; weights decay all the same.
+        - ``clip_value`` (float): limit each element of the gradient to this and its negative, before all else.
+        - ``l1`` (float): after the step, move each element towards 0 by :math:`\alpha` times this, and set it to 0 where it
+          is closer: the proximal step of an L1 penalty.
+        - ``bounds`` (pair): a lower and an upper bound, each None, a number, or arrays nested as the parameters; where the step
+          leads out of them, it ends at the bound.
         - ``cautious`` (bool): step only those elements whose update goes against the gradient, and further, by the share of
           elements that this leaves out of each tensor.
         - ``mask`` (array of bool, nested as the parameters): elements with False, and their state, stay as they are.
@@ -88,7 +93,7 @@ class Optimizer(Recipe):
             groups = [{"params": params}] if by_name is None else partition(params, by_name)
         self._build(groups, hyper, is_grouped, structure=params if by_name is not None else None)
 
-    def step(self, grads: Any) -> None:
+    def step(self, grads: Any, scale: float = 1.0) -> None:
         """Update the parameters and the state in place.
 
         Parameters
@@ -97,6 +102,8 @@ class Optimizer(Recipe):
             Gradients of float32 or float64, nested as the parameters are; with groups, a list with the gradients of each
             group. They are only read. A gradient whose elements lie in another order than the parameter's (a transposed
             array, say) is copied first, to a buffer that is kept.
+        scale : float, default 1
+            Multiplies the gradients before all else, in the same pass: the reciprocal of what a loss was scaled by, say.
 
         Raises
         ------
@@ -112,6 +119,8 @@ class Optimizer(Recipe):
         -----
         After an error, parameters, state and step counter are as they were.
         """
+        if scale != 1.0:
+            scale = self._start_scaling(scale)
         if self._has_schedules:
             self._follow_schedules()
         if self._is_lone:
@@ -120,16 +129,18 @@ class Optimizer(Recipe):
         else:
             vectors = self._vectors(grads, "grads")
         active = self._active
-        sums = measured(self, active, vectors) if self._measures else {}
+        sums = measured(self, active, vectors, scale) if self._measures else {}
         launches: list[tuple[Any, tuple[Any, ...]]] = []
         progress: Progress = []
         for group in active:
             hyper = group.current
             if group.adapts:
-                each, scalars = adapted(self, group, sums)
+                each, scalars = adapted(self, group, sums, scale)
                 progress += scalars
             else:
                 coefficients = self.coefficients(hyper, group.step_count + 1) + group.option_coefficients
+                if group.scales:
+                    coefficients += (scale,)
                 if self._is_grouped:
                     # With one group a wrong number fails at the first launch, with several after others may have run.
                     group.require_numbers(coefficients)
@@ -308,7 +319,7 @@ class Optimizer(Recipe):
         """Make everything anew; with a structure the groups are its leaves, by their paths."""
         for key, value in hyper.items():
             # Each group checks an array against its parameters.
-            if not (callable(value) or (key in ("lr", "mask") and (value is None or is_tree(value)))):
+            if not (callable(value) or (key in ARRAYS and (value is None or is_tree(value)))):
                 checked(self.checks, key, value)
         self._defaults = dict(hyper)
         self._is_grouped = is_grouped
@@ -374,6 +385,14 @@ class Optimizer(Recipe):
             group.use_states()
         self._note_changes()
         self._state_names = tuple(dict.fromkeys(name for group in self._groups for name in group.state_names))
+
+    def _start_scaling(self, scale: Any) -> float:
+        """Check a scale, and let all rules take one from now on."""
+        number = finite("scale", scale)
+        for group in self._groups:
+            if not group.scales:
+                group.start_scaling()
+        return number
 
     def _note_changes(self) -> None:
         """Take note of what the groups are asked for now, so that steps need not look at each of them (called by groups)."""

@@ -6,7 +6,19 @@ from collections.abc import Collection, Mapping
 from typing import Any, TypedDict
 
 from fastopt.engine.compile import Rule
-from fastopt.engine.transforms import agreement, ascending, cautious, decaying, excluding, masked, shrinking
+from fastopt.engine.transforms import (
+    agreement,
+    ascending,
+    cautious,
+    clipping,
+    decaying,
+    excluding,
+    masked,
+    projecting,
+    scaling,
+    shrinking,
+    thresholding,
+)
 
 # A number, or the name of an array that each parameter has of its own: see `Parameter.elements`.
 Coefficient = float | str
@@ -17,6 +29,9 @@ class Options(TypedDict, total=False):
 
     decoupled_weight_decay: bool
     maximize: bool
+    clip_value: float | None
+    l1: float
+    bounds: Any
     cautious: bool
     mask: Any
     frozen: bool
@@ -27,6 +42,9 @@ DEFAULTS: dict[str, Any] = {
     "weight_decay": 0.0,
     "decoupled_weight_decay": False,
     "maximize": False,
+    "clip_value": None,
+    "l1": 0.0,
+    "bounds": None,
     "cautious": False,
     "mask": None,
     "frozen": False,
@@ -46,6 +64,8 @@ class Wrapped:
         Hyper-parameters that the rule itself carries out.
     measures : bool, default False
         Whether it is a measure.
+    scales : bool, default False
+        Whether the gradient is scaled; then the scale comes after all other coefficients.
 
     Attributes
     ----------
@@ -53,20 +73,41 @@ class Wrapped:
         The result.
     """
 
-    def __init__(self, inner: Rule, hyper: Mapping[str, Any], own: Collection[str], measures: bool = False) -> None:
+    def __init__(
+        self, inner: Rule, hyper: Mapping[str, Any], own: Collection[str], measures: bool = False, scales: bool = False
+    ) -> None:
         self._names: list[Coefficient] = []
         if hyper["cautious"]:
             inner = agreement(inner) if measures else cautious(inner)
             self._names += [0.0, 1.0 if measures else "caution"]
-        decay = hyper["weight_decay"]
-        if "weight_decay" not in own and (callable(decay) or decay > 0.0):
+        if "weight_decay" not in own and is_on(hyper["weight_decay"]):
             inner = shrinking(inner) if hyper["decoupled_weight_decay"] else decaying(inner)
             self._names += ["weight_decay"]
+        if not measures and "l1" not in own and is_on(hyper["l1"]):
+            inner = thresholding(inner)
+            self._names += [0.0, "l1"]
+        if not measures and hyper["bounds"] is not None:
+            inner = projecting(inner)
+            self._names += [0.0, "lower", "upper"]
         if hyper["mask"] is not None:
             inner = excluding(inner) if measures else masked(inner)
             self._names += [0.0, "mask"] if measures else ["mask"]
-        self.rule = ascending(inner) if hyper["maximize"] else inner
+        if hyper["maximize"]:
+            inner = ascending(inner)
+        if hyper["clip_value"] is not None:
+            inner = clipping(inner)
+            self._names += ["clip_value"]
+        self.rule = scaling(inner) if scales else inner
 
     def coefficients(self, numbers: Mapping[str, Any]) -> tuple[Coefficient, ...]:
         """What this takes after the rule's own coefficients, with the numbers of hyper-parameters by name."""
-        return tuple(numbers[name] if name == "weight_decay" else name for name in self._names)
+        values = {name: numbers[name] for name in ("weight_decay", "l1", "clip_value")}
+        if numbers["bounds"] is not None:
+            sides = zip(("lower", "upper"), numbers["bounds"], strict=True)
+            values |= {name: side for name, side in sides if isinstance(side, float)}
+        return tuple(values.get(name, name) if isinstance(name, str) else name for name in self._names)
+
+
+def is_on(value: Any) -> bool:
+    """Whether a number does anything: a schedule counts as one that does."""
+    return callable(value) or value > 0.0

@@ -102,6 +102,51 @@ def shrinking(inner: Rule) -> Rule:
 
 
 @_transform
+def scaling(inner: Rule) -> Rule:
+    """Multiply the gradient by one more coefficient."""
+
+    def outer(theta: Any, g: Any, *rest: Any) -> Any:
+        return inner(theta, rest[-1] * g, *rest[:-1])
+
+    return outer
+
+
+@_transform
+def clipping(inner: Rule) -> Rule:
+    """Limit each element of the gradient to one more coefficient, and to its negative. NaN stays NaN."""
+
+    def outer(theta: Any, g: Any, *rest: Any) -> Any:
+        return inner(theta, np.minimum(np.maximum(g, -rest[-1]), rest[-1]), *rest[:-1])
+
+    return outer
+
+
+@_transform
+def thresholding(inner: Rule) -> Rule:
+    """Soft-threshold the new theta at lr times l1, the proximal step of an L1 penalty. Two more coefficients: zero and l1."""
+
+    def outer(theta: Any, g: Any, lr: Any, *rest: Any) -> Any:
+        new = inner(theta, g, lr, *rest[:-2])
+        least = lr * rest[-1]
+        # What is cut off is all of a small theta, which leaves an exact zero; of two zeros of both signs it may be either.
+        return with_first(first(new) - np.minimum(np.maximum(first(new), -least), least) + rest[-2], new)
+
+    return outer
+
+
+@_transform
+def projecting(inner: Rule) -> Rule:
+    """Project the new theta onto bounds. Three more coefficients: zero, and the lower and the upper bound."""
+
+    def outer(theta: Any, g: Any, lr: Any, *rest: Any) -> Any:
+        new = inner(theta, g, lr, *rest[:-3])
+        # Where a bound is 0, theta may be either of both zeros: the sum is the positive one.
+        return with_first(np.minimum(np.maximum(first(new), rest[-2]), rest[-1]) + rest[-3], new)
+
+    return outer
+
+
+@_transform
 def cautious(inner: Rule) -> Rule:
     """Step only where the update goes against the gradient (Liang et al., 2024). Two more coefficients: zero, and a factor."""
 

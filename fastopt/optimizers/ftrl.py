@@ -94,7 +94,10 @@ class FTRL(Optimizer):
         "l2": nonnegative,
     }
 
-    def __init__(
+    own_options: ClassVar[frozenset[str]] = frozenset({"l1"})
+
+    # Its own l1 takes the place of the option.
+    def __init__(  # type: ignore[misc]
         self,
         params: Any,
         lr: Any = 0.1,
@@ -113,7 +116,7 @@ class FTRL(Optimizer):
             "initial_accumulator_value": initial_accumulator_value,
             "weight_decay": weight_decay,
         }
-        super().__init__(params, options=options, **hyper)
+        super().__init__(params, options=options, **hyper)  # type: ignore[arg-type]
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return ftrl, ("z", "n")

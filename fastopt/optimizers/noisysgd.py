@@ -101,8 +101,8 @@ class NoisySGD(Optimizer):
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
         return "noise", math.sqrt(hyper["eta"] / t ** hyper["gamma"])
 
-    def step(self, grads: Any) -> None:
-        super().step(grads)
+    def step(self, grads: Any, scale: float = 1.0) -> None:
+        super().step(grads, scale)
         self._draw(self._generator.bit_generator.state)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:

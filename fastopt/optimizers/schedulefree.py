@@ -44,8 +44,8 @@ def _momentum(name: str, value: Any) -> float:
 
 
 def _refuse(hyper: Mapping[str, Any], *options: str) -> None:
-    if on := [option for option in options if hyper[option]]:
-        raise ValueError(f"{on[0]}=True is not for schedule-free optimizers: their average would be lost")
+    if on := [option for option in (*options, "l1", "bounds", "cautious") if hyper[option]]:
+        raise ValueError(f"{on[0]}={hyper[on[0]]!r} is not for schedule-free optimizers: their average would be lost")
 
 
 class _ScheduleFree(Optimizer):
@@ -123,7 +123,7 @@ class ScheduleFreeSGD(_ScheduleFree):
     Raises
     ------
     TypeError, ValueError
-        If an argument is not allowed, or `cautious` or `decoupled_weight_decay` is asked for.
+        If an argument is not allowed, or `cautious`, `l1`, `bounds` or `decoupled_weight_decay` is asked for.
 
     Notes
     -----
@@ -168,7 +168,7 @@ class ScheduleFreeSGD(_ScheduleFree):
         super().__init__(params, options=options, **hyper)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        _refuse(hyper, "cautious", "decoupled_weight_decay")
+        _refuse(hyper, "decoupled_weight_decay")
         return schedule_free_sgd, ("z",)
 
     def _beta(self, hyper: Mapping[str, Any]) -> float:
@@ -210,7 +210,7 @@ class ScheduleFreeAdamW(_ScheduleFree):
     Raises
     ------
     TypeError, ValueError
-        If an argument is not allowed, or `cautious` is asked for.
+        If an argument is not allowed, or `cautious`, `l1` or `bounds` is asked for.
 
     Notes
     -----
@@ -254,7 +254,7 @@ class ScheduleFreeAdamW(_ScheduleFree):
         super().__init__(params, options=options, **hyper)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        _refuse(hyper, "cautious")
+        _refuse(hyper)
         _momentum("betas[0]", self._beta(hyper))
         return schedule_free_adamw, ("z", "v")
 
