@@ -123,7 +123,7 @@ class Group(MutableMapping[str, Any]):
         hyper = ", ".join(
             f"{key}={'<array>' if key in ARRAYS and is_tree(value) else repr(value)}"
             for key, value in self.hyper.items()
-            if value is not False and (key not in DEFAULTS or value is not DEFAULTS[key])  # what is off goes without saying
+            if not is_off(key, value)  # which goes without saying
         )
         count = len(self.parameters)
         size = sum(p.theta.size for p in self.parameters)
@@ -341,6 +341,11 @@ def require_mask(name: str, array: Any) -> None:
     """Raise TypeError unless `array` is a plain array of bool."""
     if not isinstance(array, np.ndarray) or array.dtype != np.bool_:
         raise TypeError(f"{name} must be a NumPy array of bool, got {getattr(array, 'dtype', type(array).__name__)}")
+
+
+def is_off(key: str, value: Any) -> bool:
+    """Whether a hyper-parameter is an option that does nothing."""
+    return value is False or (key in DEFAULTS and not is_tree(value) and value == DEFAULTS[key])
 
 
 def is_tree(value: Any) -> bool:
