@@ -219,6 +219,8 @@ class Group(MutableMapping[str, Any]):
         """
         given = {key: checked(self._checks, key, value, label=f"the schedule's {key}({step})") for key, value in values.items()}
         current = self.hyper | given
+        if none := [key for key, value in given.items() if value is None]:
+            raise TypeError(f"the schedule's {none[0]}({step}) must be a real number, got None")
         if self._choose(current)[0] is not self._chosen:
             raise ValueError(f"the schedule's {given!r} after {step} steps needs another rule than the optimizer has")
         self.current = current

@@ -159,6 +159,17 @@ def test_clipped_gradients_are_limited_and_nan_stays():
     np.testing.assert_array_equal(w, [-0.5, 0.5, -0.25, np.nan])
 
 
+def test_a_clip_value_may_follow_a_schedule_of_numbers():
+    w = np.zeros(2)
+    opt = fastopt.SGD(w, lr=1.0, clip_value=lambda step: [1.0, 0.5, None][step])
+    opt.step(np.full(2, 3.0))
+    opt.step(np.full(2, 3.0))
+    with pytest.raises(TypeError, match=r"the schedule's clip_value\(2\) must be a real number, got None"):
+        opt.step(np.full(2, 3.0))
+    np.testing.assert_array_equal(w, -1.5)
+    assert opt.step_count == 2
+
+
 def test_a_scale_takes_part_in_norms_too():
     one, other = np.full(5, 2.0), np.full(5, 2.0)
     a, b = fastopt.LARS(one, lr=0.1), fastopt.LARS(other, lr=0.1)
