@@ -55,6 +55,12 @@ def _update(updated, read):
         add(updated, i, total(read, i))
 
 
+def _touch(updated, read):
+    one = updated[0].dtype.type(1)
+    for i in prange(updated[0].size):
+        add(updated, i, one)
+
+
 def _sum(updated, read):
     result = read[0].dtype.type(0)
     for i in prange(read[0].size):
@@ -67,7 +73,7 @@ def jitted(counts: Pass, dtype: np.dtype[Any], parallel: bool) -> Any:
     """The dispatcher of the loop over a tuple of arrays to update and a tuple of arrays to read."""
     number = numba.from_dtype(dtype)
     arrays = [types.UniTuple(types.Array(number, 1, "C"), count) for count in counts]
-    function, result = (_update, types.void) if counts.updated else (_sum, number)
+    function, result = (_update if counts.read else _touch, types.void) if counts.updated else (_sum, number)
     # Not cached: the on-disk key would not tell the parallel variant from the serial one. In a sum the order of additions
     # must be free, or each would wait for the one before.
     return numba.njit([result(*arrays)], parallel=parallel, error_model="numpy", fastmath=True)(function)
@@ -98,7 +104,7 @@ def streaming_step(passes: Sequence[Pass], size: int, dtype: np.dtype[Any]) -> C
     count, lines = sum(last), PAGE // ALIGNMENT
     # Apart in their pages, as fastopt's states are: at the same place, streams get in each other's way.
     arrays = [aligned_zeros(size, dtype, page_offset=i * lines // count * ALIGNMENT) for i in range(count)]
-    for array in arrays[: last.read]:
+    for array in arrays[: max(1, last.read)]:
         array.fill(1)  # before something is written to them, all pages of zeros are one and the same
     # The last one first, for it writes to the others.
     loops = [_fastest(counts, arrays) for counts in reversed(passes)][::-1]
@@ -115,7 +121,7 @@ def streaming_step(passes: Sequence[Pass], size: int, dtype: np.dtype[Any]) -> C
 def _fastest(counts: Pass, arrays: Sequence[NDArray[Any]]) -> Callable[[], object]:
     read, updated = tuple(arrays[: counts.read]), tuple(arrays[counts.read : sum(counts)])
     loops = {
-        parallel: functools.partial(compiled(counts, read[0].dtype, parallel), updated, read) for parallel in (False, True)
+        parallel: functools.partial(compiled(counts, arrays[0].dtype, parallel), updated, read) for parallel in (False, True)
     }
     seconds = interleaved(loops, rounds=5, block_seconds=0.005)
     return loops[min(loops, key=lambda parallel: min(seconds[parallel]))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,10 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 PAGE = 4096
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+COMPLEX = (np.dtype(np.complex64), np.dtype(np.complex128))
+
+# In which a copy of parameters may be kept, besides ml_dtypes' bfloat16; uint16 holds the bits of bfloat16.
+COPIES = (*FLOATS, *COMPLEX, np.dtype(np.float16), np.dtype(np.uint16))
 
 
 def aligned_zeros(size: int, dtype: DTypeLike, page_offset: int = 0) -> NDArray[Any]:
@@ -29,6 +34,11 @@ def address(array: NDArray[Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
+def complex_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The complex dtype whose parts have a real one."""
+    return COMPLEX[FLOATS.index(dtype)]
+
+
 def is_contiguous(array: NDArray[Any]) -> bool:
     """Whether the elements lie side by side, in C or in Fortran order."""
     return array.flags.c_contiguous or array.flags.f_contiguous
@@ -44,21 +54,31 @@ def shaped_like(vector: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
     return vector.reshape(array.shape, order=memory_order(array))
 
 
-def require_array(name: str, array: Any) -> None:
-    """Raise TypeError unless `array` is a plain array of float32 or float64 in the machine's byte order."""
+def require_array(name: str, array: Any, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> None:
+    """Raise TypeError unless `array` is a plain array of one of these dtypes in the machine's byte order."""
     # A masked array has a mask. To ask for its class would import numpy.ma, at the cost of everyone's first step.
     if not isinstance(array, np.ndarray) or hasattr(array, "mask"):
         raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
-    if array.dtype not in FLOATS:
-        raise TypeError(f"{name} must be of float32 or float64, got {array.dtype}")
+    if array.dtype not in dtypes:
+        raise TypeError(f"{name} must be of {_listed(dtypes)}, got {array.dtype}")
 
 
-def float_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:
-    """The dtype, if it is float32 or float64 in the machine's byte order; otherwise raise TypeError."""
+def _listed(dtypes: Sequence[np.dtype[Any]]) -> str:
+    *others, last = map(str, dtypes)
+    return f"{', '.join(others)} or {last}"
+
+
+def parts(array: NDArray[Any]) -> NDArray[Any]:
+    """A contiguous vector as real numbers: of a complex one, real and imaginary parts in turn."""
+    return array.view(array.real.dtype) if array.dtype.kind == "c" else array
+
+
+def one_of(name: str, dtype: DTypeLike, dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
+    """The dtype, if it is one of these, in the machine's byte order; otherwise raise TypeError."""
     try:
-        for allowed in FLOATS:
+        for allowed in dtypes:
             if allowed == dtype:
                 return allowed
     except TypeError:
         pass  # not a dtype at all
-    raise TypeError(f"{name} must be float32 or float64, got {dtype!r}")
+    raise TypeError(f"{name} must be {_listed(dtypes)}, got {dtype!r}")

@@ -8,24 +8,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays import require_array
+from fastopt.arrays import COMPLEX, FLOATS, require_array
 from fastopt.flat import array_of
 from fastopt.groups import Group
-from fastopt.hyperparameters import real
+from fastopt.hyperparameters import Check, checked, real
 from fastopt.parameters import Parameter
 from fastopt.tree import map_leaves
 
 VERSION = 1
 
+# What belongs to no group, and can change.
+WHOLE = ("clip_norm", "nonfinite", "reduction")
 
-def save(optimizer: str, step_count: int, groups: Sequence[Group]) -> dict[str, Any]:
+
+def save(optimizer: str, step_count: int, whole: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
     """Copy everything but the parameters: see `Optimizer.state_dict`."""
     return {
         "version": VERSION,
         "optimizer": optimizer,
         "step_count": step_count,
+        "whole": {key: whole[key] for key in (*WHOLE, "skipped_steps")},
         "groups": [
-            {key: map_leaves(_copied, value) for key, value in group.hyper.items() if not callable(value)} for group in groups
+            {key: map_leaves(_copied, value) for key, value in group.hyper.items() if _is_saved(key, value)} for group in groups
         ],
         "progress": [_progress(group) for group in groups],
         "state": {
@@ -33,6 +37,11 @@ def save(optimizer: str, step_count: int, groups: Sequence[Group]) -> dict[str, 
             for name, parameters in _holders(groups).items()
         },
     }
+
+
+def _is_saved(key: str, value: Any) -> bool:
+    """Whether a hyper-parameter is part of state dicts: functions and the arrays of copies stay with their optimizer."""
+    return not callable(value) and (key != "copy_to" or value is None)
 
 
 def _progress(group: Group) -> dict[str, Any]:
@@ -46,20 +55,25 @@ def _progress(group: Group) -> dict[str, Any]:
     }
 
 
-def load(optimizer: str, groups: Sequence[Group], saved: Mapping[str, Any]) -> int:
+def load(
+    optimizer: str, checks: Mapping[str, Check], groups: Sequence[Group], saved: Mapping[str, Any]
+) -> tuple[int, dict[str, Any]]:
     """Check everything, then take it: see `Optimizer.load_state_dict`.
 
     Returns
     -------
-    int
+    step_count : int
         The step counter.
+    whole : dict
+        What belongs to no group.
     """
-    _require_keys("state_dict", saved, ["version", "optimizer", "step_count", "groups", "progress", "state"])
+    _require_keys("state_dict", saved, ["version", "optimizer", "step_count", "whole", "groups", "progress", "state"])
     if type(saved["version"]) is not int or saved["version"] != VERSION:
         raise ValueError(f"state_dict['version'] must be {VERSION}, got {saved['version']!r}")
     if not isinstance(saved["optimizer"], str) or saved["optimizer"] != optimizer:
         raise ValueError(f"state_dict belongs to {saved['optimizer']!r}, not to {optimizer}")
     step_count = _checked_count("state_dict['step_count']", saved["step_count"])
+    whole = _checked_whole(checks, saved["whole"])
     hyper = _checked_hyper(groups, saved["groups"])
     progress = _checked_progress(groups, saved["progress"])
     states = _checked_states(groups, saved["state"])
@@ -75,7 +89,13 @@ def load(optimizer: str, groups: Sequence[Group], saved: Mapping[str, Any]) -> i
             p.scalars.update(values["tensor_scalars"].get(p.name, {}))
     for own, array in states:
         own[...] = array
-    return step_count
+    return step_count, whole
+
+
+def _checked_whole(checks: Mapping[str, Check], saved: Any) -> dict[str, Any]:
+    _require_keys("state_dict['whole']", saved, [*WHOLE, "skipped_steps"])
+    whole = {key: checked(checks, key, saved[key], label=f"state_dict['whole'][{key!r}]") for key in WHOLE}
+    return whole | {"skipped_steps": _checked_count("state_dict['whole']['skipped_steps']", saved["skipped_steps"])}
 
 
 def _checked_count(name: str, count: Any) -> int:
@@ -133,7 +153,7 @@ def _checked_hyper(groups: Sequence[Group], saved: Any) -> list[dict[str, Any]]:
     checked = []
     for i, (group, values) in enumerate(zip(groups, saved, strict=True)):
         # A schedule isn't saved, so it may be missing where this optimizer has one.
-        optional = {key for key, value in group.hyper.items() if callable(value)}
+        optional = {key for key, value in group.hyper.items() if not _is_saved(key, value)}
         _require_keys(f"state_dict['groups'][{i}]", values, group.hyper, optional)
         checked.append(group.check(values))
     return checked
@@ -148,7 +168,7 @@ def _checked_states(groups: Sequence[Group], saved: Any) -> list[tuple[NDArray[A
         _require_keys(f"state_dict['state'][{state!r}]", saved[state], [p.name for p in parameters])
         for p in parameters:
             name, own, array = f"state_dict['state'][{state!r}][{p.name!r}]", p.shaped(p.states[state]), saved[state][p.name]
-            require_array(name, array)
+            require_array(name, array, (*FLOATS, *COMPLEX))
             if array.dtype != own.dtype:
                 raise TypeError(f"{name} must be of {own.dtype}, got {array.dtype}")
             if array.shape != own.shape:

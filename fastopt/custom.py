@@ -16,7 +16,7 @@ from fastopt.engine.compile import rule as plain_rule
 from fastopt.groups import Choice
 from fastopt.hyperparameters import CHECKS, Check, decay
 from fastopt.optimizer import Optimizer
-from fastopt.options import DEFAULTS
+from fastopt.options import DEFAULTS, WHOLE
 
 CONSTANTS = {"zero": 0.0, "half": 0.5, "one": 1.0, "two": 2.0}
 
@@ -180,7 +180,7 @@ def _optimizer(
         raise TypeError(f"{name} must take its states {', '.join(states)} after lr, got {', '.join(taken) or 'none'}")
     if "lr" not in hyper:
         raise TypeError(f"{name} must have the hyper-parameter lr, got {', '.join(hyper)}")
-    taken_names = {*DEFAULTS, *CONSTANTS, *states, "by_name", "g", "params", "t", "theta"}
+    taken_names = {*DEFAULTS, *WHOLE, *CONSTANTS, *states, "by_name", "g", "params", "t", "theta"}
     if clash := [key for key in hyper if key in taken_names]:
         raise ValueError(f"{name} can't have a hyper-parameter {clash[0]!r}: that name means something else already")
     known = {*hyper, *CONSTANTS, *(prefix + key for prefix in DERIVED for key in hyper)}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastopt.arrays import aligned_zeros, float_dtype, memory_order, require_array, shaped_like
+from fastopt.arrays import COMPLEX, COPIES, FLOATS, aligned_zeros, memory_order, one_of, require_array, shaped_like
 from fastopt.tree import leaves, map_leaves
 
 
@@ -78,8 +78,8 @@ class Flat:
 
         Parameters
         ----------
-        dtype : float32 or float64, optional
-            By default the same.
+        dtype : dtype, optional
+            By default the same; float32, float64, complex64, complex128, float16, or uint16 for the bits of bfloat16.
 
         Returns
         -------
@@ -90,7 +90,7 @@ class Flat:
         TypeError
             If `dtype` is another one.
         """
-        chosen = self.buffer.dtype if dtype is None else float_dtype("dtype", dtype)
+        chosen = self.buffer.dtype if dtype is None else one_of("dtype", dtype, COPIES)
         return Flat(self.tree, aligned_zeros(self.buffer.size, chosen))
 
 
@@ -100,7 +100,8 @@ def flatten(params: Any) -> Flat:
     Parameters
     ----------
     params : ndarray, or list, tuple or dict of arrays, nested
-        float32 or float64, all of one dtype, of any shape. They are copied; the views in the result are what to work with.
+        float32, float64, complex64 or complex128, all of one dtype, of any shape. They are copied; the views in the result are
+        what to work with.
 
     Returns
     -------
@@ -110,7 +111,7 @@ def flatten(params: Any) -> Flat:
     Raises
     ------
     TypeError
-        If a leaf is not an array, or not of float32 or float64, or if the dtypes differ.
+        If a leaf is not an array, or of another dtype, or if the dtypes differ.
     ValueError
         If there is no array.
     """
@@ -118,7 +119,7 @@ def flatten(params: Any) -> Flat:
     if not named:
         raise ValueError("params holds no array")
     for name, leaf in named:
-        require_array(name, leaf)
+        require_array(name, leaf, (*FLOATS, *COMPLEX))
         if leaf.dtype != named[0][1].dtype:
             raise TypeError(f"all arrays must have one dtype: {named[0][0]} has {named[0][1].dtype}, {name} has {leaf.dtype}")
     flat = Flat(params, aligned_zeros(sum(leaf.size for _, leaf in named), named[0][1].dtype.type))

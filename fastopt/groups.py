@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastopt.arrays import aligned_zeros, require_array
-from fastopt.engine.compile import Rule, Variant, kind_of
+from fastopt.arrays import COMPLEX, COPIES, FLOATS, aligned_zeros, parts, require_array
+from fastopt.engine.compile import Rule
+from fastopt.engine.formats import storage_view
 from fastopt.engine.kernel import Kernel
+from fastopt.engine.pairs import paired_states
 from fastopt.flat import Flat, array_of
 from fastopt.hyperparameters import checked, is_choice, real
+from fastopt.measuring import variant_of
 from fastopt.memory import Memory
 from fastopt.options import DEFAULTS, Wrapped
-from fastopt.parameters import Parameter
+from fastopt.parameters import AVERAGE, Parameter
 from fastopt.tree import leaves, map_leaves, matching_leaves, with_leaves
 
 if TYPE_CHECKING:
-    from fastopt.optimizer import Optimizer
+    from fastopt.assembly import Assembly
 
 # Hyper-parameters that may be arrays, which each group checks against its parameters.
-ARRAYS = ("lr", "mask", "bounds")
+ARRAYS = ("lr", "mask", "bounds", "copy_to")
 
 # The rule for some hyper-parameters, and the names of its states.
 Choice = tuple[Rule, tuple[str, ...]]
@@ -43,6 +47,8 @@ class Group(MutableMapping[str, Any]):
         To the optimizer: a strong one would keep both, and all state, alive until Python looks for cycles.
     memory : Memory
         What the optimizer writes to; the parameters are added.
+    complex_mode : {"parts", "modulus"}
+        How rules take complex numbers, see `Parameter`.
     state_names : collection of str, optional
         The states to have; by default those that the rule needs now.
 
@@ -68,6 +74,10 @@ class Group(MutableMapping[str, Any]):
         Running scalars, see `Optimizer.advance`.
     scales : bool
         Whether the rule takes a scale of the gradient as its last coefficient, see `start_scaling`.
+    scale : float
+        That scale, in the step that is under way.
+    zeroes : bool
+        Whether a step sets the gradient to zero.
     step_count : int
         How many steps the group has taken.
     state_names : tuple of str
@@ -79,19 +89,23 @@ class Group(MutableMapping[str, Any]):
         names: Sequence[str],
         params: Any,
         hyper: Mapping[str, Any],
-        optimizer: weakref.ref[Optimizer],
+        optimizer: weakref.ref[Assembly],
         memory: Memory,
+        complex_mode: str,
         state_names: Collection[str] | None = None,
     ) -> None:
         self.params = map_leaves(lambda leaf: leaf, params)  # containers of its own: the caller's may change
         found = [leaf for _, leaf in leaves(params, "")]
-        self.parameters = [Parameter(name, leaf, memory) for name, leaf in zip(names, found, strict=True)]
+        self.parameters = [Parameter(name, leaf, memory, complex_mode) for name, leaf in zip(names, found, strict=True)]
         self._optimizer = optimizer
         self._checks = self._owner.checks
+        self._memory = memory
         self._count: int | None = None  # of the coefficients that the kernels take
         self.scales = False
+        self.scale = 1.0
+        self._copies: Any = None
         self._take({key: self._checked(key, value) for key, value in hyper.items()})
-        self.state_names = self._used if state_names is None else tuple(state_names)
+        self.state_names = needed_states(self.hyper, self._used) if state_names is None else tuple(state_names)
         self.step_count = 0
         self.scalars: dict[str, Any] = {} if self._owner.per_tensor else dict(self._owner.scalars)
         for p in self.parameters:
@@ -143,8 +157,7 @@ class Group(MutableMapping[str, Any]):
             if key not in self.hyper:
                 raise TypeError(f"there is no hyper-parameter {key!r}; this optimizer has {', '.join(self.hyper)}")
         hyper = self.hyper | {key: self._checked(key, value) for key, value in changes.items()}
-        _, names = self._choose(hyper)
-        if missing := [name for name in names if name not in self.state_names]:
+        if missing := [name for name in needed_states(hyper, self._choose(hyper)[1]) if name not in self.state_names]:
             values = ", ".join(f"{key}={value!r}" for key, value in changes.items())
             raise ValueError(f"{values} needs the state {missing[0]!r}, which this optimizer was constructed without")
         return hyper
@@ -152,8 +165,9 @@ class Group(MutableMapping[str, Any]):
     def commit(self, hyper: dict[str, Any]) -> None:
         """Take hyper-parameters that `check` gave."""
         before = self.rule, self.measure, self._lr_is_array
+        has_other_copies = hyper["copy_to"] is not self.hyper["copy_to"]
         self._take(hyper)
-        if (self.rule, self.measure, self._lr_is_array) != before:
+        if has_other_copies or (self.rule, self.measure, self._lr_is_array) != before:
             self.use_states()
         self._owner._note_changes()
 
@@ -163,14 +177,23 @@ class Group(MutableMapping[str, Any]):
         self._take(self.hyper)
         self.use_states()
 
+    def paired_states(self) -> frozenset[str]:
+        """The states that are complex where rules take pairs."""
+        starts = {name: [self._owner.initial(name, self.hyper, p.theta) for p in self.parameters] for name in self._used}
+        known = [name for name, values in starts.items() if any(map(np.ndim, values))]
+        count = len(inspect.signature(self._chosen).parameters) - 3 - len(self._used)
+        return paired_states(self._chosen, self._used, [AVERAGE, *known], count)
+
     def use_states(self) -> None:
         """Let the kernels update the states that the present rule needs."""
         self._count = None
         for p in self.parameters:
-            p.use(self._used)
+            p.use(self._used, has_average=self.hyper["ema_decay"] is not None)
 
     def _take(self, hyper: dict[str, Any]) -> None:
         self.hyper = hyper
+        self.zeroes = hyper["zero_grad"]
+        self.scales = self.scales or hyper["clip_norm"] is not None
         self._chosen, self._used = self._choose(hyper)
         self.schedules = {key: value for key, value in hyper.items() if callable(value)}
         self.current: Mapping[str, Any] = hyper
@@ -184,12 +207,20 @@ class Group(MutableMapping[str, Any]):
         sides = hyper["bounds"] or (None, None)
         needs_arrays = hyper["mask"] is not None or hyper["cautious"] or bool(self._owner.elements) or any(map(is_tree, sides))
         self.adapts = bool(needs_arrays or self.measure or self._owner.scalars)
-        self._products: int | None = None
         self._lr_is_array = is_tree(hyper["lr"])
         self._place("lr", hyper["lr"] if self._lr_is_array else None)
         self._place("mask", hyper["mask"])
         for name, side in zip(("lower", "upper"), sides, strict=True):
             self._place(name, side if is_tree(side) else None)
+        if hyper["copy_to"] is not self._copies:
+            self._copies = hyper["copy_to"]
+            self._place_copies(self._copies, self._memory)
+
+    def move(self, memory: Memory) -> None:
+        """Know of more memory that the optimizer writes to."""
+        self._memory = memory
+        for p in self.parameters:
+            p.move(memory)
 
     def _place(self, name: str, tree: Any) -> None:
         """Give each parameter its array of a tree, as a vector."""
@@ -197,7 +228,18 @@ class Group(MutableMapping[str, Any]):
             p.elements.pop(name, None)
         if tree is not None:
             for p, (path, array) in zip(self.parameters, leaves(tree, name), strict=True):
-                p.elements[name] = p.unwrap(path, array).reshape(-1, order=p.order)
+                p.elements[name] = p.for_each_part(p.unwrap(path, array).reshape(-1, order=p.order))
+
+    def _place_copies(self, tree: Any, memory: Memory) -> None:
+        """Let steps write the parameters to these arrays, too."""
+        for p in self.parameters:
+            if p.copy is not None:
+                memory.remove(p.copy)
+                p.copy = None
+        if tree is not None:
+            for p, (name, leaf) in zip(self.parameters, leaves(tree, "copy_to"), strict=True):
+                p.copy = storage_view(parts(array_of(leaf).reshape(-1, order=p.order)))
+                memory.add(name, p.copy)
 
     def params_copy(self) -> Any:
         """The parameters in containers that the caller may change."""
@@ -230,9 +272,9 @@ class Group(MutableMapping[str, Any]):
         """The coefficients of the measure: its own, and those of the options around it."""
         return own if self._wrapped_measure is None else own + self._wrapped_measure.coefficients(self.current)
 
-    def scale_coefficient(self, scale: float) -> tuple[float, ...]:
+    def scale_coefficient(self) -> tuple[float, ...]:
         """What the rule and the measure take last."""
-        return (scale,) if self.scales else ()
+        return (self.scale,) if self.scales else ()
 
     def require_numbers(self, coefficients: tuple[Any, ...]) -> None:
         """Raise TypeError unless the coefficients are as many numbers as kernels were made for."""
@@ -242,37 +284,17 @@ class Group(MutableMapping[str, Any]):
             raise TypeError(f"coefficients must be as many at every step, got {len(coefficients)} instead of {self._count}")
         self._count = len(coefficients)
 
-    def products(self, p: Parameter, coefficients: int) -> int:
-        """How many products the measure sums up, given how many coefficients it takes."""
-        if self._products is None:
-            assert self.measure is not None
-            ones = [np.float64(1.0)] * (2 + len(p.arrays) + coefficients)
-            with np.errstate(all="ignore"):
-                self._products = len(self.measure(*ones))
-        return self._products
-
     def kernel(self, p: Parameter, gradient: np.dtype[Any], coefficients: tuple[Any, ...]) -> Kernel:
         """The kernel that steps one of the parameters with a gradient of some dtype."""
         kernel = p.kernels.get(gradient)
         if kernel is None:
-            kernel = p.kernels[gradient] = Kernel(self._variant(p, self.rule, gradient, coefficients), p.theta.size)
+            theta, *others = p.arrays
+            arrays = (theta, theta[:0].astype(gradient), *others) if self.zeroes else p.arrays
+            kernel = p.kernels[gradient] = Kernel(variant_of(p, self.rule, arrays, gradient, coefficients), p.length)
         return kernel
-
-    def measure_kernel(self, p: Parameter, gradient: np.dtype[Any], coefficients: tuple[Any, ...]) -> Kernel:
-        """The kernel that measures one of the parameters."""
-        kernel = p.measure_kernels.get(gradient)
-        if kernel is None:
-            assert self.measure is not None
-            variant = self._variant(p, self.measure, gradient, coefficients)
-            kernel = p.measure_kernels[gradient] = Kernel(variant, p.theta.size, len(p.blocks.bounds) - 1)
-        return kernel
-
-    def _variant(self, p: Parameter, rule: Rule, gradient: np.dtype[Any], coefficients: tuple[Any, ...]) -> Variant:
-        kinds = tuple(map(kind_of, coefficients))
-        return Variant(rule, p.theta.dtype, gradient, len(p.arrays) - 1, kinds, self._lr_is_array)
 
     @property
-    def _owner(self) -> Optimizer:
+    def _owner(self) -> Assembly:
         optimizer = self._optimizer()
         if optimizer is None:
             raise ValueError("the optimizer of this group is gone")
@@ -297,6 +319,8 @@ class Group(MutableMapping[str, Any]):
             return None if value is None else self._checked_arrays(key, value, require_mask)
         if key == "bounds":
             return None if value is None else self._checked_bounds(value)
+        if key == "copy_to":
+            return None if value is None else self._checked_copies(value)
         if callable(value) and not is_choice(self._checks, key):
             return value
         return checked(self._checks, key, value)
@@ -308,15 +332,34 @@ class Group(MutableMapping[str, Any]):
         sides: list[Any] = []
         for side, unbounded in zip(value, (-np.inf, np.inf), strict=True):
             if is_tree(side):
-                sides.append(self._checked_arrays("bounds", side, require_array))
+                sides.append(self._checked_arrays("bounds", side, require_bounds))
             else:
                 sides.append(real("bounds", unbounded if side is None else side))
-        count = len(self.parameters)
-        lows, highs = ([array_of(x) for _, x in leaves(side, "")] if is_tree(side) else [side] * count for side in sides)
-        for p, low, high in zip(self.parameters, lows, highs, strict=True):
+        for p, low, high in zip(self.parameters, *map(self._for_each, sides), strict=True):
             if not np.all(np.less_equal(low, high)):  # nor with NaN
                 raise ValueError(f"bounds must have no lower bound above the upper one, which those of {p.name} have")
         return sides[0], sides[1]
+
+    def _for_each(self, side: Any) -> list[Any]:
+        """One of the bounds for each parameter, as a number or a vector."""
+        if not is_tree(side):
+            return [side] * len(self.parameters)
+        arrays = [array_of(leaf) for _, leaf in leaves(side, "")]
+        return [p.for_each_part(a.reshape(-1, order=p.order)) for p, a in zip(self.parameters, arrays, strict=True)]
+
+    def _checked_copies(self, tree: Any) -> Any:
+        """Arrays to write copies of the parameters to, nested as these are."""
+        memory = self._memory.copy()
+        for p in self.parameters:
+            if p.copy is not None:
+                memory.remove(p.copy)
+        for p, (name, leaf) in zip(self.parameters, matching_leaves(self.params, tree, "copy_to"), strict=True):
+            array = p.unwrap(name, leaf)
+            if getattr(getattr(array, "dtype", None), "name", None) != "bfloat16":
+                require_array(name, array, COPIES)
+            p.require_writable(name, array)
+            memory.add(name, array)
+        return map_leaves(lambda leaf: leaf, tree)
 
     def _checked_arrays(self, key: str, tree: Any, check: Callable[[str, Any], None]) -> Any:
         """Read-only copies of arrays in the shapes of the parameters, nested as these are."""
@@ -326,7 +369,10 @@ class Group(MutableMapping[str, Any]):
             check(name, array)
             if array.shape != p.shape:
                 raise ValueError(f"{name} must have the shape {p.shape} of {p.name}, got {array.shape}")
-            vector = aligned_zeros(array.size, np.bool_ if key == "mask" else p.theta.dtype)
+            if array.dtype.kind == "c" and (p.is_paired or not p.is_complex):
+                raise TypeError(f"{name} must be real here, got {array.dtype}")
+            dtype = {"b": np.dtype(np.bool_), "c": p.array.dtype}.get(array.dtype.kind, p.theta.dtype)
+            vector = aligned_zeros(array.size, dtype)
             with np.errstate(all="ignore"):  # what doesn't fit is infinite, and refused as such
                 p.shaped(vector)[...] = np.asarray(array)
             if key == "bounds" and np.any(np.isnan(vector)):
@@ -343,6 +389,16 @@ def require_mask(name: str, array: Any) -> None:
     """Raise TypeError unless `array` is a plain array of bool."""
     if not isinstance(array, np.ndarray) or array.dtype != np.bool_:
         raise TypeError(f"{name} must be a NumPy array of bool, got {getattr(array, 'dtype', type(array).__name__)}")
+
+
+def require_bounds(name: str, array: Any) -> None:
+    """Raise TypeError unless `array` is a plain array of a floating dtype."""
+    require_array(name, array, (*FLOATS, *COMPLEX))
+
+
+def needed_states(hyper: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    """The states of the optimizer's own rule, and what the options need."""
+    return (AVERAGE, *names) if hyper["ema_decay"] is not None else tuple(names)
 
 
 def is_off(key: str, value: Any) -> bool:

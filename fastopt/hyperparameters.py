@@ -68,6 +68,22 @@ def positive_or_none(name: str, value: Any) -> float | None:
     return number
 
 
+def limit_or_none(name: str, value: Any) -> float | None:
+    """A number of more than 0, infinity too, or None."""
+    number = None if value is None else real(name, value)
+    if number is not None and not number > 0:
+        raise ValueError(f"{name} must be None or a number of more than 0, got {value!r}")
+    return number
+
+
+def share_or_none(name: str, value: Any) -> float | None:
+    """A number from 0 to 1, or None."""
+    number = None if value is None else real(name, value)
+    if number is not None and not 0 <= number <= 1:
+        raise ValueError(f"{name} must be None or in [0, 1], got {value!r}")
+    return number
+
+
 def finite(name: str, value: Any) -> float:
     """Any finite number."""
     number = real(name, value)
@@ -118,14 +134,18 @@ CHECKS: Mapping[str, Check] = {
     "bias_correction": boolean,
     "cautious": boolean,
     "centered": boolean,
+    "clip_norm": limit_or_none,
     "clip_value": positive_or_none,
+    "complex_mode": OneOf("parts", "modulus"),
     "dampening": finite,
     "decoupled_weight_decay": boolean,
+    "ema_decay": share_or_none,
     "eps": nonnegative,
     "eps_hat": boolean,
     "eps_in_denominator": boolean,
     "eps_inside_sqrt": boolean,
     "eps_root": nonnegative,
+    "flush_subnormals": boolean,
     "frozen": boolean,
     "initial_accumulator_value": nonnegative,
     "l1": nonnegative,
@@ -134,8 +154,11 @@ CHECKS: Mapping[str, Check] = {
     "maximize": boolean,
     "momentum": nonnegative,
     "nesterov": boolean,
+    "nonfinite": OneOf("propagate", "skip", "raise"),
+    "reduction": OneOf("mean", "sum"),
     "rho": decay,
     "weight_decay": nonnegative,
+    "zero_grad": boolean,
 }
 
 

@@ -73,7 +73,7 @@ def _threading_layer() -> str:
 
 def _cache() -> str:
     """The folder of compiled kernels, and whether one of them was found or left there."""
-    variant = Variant(gradient_descent, np.dtype(np.float32), np.dtype(np.float32), 0, (), lr_is_array=False)
+    variant = Variant(gradient_descent, np.dtype(np.float32), np.dtype(np.float32), (), (), lr_is_array=False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         stats = dispatcher(variant).stats

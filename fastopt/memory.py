@@ -63,6 +63,11 @@ class Memory:
         elif isinstance(self.owners, set):
             self.owners.add(id(owner))
 
+    def remove(self, array: NDArray[Any]) -> None:
+        """Give back the memory of an array that was added."""
+        begin = address(array)
+        self._pieces = [piece for piece in self._pieces if piece[:2] != (begin, begin + array.nbytes)]
+
     def overlapped(self, array: NDArray[Any]) -> str | None:
         """The name of the parameter that has a piece that a contiguous array lies in, even if only in part."""
         begin = address(array)

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from fastopt import checkpoint
+from fastopt import checkpoint, survey
 from fastopt.adapting import Progress, adapted, measured, warm
-from fastopt.arrays import float_dtype
+from fastopt.arrays import FLOATS, one_of
+from fastopt.assembly import Assembly
+from fastopt.averages import swap
 from fastopt.flat import equal
-from fastopt.groups import ARRAYS, Group, is_tree
+from fastopt.groups import Group
 from fastopt.hyperparameters import checked, finite
-from fastopt.memory import Memory
-from fastopt.options import DEFAULTS, Options
-from fastopt.parameters import Parameter, allocate
+from fastopt.options import DEFAULTS, WHOLE, Options
+from fastopt.parameters import AVERAGE, Parameter
 from fastopt.partition import are_groups, partition
-from fastopt.recipe import Recipe
-from fastopt.tree import leaves, map_leaves, matching_leaves, paths, with_leaves
+from fastopt.tree import map_leaves, matching_leaves, with_leaves
+from fastopt.zeroing import require_zeroable
 
 
-class Optimizer(Recipe):
+class Optimizer(Assembly):
     r"""Base class of all optimizers.
 
     A subclass gives hyper-parameters to ``super().__init__`` and overrides `choose` and `coefficients`; `initial`, `advance`,
@@ -34,26 +34,39 @@ class Optimizer(Recipe):
     Parameters
     ----------
     params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64 arrays, C- or Fortran-contiguous, aligned, writable, that don't overlap. They are held, and each
-        step updates them in place. A group is a dict with the key ``"params"`` and hyper-parameters of its own.
+        Arrays of float32, float64, complex64 or complex128, C- or Fortran-contiguous, aligned, writable, that don't overlap.
+        They are held, and each step updates them in place. A group is a dict with the key ``"params"`` and hyper-parameters
+        of its own.
     options : mapping, optional
-        What every optimizer takes besides, which is off by default. A group can have values of its own.
+        What every optimizer takes besides, which is off by default. A group can have values of its own, but for the last
+        four.
 
         - ``weight_decay`` (float): coupled weight decay :math:`\lambda`, unless the optimizer says otherwise:
           :math:`g + \lambda\theta` takes the place of :math:`g`.
         - ``decoupled_weight_decay`` (bool): instead, :math:`\theta` shrinks by :math:`\alpha\lambda\theta` before the step.
         - ``maximize`` (bool): step up instead of down; weights decay all the same.
-        - ``clip_value`` (float): limit each element of the gradient to this and its negative, before all else.
+        - ``clip_norm`` (float): limit the norm of all gradients, of all groups together, to this; with infinity it is only
+          computed. In a group, limit the norm of the gradients of this group, before that.
+        - ``clip_value`` (float): limit each element of the gradient to this and its negative.
         - ``l1`` (float): after the step, move each element towards 0 by :math:`\alpha` times this, and set it to 0 where it
           is closer: the proximal step of an L1 penalty.
         - ``bounds`` (pair): a lower and an upper bound, each None, a number, or arrays nested as the parameters; where the step
           leads out of them, it ends at the bound.
+        - ``ema_decay`` (float): keep an exponential average of the parameters, `ema`, with this decay, in [0, 1].
+        - ``copy_to`` (arrays nested as the parameters): write a copy of the parameters there in each step: float32, float64,
+          float16, bfloat16, or uint16 for the bits of bfloat16; complex for complex parameters.
+        - ``zero_grad`` (bool): leave zeros in the gradient.
+        - ``flush_subnormals`` (bool): write zero where a state would be subnormal.
         - ``cautious`` (bool): step only those elements whose update goes against the gradient, and further, by the share of
           elements that this leaves out of each tensor.
         - ``mask`` (array of bool, nested as the parameters): elements with False, and their state, stay as they are.
         - ``frozen`` (bool): parameters, state and steps of the group stay as they are; its gradients may be None.
         - ``by_name`` (mapping): values for parameters in dicts and lists, by patterns for the keys that lead to them, joined by
           dots: ``{"*.bias": {"weight_decay": 0.0}}``. The first pattern that matches counts, as `fnmatch` has it.
+        - ``nonfinite`` ({"propagate", "skip", "raise"}): what to do about gradients that are not finite.
+        - ``reduction`` ({"mean", "sum"}): what a step takes of accumulated gradients, see `accumulate`.
+        - ``complex_mode`` ({"parts", "modulus"}): whether rules take real and imaginary parts one by one, or complex numbers,
+          whose products are then real: second moments of the modulus.
     **hyper
         Hyper-parameters, with their values for all groups that don't set them.
 
@@ -63,25 +76,13 @@ class Optimizer(Recipe):
         If a parameter can't be updated in place, or a hyper-parameter is not allowed. The message names it.
     """
 
-    _active: list[Group]
-    _by_name: bool
-    _defaults: dict[str, Any]
-    _groups: list[Group]
-    _has_schedules: bool
-    _is_grouped: bool
-    _is_lone: bool
-    _measures: bool
-    _memory: Memory
-    _parameters: list[Parameter]
-    _state_names: tuple[str, ...]
-    _step_count: int
-    _structure: Any
-
     def __init__(self, params: Any, *, options: Options | None = None, **hyper: Any) -> None:
         given: dict[str, Any] = dict(options or {})
         by_name = given.pop("by_name", None)
+        whole = {key: given.pop(key, value) for key, value in WHOLE.items()}
         if unknown := [key for key in given if key not in DEFAULTS]:
-            raise TypeError(f"{type(self).__name__} has no argument {unknown[0]!r}; it takes {', '.join(hyper | DEFAULTS)}")
+            names = ", ".join(hyper | DEFAULTS | WHOLE | {"by_name": None})
+            raise TypeError(f"{type(self).__name__} has no argument {unknown[0]!r}; it takes {names}")
         if twice := [key for key in given if key in hyper]:
             raise TypeError(f"{type(self).__name__} sets {twice[0]} itself")
         hyper = {**hyper, **{key: given.get(key, value) for key, value in DEFAULTS.items() if key not in hyper}}
@@ -91,17 +92,18 @@ class Optimizer(Recipe):
             groups = list(params)
         else:
             groups = [{"params": params}] if by_name is None else partition(params, by_name)
-        self._build(groups, hyper, is_grouped, structure=params if by_name is not None else None)
+        self._build(groups, hyper, whole, is_grouped, structure=params if by_name is not None else None)
 
-    def step(self, grads: Any, scale: float = 1.0) -> None:
+    def step(self, grads: Any = None, scale: float = 1.0) -> None:
         """Update the parameters and the state in place.
 
         Parameters
         ----------
         grads : ndarray, Flat, or list, tuple or dict of them
-            Gradients of float32 or float64, nested as the parameters are; with groups, a list with the gradients of each
-            group. They are only read. A gradient whose elements lie in another order than the parameter's (a transposed
-            array, say) is copied first, to a buffer that is kept.
+            Gradients of float32 or float64 (complex for complex parameters), nested as the parameters are; with groups, a list
+            with the gradients of each group. They are only read, unless `zero_grad` asks for zeros. A gradient whose elements
+            lie in another order than the parameter's (a transposed array, say) is copied first, to a buffer that is kept.
+            Without `grads` the step takes what `accumulate` has added up.
         scale : float, default 1
             Multiplies the gradients before all else, in the same pass: the reciprocal of what a loss was scaled by, say.
 
@@ -111,7 +113,9 @@ class Optimizer(Recipe):
             If a container or an array is of another kind, a dtype is another one, or a schedule gives no real number.
         ValueError
             If a key or an item is missing or too many, a shape differs, a gradient lies in memory that the step writes to,
-            or a schedule gives a number that is not allowed.
+            a schedule gives a number that is not allowed, or, with ``nonfinite="raise"``, a gradient is not finite.
+        RuntimeError
+            While the parameters are swapped with their averages.
         RuleError
             If a rule of one's own doesn't compile.
 
@@ -120,27 +124,35 @@ class Optimizer(Recipe):
         After an error, parameters, state and step counter are as they were.
         """
         if scale != 1.0:
-            scale = self._start_scaling(scale)
+            scale = finite("scale", scale)
+            self._start_scaling()
         if self._has_schedules:
             self._follow_schedules()
-        if self._is_lone:
+        if grads is None or self._accumulation.count or self._is_swapped:
+            vectors, scale = self._accumulated(grads, scale)
+        elif self._is_lone:
             (p,) = self._parameters
             vectors = {p: p.gradient("grads", grads)}
         else:
             vectors = self._vectors(grads, "grads")
         active = self._active
-        sums = measured(self, active, vectors, scale) if self._measures else {}
+        apart = self._require_zeroable(vectors, grads) if self._zeroes else ()
+        for group in active:
+            group.scale = scale
+        if self._surveys and not self._pass(vectors, apart):
+            return
+        sums = measured(self, active, vectors) if self._measures else {}
         launches: list[tuple[Any, tuple[Any, ...]]] = []
         progress: Progress = []
         for group in active:
             hyper = group.current
             if group.adapts:
-                each, scalars = adapted(self, group, sums, scale)
+                each, scalars = adapted(self, group, sums)
                 progress += scalars
             else:
                 coefficients = self.coefficients(hyper, group.step_count + 1) + group.option_coefficients
                 if group.scales:
-                    coefficients += (scale,)
+                    coefficients += (group.scale,)
                 if self._is_grouped:
                     # With one group a wrong number fails at the first launch, with several after others may have run.
                     group.require_numbers(coefficients)
@@ -151,16 +163,38 @@ class Optimizer(Recipe):
                     coefficients = each[p]
                 kernel = p.kernels.get(g.dtype) or group.kernel(p, g.dtype, coefficients)
                 run, span = kernel.route or kernel.prepare()
-                arguments: tuple[Any, ...] = (p.arrays, g, p.elements.get("lr", lr), coefficients)
+                arrays = p.arrays if not group.zeroes else (p.arrays[0], g, *p.arrays[1:])
+                arguments: tuple[Any, ...] = (arrays, g, p.elements.get("lr", lr), coefficients)
                 launches.append((run, arguments + span))
         # Nothing has changed so far, and nothing can fail from here on.
         for run, arguments in launches:
             run(*arguments)
         for kept, scalars_of_step in progress:
             kept.update(scalars_of_step)
+        for array in apart:
+            array[...] = 0
         for group in active:
             group.step_count += 1
         self._step_count += 1
+        self._accumulation.clear()
+
+    def accumulate(self, grads: Any) -> None:
+        """Add the gradients of a micro-batch to a buffer of the optimizer's own, from which ``step()`` will take them.
+
+        With ``reduction="mean"`` that step is one with their mean, with ``"sum"`` with their sum. The buffer has the dtypes of
+        the parameters. Pending gradients are no part of state dicts, copies and pickles.
+
+        Parameters
+        ----------
+        grads : ndarray, Flat, or list, tuple or dict of them
+            As `step` takes them; only read.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step` does for gradients. Nothing is changed then.
+        """
+        self._accumulation.add(self._vectors(grads, "grads"))
 
     @property
     def params(self) -> Any:
@@ -176,6 +210,39 @@ class Optimizer(Recipe):
     def step_count(self) -> int:
         """How many steps were taken."""
         return self._step_count
+
+    @property
+    def clip_norm(self) -> float | None:
+        """What the norm of all gradients together is limited to, or None."""
+        return self._survey.clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, value: float | None) -> None:
+        self._survey.clip_norm = checked(self.checks, "clip_norm", value)
+        self._note_changes()
+
+    @property
+    def nonfinite(self) -> str:
+        """What is done about gradients that are not finite: ``"propagate"``, ``"skip"`` or ``"raise"``."""
+        return self._survey.nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, value: str) -> None:
+        self._survey.nonfinite = checked(self.checks, "nonfinite", value)
+        self._note_changes()
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The norm of all gradients of the last step, scaled but not clipped; None if no option asks for norms.
+
+        With ``clip_norm=math.inf`` it is computed, and nothing is clipped.
+        """
+        return self._survey.norm if self._surveys else None
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were skipped because gradients were not finite."""
+        return self._skipped_steps
 
     @property
     def lr(self) -> Any:
@@ -204,6 +271,47 @@ class Optimizer(Recipe):
         """The state arrays by name, nested as the parameters are: views of flat buffers (None in a group without it)."""
         return MappingProxyType({name: self._state(name) for name in self._state_names})
 
+    @property
+    def ema(self) -> Any:
+        """The averages of the parameters, nested as these are: views of what the kernels update (None in a group without).
+
+        Raises
+        ------
+        AttributeError
+            If no group was constructed with `ema_decay`.
+        """
+        if AVERAGE not in self._state_names:
+            raise AttributeError(f"this {type(self).__name__} has no averages; construct it with ema_decay=")
+        return self._state(AVERAGE)
+
+    @contextlib.contextmanager
+    def swap_ema(self) -> Iterator[None]:
+        """Let the parameters hold their averages within a ``with`` block, to evaluate them.
+
+        Meanwhile `ema` has the parameters, and the optimizer takes no step and gives no state dict.
+
+        Raises
+        ------
+        AttributeError
+            If no group was constructed with `ema_decay`.
+        RuntimeError
+            If they are swapped already.
+        """
+        _ = self.ema
+        self._require_unswapped()
+        averaged = [p for p in self._parameters if AVERAGE in p.states]
+        swap(averaged)
+        self._is_swapped = True
+        try:
+            yield
+        finally:
+            self._is_swapped = False
+            swap(averaged)
+
+    def _require_unswapped(self) -> None:
+        if self._is_swapped:
+            raise RuntimeError("the parameters are swapped with their averages; leave the block of swap_ema() first")
+
     def _state(self, name: str) -> Any:
         if self._is_grouped:
             return [group.state(name) for group in self._groups]
@@ -222,11 +330,13 @@ class Optimizer(Recipe):
         TypeError
             If `gradient_dtype` is another one.
         """
-        given = None if gradient_dtype is None else float_dtype("gradient_dtype", gradient_dtype)
+        given = None if gradient_dtype is None else one_of("gradient_dtype", gradient_dtype, FLOATS)
         gradients = {p: given or p.theta.dtype for p in self._parameters}
         self._follow_schedules()
         for group in self._groups:
             warm(self, group, gradients)
+            if self._surveys:
+                survey.warm(group, gradients)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later run needs, besides the parameters, to go on with the same bits.
@@ -237,7 +347,8 @@ class Optimizer(Recipe):
             Plain Python values, and copies of the state arrays by state and parameter name. A schedule is left out: the
             optimizer that loads the dict keeps its own.
         """
-        return checkpoint.save(type(self).__name__, self._step_count, self._groups)
+        self._require_unswapped()
+        return checkpoint.save(type(self).__name__, self._step_count, self._whole(), self._groups)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave. The values are copied.
@@ -252,153 +363,47 @@ class Optimizer(Recipe):
         TypeError, ValueError
             If it is damaged or belongs to another optimizer or to other parameters. Nothing is changed then.
         """
-        self._step_count = checkpoint.load(type(self).__name__, self._groups, state_dict)
+        self._require_unswapped()
+        self._step_count, whole = checkpoint.load(type(self).__name__, self.checks, self._groups, state_dict)
+        self._skipped_steps = whole.pop("skipped_steps")
+        self._reduction = whole.pop("reduction")
+        self._survey = survey.Survey(whole["clip_norm"], whole["nonfinite"])
+        self._accumulation.clear()
+        self._note_changes()
+
+    def _whole(self) -> dict[str, Any]:
+        """What belongs to no group."""
+        return {
+            "clip_norm": self.clip_norm,
+            "nonfinite": self.nonfinite,
+            "reduction": self._reduction,
+            "complex_mode": self._complex_mode,
+            "skipped_steps": self._skipped_steps,
+        }
 
     def __repr__(self) -> str:
-        groups = ", ".join(map(repr, self._groups))
-        return f"{type(self).__name__}({groups}, step_count={self._step_count})"
-
-    def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Add a group of parameters, as in PyTorch. From then on gradients are a list with those of each group.
-
-        Parameters
-        ----------
-        group : mapping
-            With the key ``"params"``, and hyper-parameters of its own; for others the values given at construction hold. Its
-            steps are counted from 1.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a parameter or a hyper-parameter is not allowed, or the optimizer was made with `by_name`. Nothing is changed.
-        """
-        if self._by_name:
-            raise ValueError("an optimizer with by_name can't take more groups; construct it with groups instead")
-        if not isinstance(group, Mapping) or "params" not in group:
-            raise TypeError(f"group must be a mapping with the key 'params', got {group!r}")
-        memory, count = self._memory.copy(), len(self._groups)
-        own = [name for name, _ in leaves(group["params"], f"params[{count}]['params']")]
-        added = self._new_group(group, count, own, memory)
-        names = {p.name: f"params[0]['params']{p.name.removeprefix('params')}" for p in self._parameters}
-        if not self._is_grouped:
-            for p in self._parameters:
-                p.name = names[p.name]
-            memory.rename(names)
-        self._memory = memory
-        for p in self._parameters:
-            p.move(memory)
-        self._is_grouped = True
-        self._arrange([*self._groups, added], None)
-        self._begin([added])
+        parts = list(map(repr, self._groups))
+        parts += [f"{key}={value!r}" for key, value in self._whole().items() if value != WHOLE.get(key, 0)]
+        return f"{type(self).__name__}({', '.join(parts)}, step_count={self._step_count})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             "groups": [dict(group) for group in self._groups],
             "defaults": self._defaults,
+            "whole": {key: value for key, value in self._whole().items() if key in WHOLE},
             "is_grouped": self._is_grouped,
             "structure": self._structure if self._by_name else None,
             # Not those of the present rule: momentum may have been switched off since.
             "state_names": [group.state_names for group in self._groups],
             "state_dict": self.state_dict(),
-            "attributes": {key: value for key, value in vars(self).items() if key not in Optimizer.__annotations__},
+            "attributes": {key: value for key, value in vars(self).items() if key not in Assembly.__annotations__},
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         vars(self).update(saved["attributes"])
-        self._build(saved["groups"], saved["defaults"], saved["is_grouped"], saved["structure"], saved["state_names"])
+        kept = (saved[key] for key in ("groups", "defaults", "whole", "is_grouped", "structure", "state_names"))
+        self._build(*kept)
         self.load_state_dict(saved["state_dict"])
-
-    def _build(
-        self,
-        groups: Sequence[Mapping[str, Any]],
-        hyper: Mapping[str, Any],
-        is_grouped: bool,
-        structure: Any = None,
-        state_names: Sequence[tuple[str, ...]] | None = None,
-    ) -> None:
-        """Make everything anew; with a structure the groups are its leaves, by their paths."""
-        for key, value in hyper.items():
-            # Each group checks an array against its parameters.
-            if not (callable(value) or (key in ARRAYS and (value is None or is_tree(value)))):
-                checked(self.checks, key, value)
-        self._defaults = dict(hyper)
-        self._is_grouped = is_grouped
-        self._by_name = structure is not None
-        self._memory = Memory()
-        made = []
-        for i, given in enumerate(groups):
-            params = given["params"]
-            if self._by_name:
-                whole = dict(zip(paths(structure), (name for name, _ in leaves(structure, "params")), strict=True))
-                names = [whole[path] for path in params]
-            else:
-                names = [name for name, _ in leaves(params, f"params[{i}]['params']" if is_grouped else "params")]
-            own = None if state_names is None else state_names[i]
-            made.append(self._new_group(given, i, names, self._memory, own))
-        self._step_count = 0
-        self._arrange(made, structure)
-        if not self._parameters:
-            raise ValueError("params holds no array")
-        names = [p.name for p in self._parameters]
-        if len(set(names)) < len(names):
-            raise ValueError("params has two different keys with the same repr, so that a state dict could not tell them apart")
-        self._begin(made)
-
-    def _new_group(
-        self,
-        given: Mapping[str, Any],
-        index: int,
-        names: Sequence[str],
-        memory: Memory,
-        state_names: tuple[str, ...] | None = None,
-    ) -> Group:
-        if unknown := [key for key in given if key != "params" and key not in self._defaults]:
-            raise TypeError(f"group {index} has the key {unknown[0]!r}; this optimizer has {', '.join(self._defaults)}")
-        own = {key: given.get(key, value) for key, value in self._defaults.items()}
-        return Group(names, given["params"], own, weakref.ref(self), memory, state_names)
-
-    def _arrange(self, groups: list[Group], structure: Any) -> None:
-        """Take these groups, and order all parameters as they are nested."""
-        self._groups = groups
-        if structure is None:
-            of_groups = [group.params for group in groups]
-            self._structure = of_groups if self._is_grouped else of_groups[0]
-            self._parameters = [p for group in groups for p in group.parameters]
-        else:
-            by_path = {path: p for group in groups for path, p in zip(group.params, group.parameters, strict=True)}
-            self._structure = map_leaves(lambda leaf: leaf, structure)
-            self._parameters = [by_path[path] for path in paths(structure)]
-        self._is_lone = bool(self._parameters) and self._structure is self._parameters[0].leaf
-
-    def _begin(self, groups: Sequence[Group]) -> None:
-        """Give new groups their states; those of one name share a buffer."""
-        # Every state once, in the order in which the groups name them.
-        names = list(dict.fromkeys(name for group in groups for name in group.state_names))
-        for name in names:
-            allocate([p for group in groups if name in group.state_names for p in group.parameters], name)
-            for group in groups:
-                for p in group.parameters if name in group.state_names else []:
-                    start = self.initial(name, group.hyper, p.theta)
-                    if np.any(start):  # pages that hold zeros are best left untouched
-                        p.states[name][...] = start
-        for group in self._groups:
-            group.use_states()
-        self._note_changes()
-        self._state_names = tuple(dict.fromkeys(name for group in self._groups for name in group.state_names))
-
-    def _start_scaling(self, scale: Any) -> float:
-        """Check a scale, and let all rules take one from now on."""
-        number = finite("scale", scale)
-        for group in self._groups:
-            if not group.scales:
-                group.start_scaling()
-        return number
-
-    def _note_changes(self) -> None:
-        """Take note of what the groups are asked for now, so that steps need not look at each of them (called by groups)."""
-        self._active = [group for group in self._groups if not group.hyper["frozen"]]
-        self._has_schedules = any(group.schedules for group in self._groups)
-        self._measures = any(group.measure is not None for group in self._active)
 
     def _follow_schedules(self) -> None:
         """Call each schedule once, before all else: it is the caller's code, and may change arrays and the optimizer."""
@@ -411,13 +416,53 @@ class Optimizer(Recipe):
                 given = {key: values[id(s)] for key, s in group.schedules.items() if id(s) in values}
                 group.follow(given, self._step_count)
 
+    def _accumulated(self, grads: Any, scale: float) -> tuple[dict[Parameter, NDArray[Any]], float]:
+        """The gradients that were added up, and what to multiply them by."""
+        self._require_unswapped()
+        count = self._accumulation.count
+        if grads is not None:
+            raise ValueError(f"{count} gradients were accumulated: take them by step() first, or accumulate these, too")
+        if not count:
+            raise TypeError("grads is missing, and nothing was accumulated")
+        vectors = self._accumulation.sums([p for group in self._active for p in group.parameters])
+        if self._reduction == "mean" and count > 1:
+            scale /= count
+            self._start_scaling()
+        return vectors, scale
+
+    def _pass(self, vectors: Mapping[Parameter, NDArray[Any]], apart: Iterable[NDArray[Any]]) -> bool:
+        """Look at the gradients; False if the step is to be skipped, which uses them up all the same."""
+        try:
+            if self._survey.passes(self._active, vectors):
+                return True
+        except ValueError:
+            self._accumulation.clear()
+            raise
+        self._skipped_steps += 1
+        self._accumulation.clear()
+        for array in [*(vectors[p] for group in self._active if group.zeroes for p in group.parameters), *apart]:
+            array[...] = 0
+        return False
+
+    def _require_zeroable(self, vectors: Mapping[Parameter, NDArray[Any]], grads: Any) -> list[NDArray[Any]]:
+        """Check that the gradients that are to become zero can; those of which `vectors` has copies."""
+        zeroed = {p: vectors[p] for group in self._active if group.zeroes for p in group.parameters}
+        if grads is None:
+            return []
+        named = {p: (path, p.unwrap(path, g)) for p, path, g in self._named(grads, "grads")}
+        return require_zeroable(zeroed, named)
+
     def _vectors(self, grads: Any, name: str) -> dict[Parameter, NDArray[Any]]:
         """The gradient of every parameter, checked, as vectors; not those of frozen groups."""
+        return {p: p.gradient(path, g) for p, path, g in self._named(grads, name)}
+
+    def _named(self, grads: Any, name: str) -> list[tuple[Parameter, str, Any]]:
+        """The gradient of every parameter, and what messages call it; not those of frozen groups."""
         frozen = {p for group in self._groups if group.hyper["frozen"] for p in group.parameters}
         if frozen and self._is_grouped and isinstance(grads, (list, tuple)) and len(grads) == len(self._groups):
             grads = [group.params if group.hyper["frozen"] else own for group, own in zip(self._groups, grads, strict=True)]
         named = list(matching_leaves(self._structure, grads, name))
-        return {p: p.gradient(path, g) for p, (path, g) in zip(self._parameters, named, strict=True) if p not in frozen}
+        return [(p, path, g) for p, (path, g) in zip(self._parameters, named, strict=True) if p not in frozen]
 
 
 def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:

@@ -9,15 +9,19 @@ from fastopt.engine.compile import Rule
 from fastopt.engine.transforms import (
     agreement,
     ascending,
+    averaging,
     cautious,
     clipping,
+    copying,
     decaying,
     excluding,
+    flushing,
     masked,
     projecting,
     scaling,
     shrinking,
     thresholding,
+    zeroing,
 )
 
 # A number, or the name of an array that each parameter has of its own: see `Parameter.elements`.
@@ -29,26 +33,43 @@ class Options(TypedDict, total=False):
 
     decoupled_weight_decay: bool
     maximize: bool
+    clip_norm: float | None
     clip_value: float | None
+    nonfinite: str
+    complex_mode: str
+    reduction: str
     l1: float
     bounds: Any
+    ema_decay: Any
+    copy_to: Any
+    zero_grad: bool
+    flush_subnormals: bool
     cautious: bool
     mask: Any
     frozen: bool
     by_name: Mapping[str, Mapping[str, Any]] | None
 
 
+# Of each group.
 DEFAULTS: dict[str, Any] = {
     "weight_decay": 0.0,
     "decoupled_weight_decay": False,
     "maximize": False,
+    "clip_norm": None,
     "clip_value": None,
     "l1": 0.0,
     "bounds": None,
+    "ema_decay": None,
+    "copy_to": None,
+    "zero_grad": False,
+    "flush_subnormals": False,
     "cautious": False,
     "mask": None,
     "frozen": False,
 }
+
+# Of the optimizer as a whole; those of the same name in groups are others.
+WHOLE: dict[str, Any] = {"clip_norm": None, "nonfinite": "propagate", "reduction": "mean", "complex_mode": "parts"}
 
 
 class Wrapped:
@@ -92,16 +113,29 @@ class Wrapped:
         if hyper["mask"] is not None:
             inner = excluding(inner) if measures else masked(inner)
             self._names += [0.0, "mask"] if measures else ["mask"]
+        if not measures and hyper["ema_decay"] is not None:
+            inner = averaging(inner)
+            self._names += ["ema_decay", "ema_share"]
+        if not measures and hyper["flush_subnormals"]:
+            inner = flushing(inner)
         if hyper["maximize"]:
             inner = ascending(inner)
         if hyper["clip_value"] is not None:
             inner = clipping(inner)
             self._names += ["clip_value"]
-        self.rule = scaling(inner) if scales else inner
+        if scales:
+            inner = scaling(inner)
+        if not measures and hyper["copy_to"] is not None:
+            inner = copying(inner)
+        if not measures and hyper["zero_grad"]:
+            inner = zeroing(inner)
+        self.rule = inner
 
     def coefficients(self, numbers: Mapping[str, Any]) -> tuple[Coefficient, ...]:
         """What this takes after the rule's own coefficients, with the numbers of hyper-parameters by name."""
-        values = {name: numbers[name] for name in ("weight_decay", "l1", "clip_value")}
+        values = {name: numbers[name] for name in ("weight_decay", "l1", "clip_value", "ema_decay")}
+        if "ema_share" in self._names and not callable(numbers["ema_decay"]):
+            values["ema_share"] = 1.0 - numbers["ema_decay"]
         if numbers["bounds"] is not None:
             sides = zip(("lower", "upper"), numbers["bounds"], strict=True)
             values |= {name: side for name, side in sides if isinstance(side, float)}

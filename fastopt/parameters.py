@@ -12,7 +12,21 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from fastopt.arrays import ALIGNMENT, FLOATS, PAGE, aligned_zeros, is_contiguous, memory_order, require_array, shaped_like
+from fastopt.arrays import (
+    ALIGNMENT,
+    COMPLEX,
+    FLOATS,
+    PAGE,
+    aligned_zeros,
+    complex_of,
+    is_contiguous,
+    memory_order,
+    parts,
+    require_array,
+    shaped_like,
+)
+from fastopt.engine.compile import Rule
+from fastopt.engine.formats import encoded
 from fastopt.engine.kernel import Kernel
 from fastopt.engine.sums import Blocks
 from fastopt.flat import Flat, array_of
@@ -20,6 +34,9 @@ from fastopt.memory import Memory
 
 # NumPy makes one object of each, so that nearly all arrays can be told by identity.
 FLOAT32, FLOAT64 = FLOATS
+
+# The state that holds the average of theta.
+AVERAGE = "ema"
 
 
 class Parameter:
@@ -29,78 +46,113 @@ class Parameter:
     ----------
     name : str
         How messages call it.
-    leaf : Flat, or ndarray of float32 or float64, C- or Fortran-contiguous, aligned, writable
+    leaf : Flat, or ndarray of float32, float64, complex64 or complex128, C- or Fortran-contiguous, aligned, writable
         Held, not copied.
     memory : Memory
         What the optimizer writes to; the parameter is added.
+    complex_mode : {"parts", "modulus"}, default "parts"
+        Whether rules take the parts of complex numbers one by one, or pairs of them.
 
     Attributes
     ----------
     array : ndarray
         The array, or the buffer of the `Flat`.
     theta : ndarray, shape (size,)
-        The same memory as a vector.
+        The same memory as a vector of real numbers: of complex ones, real and imaginary parts in turn.
     states : dict of ndarray, shape (size,)
         State vectors by name, in the order of `theta`.
+    copy : ndarray of shape (size,), or None
+        Where to write the new theta a second time, as kernels take it.
     arrays : tuple of ndarray
-        What the kernel updates: theta and the states that its rule uses.
+        What the kernel updates: theta, the copy, the average, and the states that the optimizer's own rule uses.
+    measured : tuple of ndarray
+        What measures see: theta, and the states of the optimizer's own rule.
     elements : dict of ndarray, shape (size,)
         What kernels read for every element, by name: rates, a mask.
+    is_paired : bool
+        Whether rules take pairs. Kernels then get arrays of shape ``(size / 2, 2)`` of all that is complex.
     scalars : dict of ndarray, shape (tensors,)
         Running scalars that each tensor has of its own, see `Optimizer.advance`.
-    kernels, measure_kernels : dict
+    kernels : dict
         By the gradient's dtype, made when first needed.
+    measure_kernels : dict
+        By measure and the gradient's dtype.
 
     Raises
     ------
     TypeError
-        If it is no array, or not of float32 or float64.
+        If it is no array, or of another dtype.
     ValueError
         If a kernel can't write to it in place, or it overlaps another parameter.
     """
 
-    def __init__(self, name: str, leaf: Any, memory: Memory) -> None:
+    def __init__(self, name: str, leaf: Any, memory: Memory, complex_mode: str = "parts") -> None:
         array = array_of(leaf)
-        require_array(name, array)
+        require_array(name, array, (*FLOATS, *COMPLEX))
         array = np.asarray(array).view()  # an object of its own, whose shape nobody changes, and no subclass
-        if not array.flags.writeable:
-            raise ValueError(f"{name} is read-only, but a step must write to it")
+        require_writable(name, array)
         if not is_contiguous(array):
             raise ValueError(
                 f"{name} must be contiguous, in C or Fortran order; it has strides {array.strides} and shape {array.shape}"
             )
-        if not array.flags.aligned:
-            raise ValueError(f"{name} must be aligned to its dtype {array.dtype}")
         self.name = name
         self.leaf = leaf
         self.array: NDArray[Any] = array
         self.shape = array.shape
         self.order = memory_order(array)
         self._contiguous = f"{self.order.lower()}_contiguous"  # the flag of an array in this order
-        self.theta: NDArray[Any] = array.reshape(-1, order=self.order)
+        self.is_complex = array.dtype.kind == "c"
+        self.theta: NDArray[Any] = parts(array.reshape(-1, order=self.order))
+        self.is_paired = self.is_complex and complex_mode == "modulus"
+        # Of gradients that need only be looked at briefly.
+        self._plain_shape = None if self.is_complex else array.shape
+        self.copy: NDArray[Any] | None = None
         self.states: dict[str, NDArray[Any]] = {}
-        self.arrays: tuple[NDArray[Any], ...] = (self.theta,)
+        self.arrays: tuple[NDArray[Any], ...] = (self.formed(self.theta),)
+        self.measured: tuple[NDArray[Any], ...] = self.arrays
         self.elements: dict[str, NDArray[Any]] = {}
         self.scalars: dict[str, NDArray[Any]] = {}
         self.kernels: dict[np.dtype[Any], Kernel] = {}
-        self.measure_kernels: dict[np.dtype[Any], Kernel] = {}
+        self.measure_kernels: dict[tuple[Rule, np.dtype[Any]], Kernel] = {}
         self._memory = memory
         memory.add(name, self.theta)
         self._accepted: Callable[[], Any] = lambda: None
         self._scratch: NDArray[Any] | None = None
+        self._scratch_parts = self.theta[:0]
 
     def add_state(self, name: str, vector: NDArray[Any]) -> None:
         """Take a vector as a state."""
         self.states[name] = vector
         self._memory.add(self.name, vector)
 
+    def start(self, name: str, value: Any) -> None:
+        """Fill a state: with a vector as `theta` is one, or with a number, which is real where rules take pairs."""
+        state = self.states[name]
+        (self.shaped(state) if self.is_paired and np.ndim(value) == 0 else state)[...] = value
+
     def move(self, memory: Memory) -> None:
         """Know of more memory that the optimizer writes to."""
         self._memory = memory
 
-    def use(self, state_names: Sequence[str]) -> None:
-        """Let the kernels update these states from now on."""
-        self.arrays = (self.theta, *(self.states[name] for name in state_names))
+    def require_writable(self, name: str, array: NDArray[Any]) -> None:
+        """Raise TypeError or ValueError unless kernels can write the new theta to an array."""
+        if (array.dtype.kind == "c") != self.is_complex:
+            raise TypeError(f"{name} must be {'complex' if self.is_complex else 'real'} as {self.name} is, got {array.dtype}")
+        if array.shape != self.shape:
+            raise ValueError(f"{name} must have the shape {self.shape} of {self.name}, got {array.shape}")
+        require_writable(name, array)
+        if not getattr(array.flags, self._contiguous):
+            raise ValueError(f"{name} must be contiguous in {self.order} order, as {self.name} is")
+
+    def use(self, state_names: Sequence[str], has_average: bool = False) -> None:
+        """Let the kernels update these states of the optimizer's own rule from now on, and the average of theta."""
+        theta, *own = (self.formed(vector) for vector in (self.theta, *(self.states[name] for name in state_names)))
+        copy = [] if self.copy is None else [self.formed(self.copy)]
+        average = [self.formed(self.states[AVERAGE])] if has_average else []
+        self.arrays = (theta, *copy, *average, *own)
+        self.measured = (theta, *own)
+        if self.copy is not None:
+            self.copy[...] = encoded(self.theta, self.copy.dtype)
         self.kernels.clear()
         self.measure_kernels.clear()
         self._owners = self._memory.owners  # all that the optimizer writes to is known by now
@@ -109,16 +161,41 @@ class Parameter:
     def blocks(self) -> Blocks:
         """The blocks of its tensors: of the arrays of a `Flat`, else of the array itself."""
         leaf = self.leaf
-        return Blocks([math.prod(shape) for _, shape, _ in leaf.layout] if isinstance(leaf, Flat) else [self.theta.size])
+        sizes = [math.prod(shape) for _, shape, _ in leaf.layout] if isinstance(leaf, Flat) else [self.array.size]
+        return Blocks([size * (1 + self.is_complex - self.is_paired) for size in sizes])
 
     @property
     def tensors(self) -> int:
         """How many tensors it has."""
         return len(self.blocks.firsts)
 
+    @property
+    def length(self) -> int:
+        """How many elements loops go over."""
+        return len(self.arrays[0])
+
+    def formed(self, vector: NDArray[Any]) -> NDArray[Any]:
+        """A vector as kernels take it: in pairs, if it is complex and rules take those."""
+        return vector.reshape(-1, 2) if self.is_paired and vector.size != self.array.size else vector
+
+    def for_each_part(self, vector: NDArray[Any]) -> NDArray[Any]:
+        """Numbers for the elements as numbers for `theta`: of complex ones for their parts, of real ones for both parts."""
+        if self.is_paired or not self.is_complex:
+            return vector
+        return parts(vector) if vector.dtype.kind == "c" else np.repeat(vector, 2)
+
+    def place(self, i: int) -> tuple[str, tuple[int, ...]]:
+        """The array that has element `i` of `theta`, and its index there."""
+        i //= 1 + self.is_complex
+        layout = self.leaf.layout if isinstance(self.leaf, Flat) else [("", self.shape, self.order)]
+        begins = np.cumsum([0, *(math.prod(shape) for _, shape, _ in layout)])
+        tensor = int(np.searchsorted(begins, i, side="right")) - 1
+        name, shape, order = layout[tensor]
+        return self.name + name, tuple(map(int, np.unravel_index(i - begins[tensor], shape, order=order)))
+
     def shaped(self, vector: NDArray[Any]) -> NDArray[Any]:
         """View of a vector of the parameter's size in the shape and memory order of `array`."""
-        return shaped_like(vector, self.array)
+        return shaped_like(vector if vector.size == self.array.size else vector.view(complex_of(vector.dtype)), self.array)
 
     def view(self, vector: NDArray[Any]) -> Any:
         """The same as users see it: for a `Flat` one of its layout."""
@@ -143,7 +220,7 @@ class Parameter:
         ----------
         name : str
             How messages call it.
-        g : Flat, or ndarray of float32 or float64 in the parameter's shape
+        g : Flat, or ndarray of float32 or float64 (complex for complex parameters) in the parameter's shape
             Only read. If its elements don't lie in the parameter's order, it is copied to a buffer that is kept for the
             next time.
 
@@ -155,7 +232,7 @@ class Parameter:
             If its shape differs, or if it lies in memory that the step writes to.
         """
         # First the way of nearly all steps: an array with memory of its own can't overlap, and one accepted before doesn't.
-        if type(g) is ndarray and g.shape == self.shape and ((dtype := g.dtype) is FLOAT32 or dtype is FLOAT64):
+        if type(g) is ndarray and g.shape == self._plain_shape and ((dtype := g.dtype) is FLOAT32 or dtype is FLOAT64):
             flags = g.flags
             owns = flags.owndata and id(g) not in self._owners
             if (owns or g is self._accepted()) and flags.aligned and getattr(flags, self._contiguous):
@@ -165,7 +242,7 @@ class Parameter:
     def _checked_gradient(self, name: str, g: Any) -> NDArray[Any]:
         if isinstance(g, np.generic):  # what NumPy makes of 0-d arrays
             g = np.asarray(g)
-        require_array(name, g)
+        require_array(name, g, COMPLEX if self.is_complex else FLOATS)
         g = np.asarray(g)  # no subclass, which could lie about its shape
         if g.shape != self.shape:
             raise ValueError(f"{name} must have the shape {self.shape} of {self.name}, got {g.shape}")
@@ -173,14 +250,18 @@ class Parameter:
             if other := self._memory.overlapped(g):
                 raise ValueError(f"{name} overlaps {other} or its state; a gradient needs memory of its own")
             self._accepted = weakref.ref(g)
-            vector: NDArray[Any] = g.reshape(-1, order=self.order)
-            return vector
+            return self.formed(parts(g.reshape(-1, order=self.order)))
         if any(np.shares_memory(g, array) for array in (self.theta, *self.states.values())):
             raise ValueError(f"{name} overlaps {self.name} or its state; a gradient needs memory of its own")
         if self._scratch is None or self._scratch.dtype != g.dtype:
             self._scratch = aligned_zeros(g.size, g.dtype)
+            self._scratch_parts = self.formed(parts(self._scratch))
         shaped_like(self._scratch, self.array)[...] = g
-        return self._scratch
+        return self._scratch_parts
+
+    def is_copy(self, vector: NDArray[Any]) -> bool:
+        """Whether a vector that `gradient` gave is a copy of the gradient."""
+        return vector is self._scratch_parts
 
     def detached(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array, or a copy if it lies in memory that steps write to."""
@@ -192,16 +273,28 @@ class Parameter:
         return bool(flags.aligned and getattr(flags, self._contiguous))
 
 
-def allocate(parameters: Sequence[Parameter], name: str) -> None:
-    """Give each parameter a state of zeros under this name; those of one dtype share one flat buffer."""
+def require_writable(name: str, array: NDArray[Any]) -> None:
+    """Raise ValueError unless kernels can write to an array."""
+    if not array.flags.writeable:
+        raise ValueError(f"{name} is read-only, but a step must write to it")
+    if not array.flags.aligned:
+        raise ValueError(f"{name} must be aligned to its dtype {array.dtype}")
+
+
+def allocate(parameters: Sequence[Parameter], name: str, is_paired: bool = True) -> None:
+    """Give each parameter a state of zeros under this name; those of one dtype share one flat buffer.
+
+    Where rules take pairs, it is complex if it is paired itself, else real.
+    """
     for dtype in FLOATS:
         alike = [p for p in parameters if p.theta.dtype == dtype]
         grain = ALIGNMENT // dtype.itemsize  # every segment begins on a cache line
-        lengths = [-(-p.theta.size // grain) * grain for p in alike]
+        sizes = [p.theta.size if is_paired else p.length for p in alike]
+        lengths = [-(-size // grain) * grain for size in sizes]
         # Streams at the same place in their pages get in each other's way, since caches and store buffers look at that first.
         others = max((len(p.states) for p in alike), default=0)
         buffer = aligned_zeros(sum(lengths), dtype, page_offset=(1 + others) * 16 * ALIGNMENT % PAGE)
         begin = 0
-        for p, length in zip(alike, lengths, strict=True):
-            p.add_state(name, buffer[begin : begin + p.theta.size])
+        for p, size, length in zip(alike, sizes, lengths, strict=True):
+            p.add_state(name, buffer[begin : begin + size])
             begin += length

@@ -30,6 +30,9 @@ class Recipe:
     takes_rates: ClassVar[bool] = True
     """Whether the learning rate may be an array."""
 
+    takes_modulus: ClassVar[bool] = True
+    """Whether ``complex_mode="modulus"`` is possible."""
+
     elements: ClassVar[tuple[str, ...]] = ()
     """Names of arrays with a number for each element that rules take among their coefficients, by name; only read."""
 

@@ -44,7 +44,7 @@ def test_second_process_hits_with_the_same_files_and_bits(tmp_path: Path) -> Non
     [
         ("optimizers/adam.py", "* normalized(m, v, eps_root, eps)", "* normalized(m, v, eps_root, eps + eps)"),
         ("engine/storage.py", "dtype(source[i])", "dtype(source[i]) + dtype(source[i])"),
-        ("engine/loop.py", "store(arrays, i, new)", "store(arrays, i, old)"),
+        ("engine/loop.py", "store(arrays, i, new, dtype)", "store(arrays, i, old, dtype)"),
     ],
 )
 def test_an_edited_source_is_never_served_stale(package: Path, file: str, old: str, new: str) -> None:

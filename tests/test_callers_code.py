@@ -229,5 +229,5 @@ def test_a_fork_waits_while_a_kernel_is_made(monkeypatch):
     held = []
     monkeypatch.setattr(engine_compile, "_cached", lambda variant: held.append(global_compiler_lock.is_locked()))
     floats = np.dtype(np.float32)
-    engine_compile.dispatcher.__wrapped__(engine_compile.Variant(gradient_descent, floats, floats, 0, (), lr_is_array=False))
+    engine_compile.dispatcher.__wrapped__(engine_compile.Variant(gradient_descent, floats, floats, (), (), lr_is_array=False))
     assert held == [True]

@@ -109,7 +109,7 @@ def test_state_dict_holds_plain_copies(make):
     run(opt, 2)
     blob = opt.state_dict()
     assert plain(blob)
-    assert list(blob) == ["version", "optimizer", "step_count", "groups", "progress", "state"]
+    assert list(blob) == ["version", "optimizer", "step_count", "whole", "groups", "progress", "state"]
     before = copy.deepcopy(blob)
     run(opt, 2)
     opt.lr = 7.0

@@ -97,9 +97,9 @@ def test_like_is_zeros_of_the_same_layout(dtype):
     assert type(like["first"]) is Layer
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.float16, np.complex128, ">f8", object])
+@pytest.mark.parametrize("dtype", [np.int32, np.int8, ">f8", object])
 def test_like_of_another_dtype_is_refused(dtype):
-    with refused(TypeError, "dtype must be float32 or float64", str(np.dtype(dtype))):
+    with refused(TypeError, "dtype must be float32, float64, complex64, complex128, float16 or uint16", str(np.dtype(dtype))):
         fastopt.flatten(np.ones(3)).like(dtype)
 
 
@@ -111,9 +111,9 @@ def test_like_of_another_dtype_is_refused(dtype):
         (None, TypeError, ("params ", "NumPy array", "NoneType")),
         (1.0, TypeError, ("params ", "NumPy array", "float")),
         ({"a": np.ones(3), "b": [1.0]}, TypeError, ("params['b'][0] ", "NumPy array", "float")),
-        ([np.ones(3), np.ones(3, int)], TypeError, ("params[1] ", "float32 or float64", "int64")),
-        ([np.ones(3, np.float16)], TypeError, ("params[0] ", "float32 or float64", "float16")),
-        ([np.ones(3, ">f8")], TypeError, ("params[0] ", "float32 or float64", ">f8")),
+        ([np.ones(3), np.ones(3, int)], TypeError, ("params[1] ", "float32, float64, complex64 or complex128", "int64")),
+        ([np.ones(3, np.float16)], TypeError, ("params[0] ", "float32, float64, complex64 or complex128", "float16")),
+        ([np.ones(3, ">f8")], TypeError, ("params[0] ", "float32, float64, complex64 or complex128", ">f8")),
         ([np.ma.masked_array(np.ones(3))], TypeError, ("params[0] ", "NumPy array", "MaskedArray")),
         ([np.ones(3), np.ones(3, np.float32)], TypeError, ("one dtype", "params[0] has float64", "params[1] has float32")),
         ([fastopt.flatten(np.ones(3))], TypeError, ("params[0] ", "NumPy array", "Flat")),
@@ -216,7 +216,6 @@ def test_flats_among_arrays():
         (np.ones(8), ValueError, ("(9,)", "got (8,)")),
         (np.ones(9, int), TypeError, ("float32 or float64", "int64")),
         ({"W": np.ones((2, 3)), "b": np.ones(3)}, TypeError, ("Flat", "got dict")),
-        (None, TypeError, ("Flat", "NoneType")),
     ],
 )
 def test_gradients_and_rates_of_another_layout_are_refused(grads, error, words):
@@ -225,9 +224,8 @@ def test_gradients_and_rates_of_another_layout_are_refused(grads, error, words):
     opt.step(flat.like())
     with refused(error, "grads ", *words, opt=opt):
         opt.step(grads)
-    if grads is not None:
-        with refused(error, "lr ", *words, opt=opt):
-            opt.lr = grads
+    with refused(error, "lr ", *words, opt=opt):
+        opt.lr = grads
 
 
 def test_gradient_in_the_memory_of_the_flat_is_refused():

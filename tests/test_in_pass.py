@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastopt
+from tests.passes import check
 from tests.table import ELEMENTWISE, FLOATS, RULES, assert_same_bits, every_dtype
 
 FREE = (fastopt.ScheduleFreeSGD, fastopt.ScheduleFreeAdamW)
@@ -15,36 +16,27 @@ FREE = (fastopt.ScheduleFreeSGD, fastopt.ScheduleFreeAdamW)
 ROWS = [row for row in RULES if row in ELEMENTWISE and row.optimizer not in (*FREE, fastopt.FTRL)]
 FEW = [row for row in ROWS if row.rule.__name__ in ("gradient_descent", "momentum", "rprop")]
 
-numbers = st.fixed_dictionaries(
+options = st.fixed_dictionaries(
     {},
     optional={
-        "clip_value": st.floats(0.01, 3.0),
-        "l1": st.floats(0.0, 2.0),
         "bounds": st.tuples(st.none() | st.floats(-2.0, 0.0), st.none() | st.floats(0.0, 2.0)),
+        "clip_norm": st.floats(0.01, 30.0),
+        "clip_value": st.floats(0.01, 3.0),
+        "copy_to": st.sampled_from([np.float16, np.float32, np.float64]),
+        "ema_decay": st.floats(0.0, 1.0),
+        "flush_subnormals": st.booleans(),
+        "l1": st.floats(0.0, 2.0),
+        "mask": st.booleans(),
         "maximize": st.booleans(),
+        "nonfinite": st.sampled_from(["skip", "propagate"]),
+        "zero_grad": st.booleans(),
     },
 )
 
 
-def separately(bare, theta, g, lr, scale, options):
-    """The same by one pass after the other, around the step of an optimizer without any option."""
-    dtype = theta.dtype.type
-    g = g.astype(dtype)
-    if scale != 1.0:
-        g = dtype(scale) * g
-    if clip := options.get("clip_value"):
-        g = np.clip(g, -dtype(clip), dtype(clip))
-    bare.step(-g if options.get("maximize") else g)
-    if l1 := options.get("l1"):
-        least = dtype(lr) * dtype(l1)
-        theta -= np.clip(theta, -least, least)
-    if bounds := options.get("bounds"):
-        np.clip(theta, *(None if side is None else dtype(side) for side in bounds), out=theta)
-
-
 @given(
     st.sampled_from(FEW),
-    numbers,
+    options,
     st.sampled_from([1.0, 0.5, -3.0, 1e-3]),
     st.sampled_from(FLOATS),
     st.sampled_from(FLOATS),
@@ -52,27 +44,40 @@ def separately(bare, theta, g, lr, scale, options):
     st.integers(0, 2**32 - 1),
 )
 def test_one_pass_has_the_bits_of_many(row, options, scale, dtype, gradient, size, seed):
+    options = {key: value for key, value in options.items() if key != "mask" or value}
     check(row, options, scale, dtype, gradient, size, seed)
+
+
+ALL = {"bounds": (-0.5, 0.75), "clip_norm": 20.0, "clip_value": 0.5, "copy_to": np.float16, "ema_decay": 0.9}
+ALL |= {"flush_subnormals": True, "l1": 0.1, "mask": True, "maximize": True, "nonfinite": "skip", "zero_grad": True}
 
 
 @every_dtype
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_every_rule_takes_all_of_them(row, dtype):
-    options = {"clip_value": 0.5, "l1": 0.1, "bounds": (-0.5, 0.75), "maximize": True}
-    check(row, options, 0.5, dtype, dtype, size=1003, seed=0)
+    check(row, ALL, 0.5, dtype, dtype, size=1003, seed=0)
 
 
-def check(row, options, scale, dtype, gradient, size, seed):
-    rng = np.random.default_rng(seed)
-    theta = rng.normal(size=size).astype(dtype)
-    copy = theta.copy()
-    opt, bare = row.make(theta, **options, lr=0.05), row.make(copy, lr=0.05)
+WATCHING = {"clip_norm": np.inf, "ema_decay": 0.75, "zero_grad": True}
+
+
+@every_dtype
+@pytest.mark.parametrize("row", RULES, ids=str)
+def test_what_only_watches_changes_no_bit_of_any_rule(row, dtype):
+    rng = np.random.default_rng(0)
+    theta = rng.normal(size=1003).astype(dtype)
+    plain, copy = theta.copy(), np.zeros(1003, np.float16)
+    opt, bare = row.make(theta, **WATCHING, copy_to=copy), row.make(plain)
+    ema = theta.copy()
     for _ in range(3):
-        g = rng.normal(size=size).astype(gradient)
-        opt.step(g, scale=scale)
-        separately(bare, copy, g, 0.05, scale, options)
-        # Zeros of both signs are equal.
-        assert_same_bits(theta + dtype(0), copy + dtype(0))
+        g = rng.normal(size=1003).astype(dtype)
+        bare.step(g)
+        opt.step(g)
+        ema = dtype(0.75) * ema + dtype(0.25) * plain
+        assert_same_bits(theta, plain)
+        assert_same_bits(opt.ema, ema)
+        assert_same_bits(copy, plain.astype(np.float16))
+        assert not g.any()
     for name in row.states:
         assert_same_bits(opt.state[name], bare.state[name], name)
 
@@ -227,6 +232,8 @@ def test_schedule_free_optimizers_refuse_what_would_lose_their_average(optimizer
 
 
 def test_options_that_are_off_leave_the_rule_alone():
-    (group,) = fastopt.Adam(np.zeros(3), bounds=None, l1=0.0, clip_value=None).param_groups
+    off = {"bounds": None, "l1": 0.0, "clip_value": None, "clip_norm": None, "nonfinite": "propagate", "ema_decay": None}
+    off |= {"copy_to": None, "zero_grad": False, "flush_subnormals": False, "complex_mode": "parts"}
+    (group,) = fastopt.Adam(np.zeros(3), **off).param_groups
     assert group.rule is fastopt.optimizers.adam.adam
     assert not group.scales

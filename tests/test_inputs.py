@@ -10,7 +10,7 @@ import fastopt
 from tests.refusal import refused
 
 SWAPPED = np.dtype(np.float64).newbyteorder("S")
-DTYPES = [np.int64, object, bool, np.complex128, np.float16, SWAPPED]
+DTYPES = [np.int64, object, bool, np.clongdouble, np.float16, SWAPPED]
 if np.dtype(np.longdouble) != np.float64:
     DTYPES.append(np.longdouble)
 
@@ -29,9 +29,7 @@ NO_ARRAYS = [
     for bad in (None, 1.0, "weights", np.ma.masked_array(np.ones(3)), {1.0}, memoryview(np.ones(3)))
 ]
 WRONG_DTYPES = [
-    pytest.param(
-        np.ones(3, dtype), TypeError, ("must be of float32 or float64", f"got {np.dtype(dtype)}"), id=str(np.dtype(dtype))
-    )
+    pytest.param(np.ones(3, dtype), TypeError, ("must be of float32", f"got {np.dtype(dtype)}"), id=str(np.dtype(dtype)))
     for dtype in DTYPES
 ]
 NOT_IN_PLACE = [
@@ -106,7 +104,7 @@ def test_last_gradient_is_refused(bad, error, words):
 @pytest.mark.parametrize(
     ("grads", "error", "words"),
     [
-        (None, TypeError, ("grads ", "mapping with the keys ['W', 'b']", "NoneType")),
+        (3.0, TypeError, ("grads ", "mapping with the keys ['W', 'b']", "float")),
         (np.ones((2, 3)), TypeError, ("grads ", "mapping", "ndarray")),
         ([np.ones((2, 3)), [np.ones(3), np.ones(3)]], TypeError, ("grads ", "mapping", "list")),
         ({}, ValueError, ("grads ", "'W'")),

@@ -80,7 +80,7 @@ def test_one_thread_hands_back_after_a_long_time_too(machine):
 
 def test_large_arrays_are_never_tried_on_one_thread(machine, monkeypatch):
     monkeypatch.setattr(kernel, "entry_point", lambda variant: lambda *arguments: machine.kernel(arguments[-1]))
-    variant = Variant(gradient_descent, np.dtype("f4"), np.dtype("f4"), 0, (), lr_is_array=False)
+    variant = Variant(gradient_descent, np.dtype("f4"), np.dtype("f4"), (), (), lr_is_array=False)
     size = launch.NO_TRIAL_FROM_BYTES // variant.bytes_per_element
     for elements, tries in ((size - 1, True), (size + 1, False)):
         run, _ = kernel.Kernel(variant, elements).prepare()

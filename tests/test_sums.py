@@ -1,7 +1,5 @@
 """Sums over elements: the bits of a plain model of blocks and lanes, whatever the threads, and each tensor on its own."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -9,6 +7,7 @@ import fastopt
 from fastopt.adapting import measured
 from fastopt.engine import runtime
 from fastopt.engine.sums import BLOCK, LANES
+from tests.passes import model_of_tensors
 from tests.table import RULES, assert_same_bits, every_dtype
 
 MEASURING = [row for row in RULES if row.make(np.zeros(1)).param_groups[0].measure is not None]
@@ -20,19 +19,6 @@ every_measure_by_tensor = pytest.mark.parametrize("row", BY_TENSOR, ids=str)
 SIZES = (0, 1, LANES - 1, LANES, LANES + 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + LANES + 7)
 
 
-def model(products):
-    """The sum of a tensor's products: lanes first, element by element, then NumPy's sums of the lanes and the blocks."""
-    blocks = []
-    for begin in range(0, max(products.size, 1), BLOCK):
-        block = products[begin : begin + BLOCK]
-        lanes = np.zeros(LANES)
-        for i in range(0, block.size, LANES):
-            row = block[i : i + LANES]
-            lanes[: row.size] += row
-        blocks.append(lanes)
-    return np.add.reduceat(np.array(blocks).sum(axis=1), [0])[0]
-
-
 def expected(optimizer, group, p, g, bounds):
     """What the measure gives on NumPy arrays, summed up by the model: shape (products, tensors)."""
     dtype = p.theta.dtype.type
@@ -41,7 +27,7 @@ def expected(optimizer, group, p, g, bounds):
         lr = dtype(group.current["lr"])
         pairs = group.measure(p.theta, g.astype(dtype), lr, *p.arrays[1:], *(dtype(c) for c in coefficients))
     products = [np.broadcast_to(np.float64(a) * np.float64(b), p.theta.shape) for a, b in pairs]
-    return np.array([[model(each[lo:hi]) for lo, hi in itertools.pairwise(bounds)] for each in products])
+    return np.array([model_of_tensors(each, bounds) for each in products])
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2, 3, 4], ids=lambda n: f"{n} threads" if n else "serial")

@@ -60,12 +60,12 @@ def part(function: Rule) -> Rule:
 
 
 class Variant(NamedTuple):
-    """All that tells one compiled kernel from another."""
+    """All that tells one compiled kernel from another. Pairs have a dtype of two numbers."""
 
     rule: Rule
     parameter: np.dtype[Any]
     gradient: np.dtype[Any]
-    states: int
+    states: tuple[np.dtype[Any], ...]  # of the arrays that it updates besides the parameter
     coefficients: tuple[str, ...]  # what `kind_of` says of each
     lr_is_array: bool  # of the parameter's dtype, instead of a number
     parallel: bool = False
@@ -78,15 +78,18 @@ class Variant(NamedTuple):
     @property
     def name(self) -> str:
         """``<rule>_<dtypes>_<mode>_<digest>``: the kernel's name in profiles and of its cache file."""
-        lr = f"_lr{self.parameter.str[1:]}" if self.lr_is_array else ""
+        lr = f"_lr{_label(self.parameter.base)}" if self.lr_is_array else ""
+        others = "".join(f"_{_label(dtype)}" for dtype in self.states if dtype != self.parameter)
         mode = ("parallel_" if self.parallel else "serial_") + (f"{self.loop}_" if self.loop != "step" else "")
-        return f"{self.rule.__name__}_{self.parameter.str[1:]}_g{self.gradient.str[1:]}{lr}_{mode}{digest(self.rule)}"
+        dtypes = f"{_label(self.parameter)}_g{_label(self.gradient)}{lr}{others}"
+        return f"{self.rule.__name__}_{dtypes}_{mode}{digest(self.rule)}"
 
     @property
     def bytes_per_element(self) -> int:
         """Traffic: what is updated is read and written, everything else is read."""
-        arrays = (1 if self.loop == "measure" else 2) * (1 + self.states) + self.lr_is_array + self.coefficients.count("array")
-        return arrays * self.parameter.itemsize + self.gradient.itemsize + self.coefficients.count("mask")
+        updated = sum(dtype.itemsize for dtype in (self.parameter, *self.states)) * (1 if self.loop == "measure" else 2)
+        read = (self.lr_is_array + self.coefficients.count("array")) * self.parameter.base.itemsize + self.gradient.itemsize
+        return updated + read + self.coefficients.count("mask")
 
     @property
     def signature(self) -> Any:
@@ -95,7 +98,7 @@ class Variant(NamedTuple):
         def read(dtype: Any, dimensions: int = 1) -> Any:
             return types.Array(dtype, dimensions, "C", readonly=True)
 
-        number = numba.from_dtype(self.parameter)
+        number = numba.from_dtype(self.parameter.base)
         kinds = {
             "number": types.float64,
             "mask": read(types.boolean),
@@ -105,10 +108,19 @@ class Variant(NamedTuple):
             "sums": types.Array(types.float64, 3, "C"),
         }
         coefficients = [kinds[kind] for kind in self.coefficients]
-        arrays = types.UniTuple(types.Array(number, 1, "C"), 1 + self.states)
+        updated = [_array(dtype) for dtype in (self.parameter, *self.states)]
         lr = read(number) if self.lr_is_array else types.float64
         span = (types.int64, types.int64)  # size and threads, or begin and end
-        return types.void(arrays, read(numba.from_dtype(self.gradient)), lr, types.Tuple(coefficients), *span)
+        return types.void(types.Tuple(updated), _array(self.gradient, readonly=True), lr, types.Tuple(coefficients), *span)
+
+
+def _array(dtype: np.dtype[Any], readonly: bool = False) -> Any:
+    """The type of a contiguous array of numbers, or of pairs in a second dimension."""
+    return types.Array(numba.from_dtype(dtype.base), 1 + len(dtype.shape), "C", readonly=readonly)
+
+
+def _label(dtype: np.dtype[Any]) -> str:
+    return dtype.base.str[1:] + ("pair" if dtype.shape else "")
 
 
 def kind_of(coefficient: Any) -> str:
@@ -158,7 +170,7 @@ def entry_point(variant: Variant) -> Callable[..., None]:
 def jitted(variant: Variant, cache: bool) -> Any:
     """A Numba dispatcher of the variant's kernel, not compiled yet."""
     make = loop.parallel_loop if variant.parallel else loop.serial_loop
-    kernel = make(variant.rule, variant.parameter.type, variant.loop)
+    kernel = make(variant.rule, variant.parameter.base.type, variant.loop)
     kernel.__name__ = kernel.__qualname__ = variant.name
     return njit(**OPTIONS, parallel=variant.parallel, cache=cache)(kernel)
 

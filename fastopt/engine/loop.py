@@ -24,7 +24,7 @@ def _span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any
     for i in range(uint64(lo), uint64(hi)):
         old = load(arrays, i, dtype)
         new = rule(old[0], load(g, i, dtype), load(lr, i, dtype), *(old[1:] + load(coefficients, i, dtype)))
-        store(arrays, i, new)
+        store(arrays, i, new, dtype)
 
 
 @register_jitable

@@ -13,18 +13,22 @@ from typing import Any
 from numba import types
 from numba.core.errors import TypingError
 from numba.extending import overload
+from numba.np.numpy_support import as_dtype
+
+from fastopt.engine.formats import ENCODE
+from fastopt.engine.pairs import PairType, pair
 
 
 def load(source: Any, i: Any, dtype: Any) -> Any:
     """Element ``i`` of an array, a scalar itself, or a tuple of either, as ``dtype`` (compiled code only).
 
-    A mask's booleans stay what they are.
+    Of an array of two dimensions it is a pair.    A mask's booleans stay what they are.
     """
     raise NotImplementedError("load exists in compiled code only")
 
 
-def store(destination: Any, i: Any, values: Any) -> Any:
-    """Write ``values`` to element ``i`` of an array or a tuple of arrays (compiled code only)."""
+def store(destination: Any, i: Any, values: Any, dtype: Any) -> Any:
+    """Write ``values`` of ``dtype`` to element ``i`` of an array or a tuple of arrays, in its format (compiled code only)."""
     raise NotImplementedError("store exists in compiled code only")
 
 
@@ -35,6 +39,8 @@ def _load(source: Any, i: Any, dtype: Any) -> Callable[..., Any]:
             return lambda source, i, dtype: ()
         return lambda source, i, dtype: (load(source[0], i, dtype), *load(source[1:], i, dtype))
     if isinstance(source, types.Array):
+        if source.ndim == 2:
+            return lambda source, i, dtype: pair(dtype(source[i, 0]), dtype(source[i, 1]))
         if source.dtype == types.boolean:
             return lambda source, i, dtype: source[i]
         return lambda source, i, dtype: dtype(source[i])
@@ -56,26 +62,33 @@ def _of_tensor(coefficients: Any, s: Any) -> Callable[..., Any]:
 
 
 @overload(store, strict=False)
-def _store(destination: Any, i: Any, values: Any) -> Callable[..., Any]:
+def _store(destination: Any, i: Any, values: Any, dtype: Any) -> Callable[..., Any]:
     if isinstance(destination, types.Array):
         # An implicit cast would hide a rule that left the compute dtype, and a float32 kernel would run at half its speed.
-        if values != destination.dtype:
-            raise TypingError(f"the rule returned {values} where it was given {destination.dtype}")
+        number = dtype.instance_type
+        if values != (given := number if destination.ndim == 1 else PairType(number)):
+            raise TypingError(f"the rule returned {values} where it was given {given}")
+        dtype_there = as_dtype(destination.dtype)
+        encode = ENCODE.get(dtype_there, dtype_there.type)
 
-        def store_element(destination: Any, i: Any, values: Any) -> None:
-            destination[i] = values
+        def store_number(destination: Any, i: Any, values: Any, dtype: Any) -> None:
+            destination[i] = encode(values)
 
-        return store_element
+        def store_pair(destination: Any, i: Any, values: Any, dtype: Any) -> None:
+            destination[i, 0] = encode(values.x)
+            destination[i, 1] = encode(values.y)
+
+        return store_number if destination.ndim == 1 else store_pair
     returned = len(values) if isinstance(values, types.BaseTuple) else 1
     if returned != len(destination):
         raise TypingError(f"the rule returned {returned} values where theta and {len(destination) - 1} states are stored")
     if not isinstance(values, types.BaseTuple):
-        return lambda destination, i, values: store(destination[0], i, values)
+        return lambda destination, i, values, dtype: store(destination[0], i, values, dtype)
     if len(destination) == 1:
-        return lambda destination, i, values: store(destination[0], i, values[0])
+        return lambda destination, i, values, dtype: store(destination[0], i, values[0], dtype)
 
-    def store_tuple(destination: Any, i: Any, values: Any) -> None:
-        store(destination[0], i, values[0])
-        store(destination[1:], i, values[1:])
+    def store_tuple(destination: Any, i: Any, values: Any, dtype: Any) -> None:
+        store(destination[0], i, values[0], dtype)
+        store(destination[1:], i, values[1:], dtype)
 
     return store_tuple

@@ -15,6 +15,8 @@ from numba import float64
 from numba.extending import overload
 from numpy.typing import NDArray
 
+from fastopt.engine.pairs import PairType, pair
+
 LANES = 32
 BLOCK = 8192  # elements
 
@@ -71,7 +73,19 @@ def _add_products(sums: Any, lane: Any, pairs: Any) -> Callable[..., Any]:
 
     def add(sums: Any, lane: Any, pairs: Any) -> None:
         a, b = pairs[last]
-        sums[last, lane] += float64(a) * float64(b)
+        sums[last, lane] += _doubled(a) * _doubled(b)
         add_products(sums, lane, pairs[:last])
 
     return add
+
+
+def _doubled(x: Any) -> Any:
+    """A number or a pair in double precision (compiled code only)."""
+    raise NotImplementedError("_doubled exists in compiled code only")
+
+
+@overload(_doubled, strict=False)
+def _doubled_number(x: Any) -> Callable[..., Any]:
+    if isinstance(x, PairType):
+        return lambda x: pair(float64(x.x), float64(x.y))
+    return lambda x: float64(x)

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from fastopt.engine.compile import Rule, rule
+from fastopt.engine.values import first, flushed, insert_second, select, with_first, zero_like
 
 
 def _transform(make: Callable[[Rule], Rule]) -> Callable[[Rule], Rule]:
@@ -28,47 +27,6 @@ def _transform(make: Callable[[Rule], Rule]) -> Callable[[Rule], Rule]:
         return rule(outer)
 
     return transform
-
-
-def first(values: Any) -> Any:
-    """The first value of a tuple, or the only one."""
-    return values[0] if isinstance(values, tuple) else values
-
-
-@overload(first, strict=False)
-def _first(values: Any) -> Callable[..., Any]:
-    return (lambda values: values[0]) if isinstance(values, types.BaseTuple) else lambda values: values
-
-
-def select(mask: Any, new: Any, old: Any) -> Any:
-    """The new values where the mask is true, else the old ones: one for each of the new, or one for all of them."""
-    if not isinstance(new, tuple):
-        return np.where(mask, new, first(old))
-    olds = old if isinstance(old, tuple) else (old,) * len(new)
-    return tuple(select(mask, n, o) for n, o in zip(new, olds, strict=False))
-
-
-@overload(select, strict=False)
-def _select(mask: Any, new: Any, old: Any) -> Callable[..., Any]:
-    if not isinstance(new, types.BaseTuple):
-        return lambda mask, new, old: new if mask else first(old)
-    if len(new) == 0:
-        return lambda mask, new, old: ()
-    if isinstance(old, types.BaseTuple):
-        return lambda mask, new, old: (select(mask, new[0], old[0]), *select(mask, new[1:], old[1:]))
-    return lambda mask, new, old: (select(mask, new[0], old), *select(mask, new[1:], old))
-
-
-def with_first(value: Any, values: Any) -> Any:
-    """The same values with another first one."""
-    return (value, *values[1:]) if isinstance(values, tuple) else value
-
-
-@overload(with_first, strict=False)
-def _with_first(value: Any, values: Any) -> Callable[..., Any]:
-    if isinstance(values, types.BaseTuple):
-        return lambda value, values: (value, *values[1:])
-    return lambda value, values: value
 
 
 @_transform
@@ -175,6 +133,49 @@ def masked(inner: Rule) -> Rule:
 
     def outer(theta: Any, g: Any, lr: Any, *rest: Any) -> Any:
         return select(rest[-1], inner(theta, g, lr, *rest[:-1]), (theta, *rest))
+
+    return outer
+
+
+@_transform
+def averaging(inner: Rule) -> Rule:
+    """Average the new theta exponentially, in a state before all others. Two more coefficients: the decay, and one minus it."""
+
+    def outer(theta: Any, g: Any, lr: Any, average: Any, *rest: Any) -> Any:
+        new = inner(theta, g, lr, *rest[:-2])
+        return insert_second(rest[-2] * average + rest[-1] * first(new), new)
+
+    return outer
+
+
+@_transform
+def flushing(inner: Rule) -> Rule:
+    """Set to zero what is subnormal in the new states: each step would make it slow again."""
+
+    def outer(theta: Any, g: Any, *rest: Any) -> Any:
+        new = inner(theta, g, *rest)
+        return with_first(first(new), flushed(new))
+
+    return outer
+
+
+@_transform
+def copying(inner: Rule) -> Rule:
+    """Write the new theta a second time, to an array that comes before all states."""
+
+    def outer(theta: Any, g: Any, lr: Any, _: Any, *rest: Any) -> Any:
+        new = inner(theta, g, lr, *rest)
+        return insert_second(first(new), new)
+
+    return outer
+
+
+@_transform
+def zeroing(inner: Rule) -> Rule:
+    """Set the gradient to zero, which comes once more before all states: as an array that is written to."""
+
+    def outer(theta: Any, _: Any, lr: Any, g: Any, *rest: Any) -> Any:
+        return insert_second(zero_like(g), inner(theta, g, lr, *rest))
 
     return outer
 

@@ -79,6 +79,7 @@ class NoisySGD(Optimizer):
     """
 
     checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "eta": nonnegative}
+    takes_modulus: ClassVar[bool] = False
     elements: ClassVar[tuple[str, ...]] = ("noise",)
 
     def __init__(
@@ -101,9 +102,11 @@ class NoisySGD(Optimizer):
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
         return "noise", math.sqrt(hyper["eta"] / t ** hyper["gamma"])
 
-    def step(self, grads: Any, scale: float = 1.0) -> None:
+    def step(self, grads: Any = None, scale: float = 1.0) -> None:
+        before = self.step_count
         super().step(grads, scale)
-        self._draw(self._generator.bit_generator.state)
+        if self.step_count > before:  # not where it was skipped
+            self._draw(self._generator.bit_generator.state)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         super().add_param_group(group)

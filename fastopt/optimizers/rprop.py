@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fastopt.engine.compile import rule
-from fastopt.engine.transforms import select
+from fastopt.engine.values import select
 from fastopt.groups import Choice
 from fastopt.hyperparameters import Check, nonnegatives
 from fastopt.optimizer import Optimizer
@@ -98,6 +98,7 @@ class Rprop(Optimizer):
     """
 
     checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "etas": _etas, "step_sizes": _step_sizes}
+    takes_modulus: ClassVar[bool] = False
 
     def __init__(
         self,

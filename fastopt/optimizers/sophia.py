@@ -94,6 +94,8 @@ class Sophia(Optimizer):
 
     checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "clip": nonnegative, "gamma": nonnegative}
 
+    takes_modulus: ClassVar[bool] = False
+
     def __init__(
         self,
         params: Any,
@@ -132,6 +134,6 @@ class Sophia(Optimizer):
         for group, p in ((each, p) for each in self._groups for p in each.parameters if p in vectors):
             vector = vectors[p]
             beta2 = group.current["betas"][1]
-            variant = Variant(averaged, p.theta.dtype, vector.dtype, 0, ("number",), lr_is_array=False)
+            variant = Variant(averaged, p.theta.dtype, vector.dtype, (), ("number",), lr_is_array=False)
             run, span = Kernel(variant, p.theta.size).prepare()
             run((p.states["h"],), vector, 1.0 - beta2, (beta2,), *span)

@@ -4,12 +4,14 @@ Values are absolute, and beyond a schedule's last step its value stays. All but 
 if their numbers do, and can be pickled.
 """
 
+from fastopt.schedules.averaging import BiasCorrected, PlainAverage
 from fastopt.schedules.combined import Joined, Pair, Warmup
 from fastopt.schedules.decays import Constant, Exponential, Linear, MultiStep, Polynomial, Step
 from fastopt.schedules.plateau import ReduceOnPlateau
 from fastopt.schedules.waves import Cosine, CosineWarmRestarts, OneCycle
 
 __all__ = [
+    "BiasCorrected",
     "Constant",
     "Cosine",
     "CosineWarmRestarts",
@@ -19,6 +21,7 @@ __all__ = [
     "MultiStep",
     "OneCycle",
     "Pair",
+    "PlainAverage",
     "Polynomial",
     "ReduceOnPlateau",
     "Step",

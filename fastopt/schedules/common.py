@@ -24,6 +24,16 @@ def require_positive(schedule: object, *names: str) -> None:
             raise ValueError(f"{name} must be more than 0, got {value!r}")
 
 
+def require_integers(schedule: object, **least: int) -> None:
+    """Raise TypeError or ValueError unless these attributes are integers of at least so much."""
+    for name, smallest in least.items():
+        value = getattr(schedule, name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be an integer, got {value!r}")
+        if value < smallest:
+            raise ValueError(f"{name} must be at least {smallest}, got {value!r}")
+
+
 def between(start: float, end: float, share: float) -> float:
     """The cosine from one value to another: half a wave."""
     return end + (start - end) * (1.0 + math.cos(math.pi * share)) / 2.0
