@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastopt.accumulation import Accumulation
-from fastopt.groups import ARRAYS, Group, is_tree
+from fastopt.element_arrays import is_tree
+from fastopt.groups import ARRAYS, Group
 from fastopt.hyperparameters import checked
 from fastopt.memory import Memory
 from fastopt.parameters import AVERAGE, Parameter, allocate

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastopt.arrays import COMPLEX, COPIES, FLOATS, aligned_zeros, parts, require_array
+from fastopt.arrays import aligned_zeros, parts
+from fastopt.element_arrays import checked_arrays, checked_bounds, checked_copies, is_tree, require_mask
 from fastopt.engine.compile import Rule
 from fastopt.engine.formats import storage_view
 from fastopt.engine.kernel import Kernel
 from fastopt.engine.pairs import paired_states
-from fastopt.flat import Flat, array_of
-from fastopt.hyperparameters import checked, is_choice, real
+from fastopt.flat import array_of
+from fastopt.hyperparameters import checked, is_choice
 from fastopt.measuring import variant_of
 from fastopt.memory import Memory
 from fastopt.options import DEFAULTS, Wrapped
 from fastopt.parameters import AVERAGE, Parameter
-from fastopt.tree import leaves, map_leaves, matching_leaves, with_leaves
+from fastopt.tree import leaves, map_leaves, with_leaves
 
 if TYPE_CHECKING:
     from fastopt.assembly import Assembly
@@ -314,86 +315,16 @@ class Group(MutableMapping[str, Any]):
                 raise TypeError(
                     f"lr must be a number or a schedule for {type(self._owner).__name__}, got {type(value).__name__}"
                 )
-            return self._checked_arrays(key, value, require_array)
+            return checked_arrays(self.parameters, self.params, key, value)
         if key == "mask":
-            return None if value is None else self._checked_arrays(key, value, require_mask)
+            return None if value is None else checked_arrays(self.parameters, self.params, key, value, require_mask)
         if key == "bounds":
-            return None if value is None else self._checked_bounds(value)
+            return None if value is None else checked_bounds(self.parameters, self.params, value)
         if key == "copy_to":
-            return None if value is None else self._checked_copies(value)
+            return None if value is None else checked_copies(self.parameters, self.params, self._memory, value)
         if callable(value) and not is_choice(self._checks, key):
             return value
         return checked(self._checks, key, value)
-
-    def _checked_bounds(self, value: Any) -> tuple[Any, Any]:
-        """The lower and the upper bound, each a number or read-only arrays in the shapes of the parameters."""
-        if not isinstance(value, (tuple, list)) or len(value) != 2:
-            raise TypeError(f"bounds must be None, or a lower and an upper bound, got {value!r}")
-        sides: list[Any] = []
-        for side, unbounded in zip(value, (-np.inf, np.inf), strict=True):
-            if is_tree(side):
-                sides.append(self._checked_arrays("bounds", side, require_bounds))
-            else:
-                sides.append(real("bounds", unbounded if side is None else side))
-        for p, low, high in zip(self.parameters, *map(self._for_each, sides), strict=True):
-            if not np.all(np.less_equal(low, high)):  # nor with NaN
-                raise ValueError(f"bounds must have no lower bound above the upper one, which those of {p.name} have")
-        return sides[0], sides[1]
-
-    def _for_each(self, side: Any) -> list[Any]:
-        """One of the bounds for each parameter, as a number or a vector."""
-        if not is_tree(side):
-            return [side] * len(self.parameters)
-        arrays = [array_of(leaf) for _, leaf in leaves(side, "")]
-        return [p.for_each_part(a.reshape(-1, order=p.order)) for p, a in zip(self.parameters, arrays, strict=True)]
-
-    def _checked_copies(self, tree: Any) -> Any:
-        """Arrays to write copies of the parameters to, nested as these are."""
-        memory = self._memory.copy()
-        for p in self.parameters:
-            if p.copy is not None:
-                memory.remove(p.copy)
-        for p, (name, leaf) in zip(self.parameters, matching_leaves(self.params, tree, "copy_to"), strict=True):
-            array = p.unwrap(name, leaf)
-            if getattr(getattr(array, "dtype", None), "name", None) != "bfloat16":
-                require_array(name, array, COPIES)
-            p.require_writable(name, array)
-            memory.add(name, array)
-        return map_leaves(lambda leaf: leaf, tree)
-
-    def _checked_arrays(self, key: str, tree: Any, check: Callable[[str, Any], None]) -> Any:
-        """Read-only copies of arrays in the shapes of the parameters, nested as these are."""
-        copies = []
-        for p, (name, leaf) in zip(self.parameters, matching_leaves(self.params, tree, key), strict=True):
-            array = p.unwrap(name, leaf)
-            check(name, array)
-            if array.shape != p.shape:
-                raise ValueError(f"{name} must have the shape {p.shape} of {p.name}, got {array.shape}")
-            if array.dtype.kind == "c" and (p.is_paired or not p.is_complex):
-                raise TypeError(f"{name} must be real here, got {array.dtype}")
-            dtype = {"b": np.dtype(np.bool_), "c": p.array.dtype}.get(array.dtype.kind, p.theta.dtype)
-            vector = aligned_zeros(array.size, dtype)
-            with np.errstate(all="ignore"):  # what doesn't fit is infinite, and refused as such
-                p.shaped(vector)[...] = np.asarray(array)
-            if key == "bounds" and np.any(np.isnan(vector)):
-                raise ValueError(f"{name} must hold no NaN")
-            if key != "bounds" and not np.all((vector >= 0) & (vector < np.inf)):
-                raise ValueError(f"{name} must hold finite numbers of at least 0, in the parameter's dtype {vector.dtype}")
-            owner = vector.base if isinstance(vector.base, np.ndarray) else vector
-            owner.flags.writeable = vector.flags.writeable = False  # the owner too, or users could make it writable again
-            copies.append(p.view(vector))
-        return with_leaves(self.params, copies)
-
-
-def require_mask(name: str, array: Any) -> None:
-    """Raise TypeError unless `array` is a plain array of bool."""
-    if not isinstance(array, np.ndarray) or array.dtype != np.bool_:
-        raise TypeError(f"{name} must be a NumPy array of bool, got {getattr(array, 'dtype', type(array).__name__)}")
-
-
-def require_bounds(name: str, array: Any) -> None:
-    """Raise TypeError unless `array` is a plain array of a floating dtype."""
-    require_array(name, array, (*FLOATS, *COMPLEX))
 
 
 def needed_states(hyper: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
@@ -404,8 +335,3 @@ def needed_states(hyper: Mapping[str, Any], names: Sequence[str]) -> tuple[str, 
 def is_off(key: str, value: Any) -> bool:
     """Whether a hyper-parameter is an option that does nothing."""
     return value is False or (key in DEFAULTS and not is_tree(value) and value == DEFAULTS[key])
-
-
-def is_tree(value: Any) -> bool:
-    """Whether a hyper-parameter has the form of an array for each element, or of a tree of them."""
-    return isinstance(value, (Flat, Mapping, list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)

@@ -10,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt import optimizers
+from fastopt.element_arrays import is_tree
 from fastopt.flat import Flat
-from fastopt.groups import Group, is_tree
+from fastopt.groups import Group
 from fastopt.hyperparameters import real
 from fastopt.optimizer import Optimizer
 from fastopt.options import DEFAULTS
 from fastopt.parameters import Parameter
 from fastopt.tree import leaves
+
+# Options that change nothing in what an optimizer keeps: PyTorch has functions for them, to be called around its step.
+AROUND = ("clip_norm", "copy_to", "frozen", "zero_grad")
 
 
 class Counterpart(NamedTuple):
@@ -186,7 +190,7 @@ def _require_their_way(optimizer: Optimizer, counterpart: Counterpart, index: in
     hyper = optimizer.param_groups[index].hyper
     parameters = inspect.signature(type(optimizer)).parameters
     for key, value in hyper.items():
-        if key in ("frozen", *counterpart.hyper):
+        if key in (*AROUND, *counterpart.hyper):
             continue
         default = parameters[key].default if key in parameters else DEFAULTS[key]
         if value is not default and (is_tree(value) or value != default):

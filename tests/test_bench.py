@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from bench import limit, startup, whole_step
+from bench import limit, startup, training
 from bench.__main__ import main
 from bench.cases import CASES, DTYPES, Case
 from bench.contenders import CONTENDERS
@@ -197,12 +197,12 @@ def test_startup_prints_its_times(capsys, monkeypatch):
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("name", [name for name in whole_step.CONTENDERS if name != "fastopt"])
+@pytest.mark.parametrize("name", [name for name in training.CONTENDERS if name != "fastopt"])
 def test_contenders_take_the_same_whole_steps(name):
     rng = np.random.default_rng(0)
     thetas, grads = [np.ones(100, np.float32) for _ in range(2)], [np.zeros(100, np.float32) for _ in range(2)]
     ours, theirs = (
-        whole_step.CONTENDERS[n](*each) for n, each in zip(("fastopt", name), zip(thetas, grads, strict=True), strict=True)
+        training.CONTENDERS[n](*each) for n, each in zip(("fastopt", name), zip(thetas, grads, strict=True), strict=True)
     )
     for scale in (1e-3, 1.0, np.nan, 1e3):
         fresh = (scale * rng.normal(size=100)).astype(np.float32)
@@ -215,7 +215,7 @@ def test_contenders_take_the_same_whole_steps(name):
 
 
 def test_whole_steps_are_printed(capsys):
-    whole_step.main(["--size", "1000", "--rounds", "2"])
+    training.main(["--size", "1000", "--rounds", "2"])
     printed = capsys.readouterr().out
     for name in ("fastopt", "PyTorch", "in-place NumPy", "streaming limit", "bare", "bounds", "copy_to bfloat16"):
         assert re.search(rf"^{name} +[\d.]+ ms +[\d.]+ \([\d.]+ to [\d.]+\)$", printed, re.MULTILINE), name

@@ -284,3 +284,18 @@ def test_a_frozen_group_needs_no_state(torch):
 
 def test_a_path_of_twenty_steps_has_twenty_gradients():
     assert len(list(islice(gradients(), 100))) == STEPS == 2 * HALF
+
+
+@pytest.mark.peers
+def test_options_that_pytorch_has_functions_for_do_not_matter(torch):
+    w = np.ones(3)
+    opt = fastopt.AdamW([w], clip_norm=1.0, zero_grad=True, copy_to=[np.zeros(3, np.float32)])
+    opt.step([np.ones(3)])
+    theirs = torch.optim.AdamW([torch.nn.Parameter(torch.from_numpy(w.copy()))])
+    theirs.load_state_dict(fastopt.to_torch_state_dict(opt))
+    other = fastopt.AdamW([w.copy()], clip_norm=1.0)
+    fastopt.from_torch_state_dict(other, theirs.state_dict())
+    np.testing.assert_array_equal(other.state["m"][0], opt.state["m"][0])
+    averaging = fastopt.AdamW([w.copy()], ema_decay=0.5)
+    with pytest.raises(ValueError, match=r"ema_decay=0\.5, which PyTorch's AdamW can't do"):
+        fastopt.from_torch_state_dict(averaging, theirs.state_dict())

@@ -427,6 +427,8 @@ def test_gradients_that_can_not_be_zeroed_are_refused():
     with refused(ValueError, "grads[1] is read-only, but zero_grad=True must write to it", opt=opt):
         opt.step([g[:3], fixed])
     assert g.all()
+    with refused(ValueError, "grads is read-only, but zero_grad=True must write to it"):
+        fastopt.SGD(np.ones(()), zero_grad=True).step(np.float64(1.0))
     opt.step([g[:3], g[3:]])
     assert not g.any()
 

@@ -1,0 +1,96 @@
+"""Arrays that come nested as the parameters and in their shapes: rates, masks, bounds, and where to write copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastopt.arrays import COMPLEX, COPIES, FLOATS, aligned_zeros, require_array
+from fastopt.flat import Flat, array_of
+from fastopt.hyperparameters import real
+from fastopt.memory import Memory
+from fastopt.parameters import Parameter
+from fastopt.tree import leaves, map_leaves, matching_leaves, with_leaves
+
+
+def is_tree(value: Any) -> bool:
+    """Whether a hyper-parameter has the form of an array for each element, or of a tree of them."""
+    return isinstance(value, (Flat, Mapping, list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def checked_bounds(parameters: Sequence[Parameter], params: Any, value: Any) -> tuple[Any, Any]:
+    """The lower and the upper bound, each a number or read-only arrays in the shapes of the parameters."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"bounds must be None, or a lower and an upper bound, got {value!r}")
+    sides: list[Any] = []
+    for side, unbounded in zip(value, (-np.inf, np.inf), strict=True):
+        if is_tree(side):
+            sides.append(checked_arrays(parameters, params, "bounds", side, require_bounds))
+        else:
+            sides.append(real("bounds", unbounded if side is None else side))
+    for p, low, high in zip(parameters, *(_for_each(parameters, side) for side in sides), strict=True):
+        if not np.all(np.less_equal(low, high)):  # nor with NaN
+            raise ValueError(f"bounds must have no lower bound above the upper one, which those of {p.name} have")
+    return sides[0], sides[1]
+
+
+def _for_each(parameters: Sequence[Parameter], side: Any) -> list[Any]:
+    """One of the bounds for each parameter, as a number or a vector."""
+    if not is_tree(side):
+        return [side] * len(parameters)
+    arrays = [array_of(leaf) for _, leaf in leaves(side, "")]
+    return [p.for_each_part(a.reshape(-1, order=p.order)) for p, a in zip(parameters, arrays, strict=True)]
+
+
+def checked_copies(parameters: Sequence[Parameter], params: Any, memory: Memory, tree: Any) -> Any:
+    """Arrays to write copies of the parameters to, nested as these are."""
+    memory = memory.copy()
+    for p in parameters:
+        if p.copy is not None:
+            memory.remove(p.copy)
+    for p, (name, leaf) in zip(parameters, matching_leaves(params, tree, "copy_to"), strict=True):
+        array = p.unwrap(name, leaf)
+        if getattr(getattr(array, "dtype", None), "name", None) != "bfloat16":
+            require_array(name, array, COPIES)
+        p.require_writable(name, array)
+        memory.add(name, array)
+    return map_leaves(lambda leaf: leaf, tree)
+
+
+def checked_arrays(
+    parameters: Sequence[Parameter], params: Any, key: str, tree: Any, check: Callable[[str, Any], None] = require_array
+) -> Any:
+    """Read-only copies of arrays in the shapes of the parameters, nested as these are."""
+    copies = []
+    for p, (name, leaf) in zip(parameters, matching_leaves(params, tree, key), strict=True):
+        array = p.unwrap(name, leaf)
+        check(name, array)
+        if array.shape != p.shape:
+            raise ValueError(f"{name} must have the shape {p.shape} of {p.name}, got {array.shape}")
+        if array.dtype.kind == "c" and (p.is_paired or not p.is_complex):
+            raise TypeError(f"{name} must be real here, got {array.dtype}")
+        dtype = {"b": np.dtype(np.bool_), "c": p.array.dtype}.get(array.dtype.kind, p.theta.dtype)
+        vector = aligned_zeros(array.size, dtype)
+        with np.errstate(all="ignore"):  # what doesn't fit is infinite, and refused as such
+            p.shaped(vector)[...] = np.asarray(array)
+        if key == "bounds" and np.any(np.isnan(vector)):
+            raise ValueError(f"{name} must hold no NaN")
+        if key != "bounds" and not np.all((vector >= 0) & (vector < np.inf)):
+            raise ValueError(f"{name} must hold finite numbers of at least 0, in the parameter's dtype {vector.dtype}")
+        owner = vector.base if isinstance(vector.base, np.ndarray) else vector
+        owner.flags.writeable = vector.flags.writeable = False  # the owner too, or users could make it writable again
+        copies.append(p.view(vector))
+    return with_leaves(params, copies)
+
+
+def require_mask(name: str, array: Any) -> None:
+    """Raise TypeError unless `array` is a plain array of bool."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.bool_:
+        raise TypeError(f"{name} must be a NumPy array of bool, got {getattr(array, 'dtype', type(array).__name__)}")
+
+
+def require_bounds(name: str, array: Any) -> None:
+    """Raise TypeError unless `array` is a plain array of a floating dtype."""
+    require_array(name, array, (*FLOATS, *COMPLEX))
