@@ -1,4 +1,4 @@
-"""The command line: ``python -m fastopt demo`` and ``python -m fastopt info``."""
+"""The command line: ``python -m fastopt demo``, ``python -m fastopt info`` and ``python -m fastopt c-api``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.command == "c-api":
+        from fastopt import clibrary
+
+        for path in clibrary.write(options.out):
+            print(path)
+        return 0
     if options.command == "info":
         from fastopt import info
 
@@ -71,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=_nonnegative, default=0, help="for everything random (default: 0)")
     demo.add_argument("--out", type=Path, metavar="PATH", help="the picture (default: fastopt-<problem>.png in this folder)")
     commands.add_parser("info", help="versions, processor, threads, cache and memory bandwidth")
+    c_api = commands.add_parser(
+        "c-api",
+        help="a library for C, C++ and Fortran",
+        description="Write fastopt.h, fastopt.f90 and libfastopt.so, which needs no Python; a C compiler must be installed.",
+    )
+    c_api.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder; made if it isn't there")
     return parser
 
 

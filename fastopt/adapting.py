@@ -76,8 +76,9 @@ def _adapted(optimizer: Optimizer, group: Group, sums: Sums) -> tuple[dict[Param
             own = optimizer.coefficients({**hyper, **scalars}, t)
             progress.append((p.scalars, scalars))
         named = {"caution": _caution(p, sums[p][0])} if group.hyper["cautious"] else {}
-        group.require_numbers(own)
-        coefficients[p] = placed(own + group.option_coefficients + group.scale_coefficient(), p, named)
+        whole = own + group.option_coefficients + group.scale_coefficient()
+        group.require_numbers(whole)
+        coefficients[p] = placed(whole, p, named)
     return coefficients, progress
 
 

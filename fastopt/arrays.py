@@ -65,7 +65,7 @@ def require_array(name: str, array: Any, dtypes: Sequence[np.dtype[Any]] = FLOAT
 
 def _listed(dtypes: Sequence[np.dtype[Any]]) -> str:
     *others, last = map(str, dtypes)
-    return f"{', '.join(others)} or {last}"
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def parts(array: NDArray[Any]) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class Assembly(Recipe):
 
     _accumulation: Accumulation
     _active: list[Group]
+    _background: ThreadPoolExecutor | None
     _by_name: bool
     _complex_mode: str
     _defaults: dict[str, Any]
@@ -34,6 +36,7 @@ class Assembly(Recipe):
     _is_swapped: bool
     _measures: bool
     _memory: Memory
+    _paired: frozenset[str]
     _parameters: list[Parameter]
     _reduction: str
     _skipped_steps: int
@@ -65,6 +68,7 @@ class Assembly(Recipe):
         memory, count = self._memory.copy(), len(self._groups)
         own = [name for name, _ in leaves(group["params"], f"params[{count}]['params']")]
         added = self._new_group(group, count, own, memory)
+        self._allocate([added])
         names = {p.name: f"params[0]['params']{p.name.removeprefix('params')}" for p in self._parameters}
         if not self._is_grouped:
             for p in self._parameters:
@@ -85,6 +89,7 @@ class Assembly(Recipe):
         is_grouped: bool,
         structure: Any = None,
         state_names: Sequence[tuple[str, ...]] | None = None,
+        paired: frozenset[str] = frozenset(),
     ) -> None:
         """Make everything anew; with a structure the groups are its leaves, by their paths."""
         for key, value in hyper.items():
@@ -96,8 +101,10 @@ class Assembly(Recipe):
         self._reduction = whole["reduction"]
         self._complex_mode = whole["complex_mode"]
         self._accumulation = Accumulation()
+        self._background = None
         self._is_swapped = False
         self._skipped_steps = 0
+        self._paired = paired
         self._defaults = dict(hyper)
         self._is_grouped = is_grouped
         self._by_name = structure is not None
@@ -119,6 +126,7 @@ class Assembly(Recipe):
         names = [p.name for p in self._parameters]
         if len(set(names)) < len(names):
             raise ValueError("params has two different keys with the same repr, so that a state dict could not tell them apart")
+        self._allocate(made)
         self._begin(made)
 
     def _new_group(
@@ -150,24 +158,35 @@ class Assembly(Recipe):
             self._parameters = [by_path[path] for path in paths(structure)]
         self._is_lone = bool(self._parameters) and self._structure is self._parameters[0].leaf
 
-    def _begin(self, groups: Sequence[Group]) -> None:
+    def _allocate(self, groups: Sequence[Group]) -> None:
         """Give new groups their states; those of one name share a buffer."""
         # Every state once, in the order in which the groups name them.
         names = list(dict.fromkeys(name for group in groups for name in group.state_names))
-        takes_pairs = any(p.is_paired for group in groups for p in group.parameters)
-        paired = frozenset(names) if not takes_pairs else frozenset[str]().union(*(g.paired_states() for g in groups))
+        for group in groups:
+            if any(p.is_paired for p in group.parameters):
+                self._paired |= group.paired_states()
         for name in names:
             holders = [p for group in groups if name in group.state_names for p in group.parameters]
-            allocate(holders, name, is_paired=name in paired)
+            allocate(holders, name, is_paired=name in self._paired)
             for group in groups:
                 for p in group.parameters if name in group.state_names else []:
                     start = p.theta if name == AVERAGE else self.initial(name, group.hyper, p.theta)
                     if np.any(start):  # pages that hold zeros are best left untouched
                         p.start(name, start)
+
+    def _begin(self, groups: Sequence[Group]) -> None:
+        """Let new groups take part."""
         for group in self._groups:
             group.use_states()
+        for group in groups:
+            group.fill_copies()
         self._note_changes()
         self._state_names = tuple(dict.fromkeys(name for group in self._groups for name in group.state_names))
+
+    def _note_memory(self) -> None:
+        """Take note of more memory that steps write to (called by groups)."""
+        for p in self._parameters:
+            p.note_memory()
 
     def _note_changes(self) -> None:
         """Take note of what the groups are asked for now, so that steps need not look at each of them (called by groups)."""

@@ -41,7 +41,7 @@ def save(optimizer: str, step_count: int, whole: Mapping[str, Any], groups: Sequ
 
 def _is_saved(key: str, value: Any) -> bool:
     """Whether a hyper-parameter is part of state dicts: functions and the arrays of copies stay with their optimizer."""
-    return not callable(value) and (key != "copy_to" or value is None)
+    return not callable(value) and key != "copy_to"
 
 
 def _progress(group: Group) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _checked_hyper(groups: Sequence[Group], saved: Any) -> list[dict[str, Any]]:
     for i, (group, values) in enumerate(zip(groups, saved, strict=True)):
         # A schedule isn't saved, so it may be missing where this optimizer has one.
         optional = {key for key, value in group.hyper.items() if not _is_saved(key, value)}
-        _require_keys(f"state_dict['groups'][{i}]", values, group.hyper, optional)
+        _require_keys(f"state_dict['groups'][{i}]", values, [key for key in group.hyper if key != "copy_to"], optional)
         checked.append(group.check(values))
     return checked
 

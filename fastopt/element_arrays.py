@@ -52,7 +52,7 @@ def checked_copies(parameters: Sequence[Parameter], params: Any, memory: Memory,
             memory.remove(p.copy)
     for p, (name, leaf) in zip(parameters, matching_leaves(params, tree, "copy_to"), strict=True):
         array = p.unwrap(name, leaf)
-        if getattr(getattr(array, "dtype", None), "name", None) != "bfloat16":
+        if not isinstance(array, np.ndarray) or array.dtype.name != "bfloat16":
             require_array(name, array, COPIES)
         p.require_writable(name, array)
         memory.add(name, array)

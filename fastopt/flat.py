@@ -70,7 +70,7 @@ class Flat:
         return {"tree": self.tree}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        copy = flatten(state["tree"])
+        copy = _laid_out(state["tree"])
         self.buffer, self.tree, self.layout = copy.buffer, copy.tree, copy.layout
 
     def like(self, dtype: DTypeLike | None = None) -> Flat:
@@ -122,9 +122,14 @@ def flatten(params: Any) -> Flat:
         require_array(name, leaf, (*FLOATS, *COMPLEX))
         if leaf.dtype != named[0][1].dtype:
             raise TypeError(f"all arrays must have one dtype: {named[0][0]} has {named[0][1].dtype}, {name} has {leaf.dtype}")
-    flat = Flat(params, aligned_zeros(sum(leaf.size for _, leaf in named), named[0][1].dtype.type))
-    for (_, view), (_, leaf) in zip(leaves(flat.tree, ""), named, strict=True):
-        view[...] = leaf
+    return _laid_out(params)
+
+
+def _laid_out(params: Any) -> Flat:
+    arrays = [leaf for _, leaf in leaves(params, "")]
+    flat = Flat(params, aligned_zeros(sum(array.size for array in arrays), arrays[0].dtype))
+    for (_, view), array in zip(leaves(flat.tree, ""), arrays, strict=True):
+        view[...] = array
     return flat
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from fastopt.arrays import aligned_zeros, parts
 from fastopt.element_arrays import checked_arrays, checked_bounds, checked_copies, is_tree, require_mask
 from fastopt.engine.compile import Rule
-from fastopt.engine.formats import storage_view
+from fastopt.engine.formats import encoded, storage_view
 from fastopt.engine.kernel import Kernel
 from fastopt.engine.pairs import paired_states
 from fastopt.flat import array_of
@@ -63,6 +63,8 @@ class Group(MutableMapping[str, Any]):
         The rule for `hyper`, with what the options do around it.
     option_coefficients : tuple
         What the options around the rule take, after the rule's own coefficients.
+    wrapped : Wrapped
+        How `rule` was made.
     schedules : dict of callable
         The hyper-parameters that follow a schedule.
     current : mapping
@@ -165,17 +167,24 @@ class Group(MutableMapping[str, Any]):
 
     def commit(self, hyper: dict[str, Any]) -> None:
         """Take hyper-parameters that `check` gave."""
-        before = self.rule, self.measure, self._lr_is_array
+        before = self._of_kernels()
         has_other_copies = hyper["copy_to"] is not self.hyper["copy_to"]
         self._take(hyper)
-        if has_other_copies or (self.rule, self.measure, self._lr_is_array) != before:
+        if has_other_copies or self._of_kernels() != before:
             self.use_states()
+        if has_other_copies:
+            self.fill_copies()
+            self._owner._note_memory()
         self._owner._note_changes()
+
+    def _of_kernels(self) -> tuple[Any, ...]:
+        """All that tells which kernels are needed."""
+        return self.rule, self.measure, self._lr_is_array, [type(c) for c in self.option_coefficients]
 
     def start_scaling(self) -> None:
         """Let the rule take a scale of the gradient from now on."""
         self.scales = True
-        self._take(self.hyper)
+        self._wrap()
         self.use_states()
 
     def paired_states(self) -> frozenset[str]:
@@ -198,13 +207,7 @@ class Group(MutableMapping[str, Any]):
         self._chosen, self._used = self._choose(hyper)
         self.schedules = {key: value for key, value in hyper.items() if callable(value)}
         self.current: Mapping[str, Any] = hyper
-        own = self._owner.own_options
-        self._wrapped = Wrapped(self._chosen, hyper, own, scales=self.scales)
-        self.rule, self.option_coefficients = self._wrapped.rule, self._wrapped.coefficients(hyper)
-        # What an optimizer measures, or, if it is cautious, how far the update agrees with the gradient.
-        measure = self._chosen if hyper["cautious"] else self._owner.measure(hyper)
-        self._wrapped_measure = None if measure is None else Wrapped(measure, hyper, own, True, self.scales)
-        self.measure = None if self._wrapped_measure is None else self._wrapped_measure.rule
+        self._wrap()
         sides = hyper["bounds"] or (None, None)
         needs_arrays = hyper["mask"] is not None or hyper["cautious"] or bool(self._owner.elements) or any(map(is_tree, sides))
         self.adapts = bool(needs_arrays or self.measure or self._owner.scalars)
@@ -216,6 +219,16 @@ class Group(MutableMapping[str, Any]):
         if hyper["copy_to"] is not self._copies:
             self._copies = hyper["copy_to"]
             self._place_copies(self._copies, self._memory)
+
+    def _wrap(self) -> None:
+        """Make the rule and the measure with what the options do around them."""
+        hyper, own = self.hyper, self._owner.own_options
+        self.wrapped = Wrapped(self._chosen, hyper, own, scales=self.scales)
+        self.rule, self.option_coefficients = self.wrapped.rule, self.wrapped.coefficients(self.current)
+        # What an optimizer measures, or, if it is cautious, how far the update agrees with the gradient.
+        measure = self._chosen if hyper["cautious"] else self._owner.measure(hyper)
+        self._wrapped_measure = None if measure is None else Wrapped(measure, hyper, own, True, self.scales)
+        self.measure = None if self._wrapped_measure is None else self._wrapped_measure.rule
 
     def move(self, memory: Memory) -> None:
         """Know of more memory that the optimizer writes to."""
@@ -239,8 +252,14 @@ class Group(MutableMapping[str, Any]):
                 p.copy = None
         if tree is not None:
             for p, (name, leaf) in zip(self.parameters, leaves(tree, "copy_to"), strict=True):
-                p.copy = storage_view(parts(array_of(leaf).reshape(-1, order=p.order)))
+                p.copy = storage_view(parts(np.asarray(array_of(leaf)).reshape(-1, order=p.order)))
                 memory.add(name, p.copy)
+
+    def fill_copies(self) -> None:
+        """Bring the copies up to date."""
+        for p in self.parameters:
+            if p.copy is not None:
+                p.copy[...] = encoded(p.theta, p.copy.dtype)
 
     def params_copy(self) -> Any:
         """The parameters in containers that the caller may change."""
@@ -267,7 +286,7 @@ class Group(MutableMapping[str, Any]):
         if self._choose(current)[0] is not self._chosen:
             raise ValueError(f"the schedule's {given!r} after {step} steps needs another rule than the optimizer has")
         self.current = current
-        self.option_coefficients = self._wrapped.coefficients(current)
+        self.option_coefficients = self.wrapped.coefficients(current)
 
     def measure_coefficients(self, own: tuple[float, ...]) -> tuple[Any, ...]:
         """The coefficients of the measure: its own, and those of the options around it."""
@@ -307,7 +326,12 @@ class Group(MutableMapping[str, Any]):
             raise ValueError(
                 f"cautious=True is not for {type(owner).__name__}, whose step depends on norms of the whole update"
             )
-        return owner.choose(hyper)
+        rule, names = owner.choose(hyper)
+        if AVERAGE in names:
+            raise ValueError(
+                f"{type(owner).__name__} can't have a state {AVERAGE!r}: the average of the parameters has that name"
+            )
+        return rule, names
 
     def _checked(self, key: str, value: Any) -> Any:
         if key == "lr" and is_tree(value):

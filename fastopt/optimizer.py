@@ -118,9 +118,8 @@ class Optimizer(Training):
         -----
         After an error, parameters, state and step counter are as they were.
         """
-        if scale != 1.0:
+        if type(scale) is not float or scale != 1.0:
             scale = finite("scale", scale)
-            self._start_scaling()
         if self._has_schedules:
             self._follow_schedules()
         if grads is None or self._accumulation.count or self._is_swapped:
@@ -130,6 +129,8 @@ class Optimizer(Training):
             vectors = {p: p.gradient("grads", grads)}
         else:
             vectors = self._vectors(grads, "grads")
+        if scale != 1.0:
+            self._start_scaling()
         active = self._active
         apart = self._require_zeroable(vectors, grads) if self._zeroes else ()
         for group in active:
@@ -267,6 +268,8 @@ class Optimizer(Training):
         self._reduction = whole.pop("reduction")
         self._survey = survey.Survey(whole["clip_norm"], whole["nonfinite"])
         self._accumulation.clear()
+        for group in self._groups:
+            group.fill_copies()  # parameters may have been loaded before
         self._note_changes()
 
     def _whole(self) -> dict[str, Any]:
@@ -293,13 +296,14 @@ class Optimizer(Training):
             "structure": self._structure if self._by_name else None,
             # Not those of the present rule: momentum may have been switched off since.
             "state_names": [group.state_names for group in self._groups],
+            "paired": self._paired,
             "state_dict": self.state_dict(),
             "attributes": {key: value for key, value in vars(self).items() if key not in Assembly.__annotations__},
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         vars(self).update(saved["attributes"])
-        kept = (saved[key] for key in ("groups", "defaults", "whole", "is_grouped", "structure", "state_names"))
+        kept = (saved[key] for key in ("groups", "defaults", "whole", "is_grouped", "structure", "state_names", "paired"))
         self._build(*kept)
         self.load_state_dict(saved["state_dict"])
 

@@ -92,37 +92,39 @@ class Wrapped:
     ----------
     rule : callable
         The result.
+    names : list of float or str
+        What it takes after the rule's own coefficients: constants, and names of hyper-parameters and arrays.
     """
 
     def __init__(
         self, inner: Rule, hyper: Mapping[str, Any], own: Collection[str], measures: bool = False, scales: bool = False
     ) -> None:
-        self._names: list[Coefficient] = []
+        self.names: list[Coefficient] = []
         if hyper["cautious"]:
             inner = agreement(inner) if measures else cautious(inner)
-            self._names += [0.0, 1.0 if measures else "caution"]
+            self.names += [0.0, 1.0 if measures else "caution"]
         if "weight_decay" not in own and is_on(hyper["weight_decay"]):
             inner = shrinking(inner) if hyper["decoupled_weight_decay"] else decaying(inner)
-            self._names += ["weight_decay"]
+            self.names += ["weight_decay"]
         if not measures and "l1" not in own and is_on(hyper["l1"]):
             inner = thresholding(inner)
-            self._names += [0.0, "l1"]
+            self.names += [0.0, "l1"]
         if not measures and hyper["bounds"] is not None:
             inner = projecting(inner)
-            self._names += [0.0, "lower", "upper"]
-        if hyper["mask"] is not None:
-            inner = excluding(inner) if measures else masked(inner)
-            self._names += [0.0, "mask"] if measures else ["mask"]
+            self.names += [0.0, "lower", "upper"]
         if not measures and hyper["ema_decay"] is not None:
             inner = averaging(inner)
-            self._names += ["ema_decay", "ema_share"]
+            self.names += ["ema_decay", "ema_share", 0.5]
         if not measures and hyper["flush_subnormals"]:
             inner = flushing(inner)
+        if hyper["mask"] is not None:
+            inner = excluding(inner) if measures else masked(inner)
+            self.names += [0.0, "mask"] if measures else ["mask"]
         if hyper["maximize"]:
             inner = ascending(inner)
         if hyper["clip_value"] is not None:
             inner = clipping(inner)
-            self._names += ["clip_value"]
+            self.names += ["clip_value"]
         if scales:
             inner = scaling(inner)
         if not measures and hyper["copy_to"] is not None:
@@ -134,12 +136,12 @@ class Wrapped:
     def coefficients(self, numbers: Mapping[str, Any]) -> tuple[Coefficient, ...]:
         """What this takes after the rule's own coefficients, with the numbers of hyper-parameters by name."""
         values = {name: numbers[name] for name in ("weight_decay", "l1", "clip_value", "ema_decay")}
-        if "ema_share" in self._names and not callable(numbers["ema_decay"]):
+        if "ema_share" in self.names and not callable(numbers["ema_decay"]):
             values["ema_share"] = 1.0 - numbers["ema_decay"]
         if numbers["bounds"] is not None:
             sides = zip(("lower", "upper"), numbers["bounds"], strict=True)
             values |= {name: side for name, side in sides if isinstance(side, float)}
-        return tuple(values.get(name, name) if isinstance(name, str) else name for name in self._names)
+        return tuple(values.get(name, name) if isinstance(name, str) else name for name in self.names)
 
 
 def is_on(value: Any) -> bool:

@@ -26,7 +26,6 @@ from fastopt.arrays import (
     shaped_like,
 )
 from fastopt.engine.compile import Rule
-from fastopt.engine.formats import encoded
 from fastopt.engine.kernel import Kernel
 from fastopt.engine.sums import Blocks
 from fastopt.flat import Flat, array_of
@@ -36,7 +35,7 @@ from fastopt.memory import Memory
 FLOAT32, FLOAT64 = FLOATS
 
 # The state that holds the average of theta.
-AVERAGE = "ema"
+AVERAGE = "theta_ema"
 
 
 class Parameter:
@@ -133,6 +132,12 @@ class Parameter:
     def move(self, memory: Memory) -> None:
         """Know of more memory that the optimizer writes to."""
         self._memory = memory
+        self.note_memory()
+
+    def note_memory(self) -> None:
+        """Look at all gradients anew: what the optimizer writes to has changed."""
+        self._owners = self._memory.owners
+        self._accepted = lambda: None
 
     def require_writable(self, name: str, array: NDArray[Any]) -> None:
         """Raise TypeError or ValueError unless kernels can write the new theta to an array."""
@@ -151,11 +156,9 @@ class Parameter:
         average = [self.formed(self.states[AVERAGE])] if has_average else []
         self.arrays = (theta, *copy, *average, *own)
         self.measured = (theta, *own)
-        if self.copy is not None:
-            self.copy[...] = encoded(self.theta, self.copy.dtype)
         self.kernels.clear()
         self.measure_kernels.clear()
-        self._owners = self._memory.owners  # all that the optimizer writes to is known by now
+        self._owners = self._memory.owners
 
     @functools.cached_property
     def blocks(self) -> Blocks:
@@ -195,11 +198,15 @@ class Parameter:
 
     def shaped(self, vector: NDArray[Any]) -> NDArray[Any]:
         """View of a vector of the parameter's size in the shape and memory order of `array`."""
-        return shaped_like(vector if vector.size == self.array.size else vector.view(complex_of(vector.dtype)), self.array)
+        return shaped_like(self._elements(vector), self.array)
+
+    def _elements(self, vector: NDArray[Any]) -> NDArray[Any]:
+        """A vector with an item for each element: complex ones instead of pairs of real ones."""
+        return vector if vector.size == self.array.size else vector.view(complex_of(vector.dtype))
 
     def view(self, vector: NDArray[Any]) -> Any:
         """The same as users see it: for a `Flat` one of its layout."""
-        return Flat(self.leaf.tree, vector) if isinstance(self.leaf, Flat) else self.shaped(vector)
+        return Flat(self.leaf.tree, self._elements(vector)) if isinstance(self.leaf, Flat) else self.shaped(vector)
 
     def unwrap(self, name: str, leaf: Any) -> Any:
         """The array of something that comes in the form of this parameter."""

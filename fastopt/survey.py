@@ -89,7 +89,8 @@ class Survey:
                 return False
         limits = [group.current["clip_norm"] for group in groups]
         own = [_factor(norm, limit) for norm, limit in zip(norms, limits, strict=True)]
-        common = _factor(math.hypot(*(norm * factor for norm, factor in zip(norms, own, strict=True))), self.clip_norm)
+        limited = [limit if limit is not None and norm > limit else norm for norm, limit in zip(norms, limits, strict=True)]
+        common = _factor(math.hypot(*limited), self.clip_norm)
         for group, factor in zip(groups, own, strict=True):
             group.scale *= factor * common
         return True
@@ -116,6 +117,8 @@ def _norm(group: Group, p: Parameter, g: NDArray[Any]) -> float:
     total = float(summed(p, measure, p.arrays[:1], g, 0.0, placed(names, p, {})).sum())
     if LEAST <= total <= LARGEST or p.theta.dtype != np.float64:
         return math.sqrt(total) if total >= 0.0 else math.nan
+    if not g.any():
+        return 0.0
     with np.errstate(all="ignore"):
         seen = np.abs(_seen(group, p, g))
         largest = float(seen.max(initial=0.0))
@@ -139,13 +142,14 @@ def _first_nonfinite(groups: Sequence[Group], vectors: Mapping[Parameter, NDArra
     for group in groups:
         for p in group.parameters:
             with np.errstate(all="ignore"):
-                wrong = np.flatnonzero(~np.isfinite(_seen(group, p, vectors[p])))
+                seen = _seen(group, p, vectors[p])
+            wrong = np.flatnonzero(~np.isfinite(seen))
             if wrong.size:
                 name, index = p.place(int(wrong[0]))
-                return f"the gradient of {name} must be finite, got {vectors[p].flat[wrong[0]]} at index {index}"
+                return f"the gradient of {name} must be finite, got {seen.flat[wrong[0]]} at index {index}"
     return None
 
 
 def _factor(norm: float, limit: float | None) -> float:
     """What limits a norm; NaN for one that is NaN."""
-    return 1.0 if limit is None or norm <= limit else limit / norm
+    return 1.0 if limit in (None, math.inf) or norm <= limit else limit / norm

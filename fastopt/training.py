@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ class Training(Assembly):
         """Add the gradients of a micro-batch to a buffer of the optimizer's own, from which ``step()`` will take them.
 
         With ``reduction="mean"`` that step is one with their mean, with ``"sum"`` with their sum. The buffer has the dtypes of
-        the parameters. Pending gradients are no part of state dicts, copies and pickles.
+        the parameters. Pending gradients are no part of state dicts, copies and pickles; `discard` forgets them, and so does a
+        step that is skipped.
 
         Parameters
         ----------
@@ -37,6 +39,10 @@ class Training(Assembly):
             As `step` does for gradients. Nothing is changed then.
         """
         self._accumulation.add(self._vectors(grads, "grads"))
+
+    def discard(self) -> None:
+        """Forget the gradients that were accumulated since the last step."""
+        self._accumulation.clear()
 
     @property
     def clip_norm(self) -> float | None:
@@ -117,28 +123,49 @@ class Training(Assembly):
             return [group.state(name) for group in self._groups]
         return with_leaves(self._structure, [p.view(p.states[name]) if name in p.states else None for p in self._parameters])
 
+    def step_async(self, grads: Any = None, scale: float = 1.0) -> Future[None]:
+        """Take a step in a thread in the background, while this one computes something else.
+
+        Steps of one optimizer are taken one after the other, in the order in which they were asked for. Until one is done, its
+        gradients must not be changed, and the parameters, the state and the optimizer must not be used otherwise.
+
+        Parameters
+        ----------
+        grads, scale
+            As `Optimizer.step` takes them.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Its ``result()`` waits for the step, and raises what the step has raised.
+        """
+        if self._background is None:
+            self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastopt")
+        return self._background.submit(self.step, grads, scale)
+
+    def step(self, grads: Any = None, scale: float = 1.0) -> None:
+        """Take a step; see `Optimizer`."""
+        raise NotImplementedError
+
     def _accumulated(self, grads: Any, scale: float) -> tuple[dict[Parameter, NDArray[Any]], float]:
         """The gradients that were added up, and what to multiply them by."""
         self._require_unswapped()
         count = self._accumulation.count
         if grads is not None:
-            raise ValueError(f"{count} gradients were accumulated: take them by step() first, or accumulate these, too")
+            raise ValueError(
+                f"{count} gradients were accumulated: take them by step() first, accumulate these too, or discard()"
+            )
+        if not self._active:
+            return {}, scale
         if not count:
             raise TypeError("grads is missing, and nothing was accumulated")
         vectors = self._accumulation.sums([p for group in self._active for p in group.parameters])
-        if self._reduction == "mean" and count > 1:
-            scale /= count
-            self._start_scaling()
-        return vectors, scale
+        return vectors, scale / count if self._reduction == "mean" else scale
 
     def _pass(self, vectors: Mapping[Parameter, NDArray[Any]], apart: Iterable[NDArray[Any]]) -> bool:
         """Look at the gradients; False if the step is to be skipped, which uses them up all the same."""
-        try:
-            if self._survey.passes(self._active, vectors):
-                return True
-        except ValueError:
-            self._accumulation.clear()
-            raise
+        if self._survey.passes(self._active, vectors):
+            return True
         self._skipped_steps += 1
         self._accumulation.clear()
         for array in [*(vectors[p] for group in self._active if group.zeroes for p in group.parameters), *apart]:
@@ -147,7 +174,6 @@ class Training(Assembly):
 
     def _require_zeroable(self, vectors: Mapping[Parameter, NDArray[Any]], grads: Any) -> list[NDArray[Any]]:
         """Check that the gradients that are to become zero can; those of which `vectors` has copies."""
-        zeroed = {p: vectors[p] for group in self._active if group.zeroes for p in group.parameters}
         if grads is None:
             return []
         if self._is_lone and isinstance(grads, np.ndarray):  # which overlaps no other
@@ -155,7 +181,8 @@ class Training(Assembly):
             if vectors[p].flags.writeable and not p.is_copy(vectors[p]):
                 return []
         named = {p: (path, p.unwrap(path, g)) for p, path, g in self._named(grads, "grads")}
-        return require_zeroable(zeroed, named)
+        zeroed = [p for group in self._active if group.zeroes for p in group.parameters]
+        return require_zeroable(zeroed, vectors, named)
 
     def _vectors(self, grads: Any, name: str) -> dict[Parameter, NDArray[Any]]:
         """The gradient of every parameter, checked, as vectors; not those of frozen groups."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,14 @@ from fastopt.parameters import Parameter
 
 
 def require_zeroable(
-    vectors: Mapping[Parameter, NDArray[Any]], named: Mapping[Parameter, tuple[str, Any]]
+    zeroed: Sequence[Parameter], vectors: Mapping[Parameter, NDArray[Any]], named: Mapping[Parameter, tuple[str, Any]]
 ) -> list[NDArray[Any]]:
     """Check that gradients can be set to zero.
 
     Parameters
     ----------
+    zeroed : sequence of Parameter
+        Those whose gradients become zero.
     vectors : mapping
         What kernels will take for each parameter: the gradient's memory, or a copy.
     named : mapping
@@ -32,15 +34,24 @@ def require_zeroable(
     Raises
     ------
     ValueError
-        If a gradient is read-only, or shares memory with another one.
+        If a gradient is read-only, or shares memory with another one, or with what steps write to.
     """
-    memory, apart = Memory(), []
-    for p, vector in vectors.items():
+    memory, apart = Memory(), {}
+    for p in zeroed:
         name, array = named[p]
         if not isinstance(array, np.ndarray) or not array.flags.writeable:
             raise ValueError(f"{name} is read-only, but zero_grad=True must write to it")
-        if p.is_copy(vector):
-            apart.append(array)
+        if p.is_copy(vectors[p]):
+            apart[p] = array
         else:
-            memory.add(name, vector)
-    return apart
+            memory.add(name, vectors[p])
+    others = {p: vector for p, vector in vectors.items() if p not in zeroed and not p.is_copy(vector)}
+    for p, vector in others.items():
+        if other := memory.overlapped(vector):
+            raise ValueError(f"{other} and {named[p][0]} overlap in memory, but zero_grad=True writes to the first")
+    for p, array in apart.items():
+        written = [(q.name, each) for q in vectors for each in (q.array, *q.arrays[1:])]
+        for name, each in [*written, *((named[q][0], named[q][1]) for q in vectors if q is not p)]:
+            if np.shares_memory(array, each):
+                raise ValueError(f"{named[p][0]} and {name} overlap in memory, but zero_grad=True writes to the first")
+    return list(apart.values())

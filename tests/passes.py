@@ -75,14 +75,17 @@ class Separately:
             theta -= np.clip(theta, -least, least)
         if bounds := options.get("bounds"):
             np.clip(theta, *(None if side is None else dtype(side) for side in bounds), out=theta)
-        for name, array in {**self.bare.state, "theta": theta}.items():
-            np.copyto(array, before[name], where=~mask)
+        ema = self.ema
         if (decay := options.get("ema_decay")) is not None:
-            self.ema = dtype(decay) * self.ema + dtype(1.0 - decay) * theta
+            change = theta - ema
+            ema = ema + dtype(1.0 - decay) * change if dtype(1.0 - decay) < 0.5 else theta - dtype(decay) * change
         if options.get("flush_subnormals"):
-            self.ema = flushed(self.ema)
+            ema = flushed(ema)
             for state in self.bare.state.values():
                 state[...] = flushed(state)
+        self.ema = np.where(mask, ema, self.ema)
+        for name, array in {**self.bare.state, "theta": theta}.items():
+            np.copyto(array, before[name], where=~mask)
         return True
 
 

@@ -128,6 +128,9 @@ def test_without_a_word_about_it_nonfinite_gradients_propagate(bad):
     # An infinite norm leaves nothing of finite elements, and nobody knows what NaN would leave.
     np.testing.assert_array_equal(opt.params, [np.nan, np.nan if np.isnan(bad) else 0.0])
     assert opt.step_count == 1
+    watching = fastopt.SGD(np.zeros(2), lr=1.0, clip_norm=math.inf)
+    watching.step(np.array([bad, 1.0]))
+    np.testing.assert_array_equal(watching.params, [-bad, -1.0])  # nothing is clipped
 
 
 # Gradients that are not finite
@@ -280,7 +283,7 @@ def test_groups_may_have_averages_or_none():
     assert opt.ema[1] is None
     with opt.swap_ema():
         assert (a[0], b[0]) == (0.5, 0.0)
-    with refused(ValueError, "needs the state 'ema'", opt=opt):
+    with refused(ValueError, "needs the state 'theta_ema'", opt=opt):
         opt.param_groups[1]["ema_decay"] = 0.9
     opt.param_groups[0]["ema_decay"] = None
     opt.step([np.ones(1), np.ones(1)])
@@ -304,7 +307,7 @@ def test_averages_are_state_and_resume():
     opt.step(np.ones(3))
     other.step(np.ones(3))
     assert_same_bits(opt.ema, other.ema)
-    assert_same_bits(opt.state["ema"], opt.ema)
+    assert_same_bits(opt.state["theta_ema"], opt.ema)
 
 
 # Copies
@@ -473,9 +476,11 @@ def test_accumulated_gradients_wait_for_their_step():
     opt.step(scale=0.5)
     np.testing.assert_array_equal(opt.params, -0.5)
     opt.accumulate(np.array([np.nan, 0.0]))
-    with refused(ValueError, "must be finite", opt=opt):
-        opt.step()
-    with refused(TypeError, "nothing was accumulated"):  # it was of no use any more
+    for _ in range(2):  # it is still there
+        with refused(ValueError, "must be finite", opt=opt):
+            opt.step()
+    opt.discard()
+    with refused(TypeError, "nothing was accumulated"):
         opt.step()
     opt.accumulate(np.ones(2))
     opt.load_state_dict(opt.state_dict())

@@ -22,7 +22,7 @@ from fastopt.engine.pairs import PairType, pair
 def load(source: Any, i: Any, dtype: Any) -> Any:
     """Element ``i`` of an array, a scalar itself, or a tuple of either, as ``dtype`` (compiled code only).
 
-    Of an array of two dimensions it is a pair.    A mask's booleans stay what they are.
+    Of an array of two dimensions it is a pair. A mask's booleans stay what they are.
     """
     raise NotImplementedError("load exists in compiled code only")
 

@@ -139,11 +139,13 @@ def masked(inner: Rule) -> Rule:
 
 @_transform
 def averaging(inner: Rule) -> Rule:
-    """Average the new theta exponentially, in a state before all others. Two more coefficients: the decay, and one minus it."""
+    """Average the new theta exponentially, in a state before all others. Three more coefficients: decay, one minus it, half."""
 
     def outer(theta: Any, g: Any, lr: Any, average: Any, *rest: Any) -> Any:
-        new = inner(theta, g, lr, *rest[:-2])
-        return insert_second(rest[-2] * average + rest[-1] * first(new), new)
+        new = inner(theta, g, lr, *rest[:-3])
+        change = first(new) - average
+        # Not the weighted sum, whose weights are rounded and don't add up to one. From the nearer end, so that both are exact.
+        return insert_second(select(rest[-2] < rest[-1], average + rest[-2] * change, first(new) - rest[-3] * change), new)
 
     return outer
 

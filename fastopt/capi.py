@@ -1,0 +1,257 @@
+"""A C interface: functions that step buffers of C, C++ and Fortran programs, in the process of Python or without it.
+
+Each is compiled from the optimizer's own rule, and from the formulas of its coefficients as `tracing` finds them, so that it
+gives the same bits. It runs in the calling thread, needs no GIL, and keeps nothing between calls.
+"""
+
+from __future__ import annotations
+
+import functools
+import linecache
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import carray, types
+from numba.extending import intrinsic
+from numpy.typing import DTypeLike
+
+from fastopt import optimizers
+from fastopt.arrays import FLOATS, one_of
+from fastopt.engine.compile import OPTIONS, Rule
+from fastopt.engine.loop import SPANS
+from fastopt.optimizer import Optimizer
+from fastopt.tracing import Branch, Tree, traced
+
+# Names of the functions, the optimizers behind them, and the arguments that choose their rules.
+FUNCTIONS: Mapping[str, tuple[type[Optimizer], dict[str, Any]]] = {
+    "adabelief": (optimizers.AdaBelief, {}),
+    "adadelta": (optimizers.AdaDelta, {}),
+    "adagrad": (optimizers.AdaGrad, {}),
+    "adagrad_rates": (optimizers.AdaGrad, {"accumulate": "rates"}),
+    "adam": (optimizers.Adam, {}),
+    "adamax": (optimizers.AdaMax, {}),
+    "adamw": (optimizers.AdamW, {}),
+    "adan": (optimizers.Adan, {}),
+    "adopt": (optimizers.ADOPT, {}),
+    "amsgrad": (optimizers.Adam, {"amsgrad": True}),
+    "lion": (optimizers.Lion, {}),
+    "momentum": (optimizers.SGD, {"momentum": 0.9}),
+    "nesterov": (optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
+    "radam": (optimizers.RAdam, {}),
+    "rmsprop": (optimizers.RMSProp, {}),
+    "rmsprop_rates": (optimizers.RMSProp, {"accumulate": "rates"}),
+    "rprop": (optimizers.Rprop, {}),
+    "sgd": (optimizers.SGD, {}),
+    "yogi": (optimizers.Yogi, {}),
+}
+
+SUFFIXES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
+STATUS = {
+    "FASTOPT_OK": (0, "the step was taken"),
+    "FASTOPT_NEGATIVE_SIZE": (1, "elements is negative"),
+    "FASTOPT_NULL": (2, "a pointer is NULL, and elements is not 0"),
+    "FASTOPT_MISALIGNED": (3, "a pointer is not aligned to its type"),
+    "FASTOPT_OVERLAP": (4, "two of the arrays overlap"),
+    "FASTOPT_BAD_NUMBER": (5, "t is less than 1, or another number is not finite"),
+}
+
+
+class Function(NamedTuple):
+    """A function of the interface.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``fastopt_adam_f32``.
+    dtype : dtype
+        Of the arrays.
+    rule : callable
+        The rule that it runs.
+    states : dict of str to float
+        Names of the state arrays, and what they hold before the first step.
+    numbers : dict of str to float
+        Names of the numbers after ``lr``, with the defaults of the optimizer.
+    coefficients : tuple of str, or Branch
+        What the rule takes, as expressions in ``t`` and the numbers.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    rule: Rule
+    states: Mapping[str, float]
+    numbers: Mapping[str, float]
+    coefficients: Tree
+
+    @property
+    def arrays(self) -> list[str]:
+        """The names of its pointers."""
+        return ["theta", "g", *self.states]
+
+
+def address(name: str, dtype: DTypeLike = np.float64) -> int:
+    """The address of a function, to be called by compiled code in this process.
+
+    Parameters
+    ----------
+    name : str
+        One of `FUNCTIONS`, such as ``"adam"``.
+    dtype : float32 or float64, default float64
+        Of the arrays.
+
+    Returns
+    -------
+    int
+        It stays valid as long as the process runs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such function, or the dtype is another one.
+
+    Examples
+    --------
+    >>> import ctypes, fastopt.capi, numpy as np
+    >>> sgd = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_double)(
+    ...     fastopt.capi.address("sgd")
+    ... )
+    >>> theta, g = np.zeros(3), np.ones(3)
+    >>> sgd(3, theta.ctypes.data, g.ctypes.data, 1, 0.5), theta
+    (0, array([-0.5, -0.5, -0.5]))
+    """
+    made = function(name, dtype)
+    return int(_compiled(name, made.dtype).address)
+
+
+def function(name: str, dtype: DTypeLike = np.float64) -> Function:
+    """What a function is made of; see `address` for the parameters and errors."""
+    chosen = one_of("dtype", dtype, FLOATS)
+    if not isinstance(name, str) or name not in FUNCTIONS:
+        raise ValueError(f"name must be one of {', '.join(FUNCTIONS)}, got {name!r}")
+    return _function(name, chosen)
+
+
+@functools.cache
+def _function(name: str, dtype: np.dtype[Any]) -> Function:
+    cls, arguments = FUNCTIONS[name]
+    optimizer = cls(np.zeros(1, dtype), **arguments)
+    (group,) = optimizer.param_groups
+    hyper, defaults = _named_numbers(group.hyper)
+    own = traced(cls.coefficients, optimizer, hyper, "t", numbers=[*defaults, "t"])  # type: ignore[arg-type]
+    around = tuple(c if isinstance(c, str) else repr(c) for c in group.wrapped.names)
+    tree = _completed(own, len(optimizer.coefficients(group.current, 1)), around)
+    used = {key: value for key, value in defaults.items() if key != "lr" and re.search(rf"\b{key}\b", repr(tree))}
+    states = {state: float(np.ravel(optimizer.state[state])[0]) for state in group.state_names}
+    return Function(f"fastopt_{name}_{SUFFIXES[dtype]}", dtype, group.rule, states, used, tree)
+
+
+def _named_numbers(hyper: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """Hyper-parameters with names in place of numbers, and the numbers by these names: ``beta1`` and ``beta2`` of ``betas``."""
+    named: dict[str, Any] = {}
+    numbers: dict[str, float] = {}
+    for key, value in hyper.items():
+        several = {f"{key.removesuffix('s')}{i}": x for i, x in enumerate(value, 1)} if isinstance(value, tuple) else {}
+        one = {key: value} if isinstance(value, float) else {}
+        numbers |= several | one
+        named[key] = tuple(several) if several else key if one else value
+    return named, numbers
+
+
+def _completed(tree: Tree, count: int, around: tuple[str, ...]) -> Tree:
+    """The ways that give as many coefficients as the rule takes, and those of the options around it."""
+    if not isinstance(tree, Branch):
+        return (*tree, *around)
+    ways = [way for way in tree[1:] if any(len(leaf) == count for leaf in _leaves(way))]
+    if len(ways) == 1:
+        return _completed(ways[0], count, around)
+    return Branch(tree.condition, *(_completed(way, count, around) for way in ways))
+
+
+def _leaves(tree: Tree) -> Iterator[tuple[str, ...]]:
+    if isinstance(tree, Branch):
+        yield from _leaves(tree.if_true)
+        yield from _leaves(tree.if_false)
+    else:
+        yield tree
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(typing_context: Any, number: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(number), generate
+
+
+def _source(made: Function) -> str:
+    """The function in Python, as Numba compiles it. Pointers come as integers, for only those can be looked at."""
+    arrays, numbers = made.arrays, ["lr", *made.numbers]
+    width = made.dtype.itemsize
+    pairs = [(a, b) for i, a in enumerate(arrays) for b in arrays[i + 1 :]]
+    overlaps = " or ".join(f"({a} < {b} + bytes and {b} < {a} + bytes)" for a, b in pairs)
+    lines = [
+        f"def entry(elements, {', '.join(arrays)}, t, {', '.join(numbers)}):",
+        "    if elements < 0:",
+        "        return 1",
+        f"    if elements > 0 and ({' or '.join(f'{a} == 0' for a in arrays)}):",
+        "        return 2",
+        f"    if ({' | '.join(arrays)}) & {width - 1}:",
+        "        return 3",
+        f"    bytes = elements * {width}",
+        f"    if {overlaps}:",
+        "        return 4",
+        f"    if t < 1 or not ({' and '.join(f'abs({x}) < infinity' for x in numbers)}):",
+        "        return 5",
+        "    t = float(t)",
+        *_lines(made.coefficients, "    "),
+        f"    updated = ({', '.join(f'carray(pointer({a}), (elements,), number)' for a in arrays if a != 'g')},)",
+        "    span(rule, number, updated, carray(pointer(g), (elements,), number), lr, coefficients, 0, elements)",
+        "    return 0",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(tree: Tree, indent: str) -> Iterator[str]:
+    if not isinstance(tree, Branch):
+        yield f"{indent}coefficients = ({''.join(f'{c}, ' for c in tree)})"
+        return
+    yield f"{indent}if {tree.condition}:"
+    yield from _lines(tree.if_true, indent + "    ")
+    yield f"{indent}else:"
+    yield from _lines(tree.if_false, indent + "    ")
+
+
+@functools.cache
+def _compiled(name: str, dtype: np.dtype[Any]) -> Any:
+    """The function as Numba has compiled it for C."""
+    made = _function(name, dtype)
+    source = _source(made)
+    names = {"carray": carray, "infinity": math.inf, "math": math, "number": made.dtype.type, "pointer": _pointer}
+    names |= {"rule": made.rule, "span": SPANS["step"]}
+    file = f"<{made.name}>"
+    linecache.cache[file] = len(source), None, source.splitlines(True), file  # where Numba and tracebacks look for it
+    exec(compile(source, file, "exec"), names)
+    numbers = [types.float64] * (1 + len(made.numbers))
+    signature = types.int32(types.int64, *[types.uintp] * len(made.arrays), types.int64, *numbers)
+    return numba.cfunc(signature, **OPTIONS)(names["entry"])
+
+
+def exported(name: str, dtype: np.dtype[Any]) -> str:
+    """The compiled function as LLVM's code, for C under its own name, and without what Numba keeps in it for Python."""
+    made, compiled = _function(name, dtype), _compiled(name, dtype)
+    inner = compiled.native_name.removeprefix("cfunc.")
+    kinds = ["i64"] * (2 + len(made.arrays)) + ["double"] * (1 + len(made.numbers))
+    arguments = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(kinds))
+    wrapper = f"""
+define i32 @{made.name}({arguments}) {{
+  %result = alloca i32
+  %exception = alloca ptr
+  %ignored = call i32 @{inner}(ptr %result, ptr %exception, {arguments})
+  %status = load i32, ptr %result
+  ret i32 %status
+}}
+"""
+    return str(compiled.inspect_llvm()) + wrapper

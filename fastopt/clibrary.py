@@ -1,0 +1,158 @@
+"""The C interface as files: a header, an interface for Fortran, and a shared library that needs no Python."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from numba.core.codegen import get_host_cpu_features
+
+from fastopt.arrays import FLOATS
+from fastopt.capi import FUNCTIONS, STATUS, Function, exported, function
+
+C_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+FORTRAN_TYPES = {np.dtype(np.float32): "c_float", np.dtype(np.float64): "c_double"}
+
+
+def write(folder: Path) -> list[Path]:
+    """Write ``fastopt.h``, ``fastopt.f90`` and ``libfastopt.so``.
+
+    The library is made for the processor it is made on. A C compiler (``cc``) must be installed, which links it.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it isn't there.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no C compiler, or it fails.
+    OSError
+        If the folder can't be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = [function(name, dtype) for name in FUNCTIONS for dtype in FLOATS]
+    paths = [folder / "fastopt.h", folder / "fastopt.f90", folder / "libfastopt.so"]
+    paths[0].write_text(header(made))
+    paths[1].write_text(fortran(made))
+    _link(paths[2])
+    return paths
+
+
+def header(functions: Iterable[Function]) -> str:
+    """The declarations for C and C++."""
+    status = "\n".join(f"  {name} = {code}, /* {meaning} */" for name, (code, meaning) in STATUS.items())
+    return f"""/* Optimizer steps on buffers of the caller's own. Made by fastopt.
+
+   Each function takes one step: it updates `theta` and the states in place, and only reads the gradient `g`. All arrays have
+   `elements` elements and don't overlap. Before the first step the states hold what is said here, else 0. `t` counts the
+   steps: the first one is 1. The result is one of the numbers below; if it is not FASTOPT_OK, nothing was changed.
+
+   The functions run in the calling thread and keep nothing between calls: several threads may step different parts of the
+   same arrays. */
+
+#ifndef FASTOPT_H
+#define FASTOPT_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+enum {{
+{status}
+}};
+
+{"".join(_declaration(made) for made in functions)}
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+
+
+def _declaration(made: Function) -> str:
+    element = C_TYPES[made.dtype]
+    arrays = ", ".join(f"{'const ' if name == 'g' else ''}{element} *{name}" for name in made.arrays)
+    numbers = ", ".join(f"double {name}" for name in ("lr", *made.numbers))
+    notes = [f"{name} = {value!r}" for name, value in made.numbers.items()]
+    notes += [f"{name} starts as {value!r}" for name, value in made.states.items() if value]
+    note = f"/* Usual: {', '.join(notes)}. */\n" if notes else ""
+    return f"{note}int {made.name}(int64_t elements, {arrays}, int64_t t, {numbers});\n\n"
+
+
+def fortran(functions: Iterable[Function]) -> str:
+    """The module ``fastopt`` with interfaces for Fortran 2003 and later."""
+    status = "\n".join(f"  integer(c_int), parameter :: {name.lower()} = {code} ! {m}" for name, (code, m) in STATUS.items())
+    return f"""! Optimizer steps on buffers of the caller's own; see fastopt.h. Made by fastopt.
+module fastopt
+  use, intrinsic :: iso_c_binding
+  implicit none
+
+{status}
+
+  interface
+{"".join(_interface(made) for made in functions)}  end interface
+end module fastopt
+"""
+
+
+def _interface(made: Function) -> str:
+    names = [*made.arrays, "t", "lr", *made.numbers]
+    kind = FORTRAN_TYPES[made.dtype]
+    arrays = "".join(f"      real({kind}), intent({'in' if name == 'g' else 'inout'}) :: {name}(*)\n" for name in made.arrays)
+    numbers = "".join(f"      real(c_double), value :: {name}\n" for name in ("lr", *made.numbers))
+    listed = ", &\n        ".join(names)
+    return f"""    integer(c_int) function {made.name}(elements, &
+        {listed}) bind(c)
+      import :: c_int, c_int64_t, {", ".join(sorted({kind, "c_double"}))}
+      integer(c_int64_t), value :: elements, t
+{arrays}{numbers}    end function
+"""
+
+
+def _link(library: Path) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise RuntimeError("a C compiler must be installed, as the command cc, to link the library")
+    with tempfile.TemporaryDirectory() as temporary:
+        objects = []
+        for name in FUNCTIONS:
+            for dtype in FLOATS:
+                objects.append(Path(temporary) / f"{function(name, dtype).name}.o")
+                objects[-1].write_bytes(_object_code(name, dtype))
+        command = [compiler, "-shared", "-o", str(library), *map(str, objects), "-Wl,--no-undefined", "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the C compiler could not link the library: {done.stderr}")
+
+
+def _object_code(name: str, dtype: np.dtype[Any]) -> bytes:
+    """Machine code that can lie anywhere, with the one function that is called from outside."""
+    module = llvm.parse_assembly(exported(name, dtype))
+    for each in (*module.functions, *module.global_variables):
+        if not each.is_declaration and each.name != function(name, dtype).name:
+            each.linkage = "internal"
+    target = llvm.Target.from_default_triple()
+    machine = target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=get_host_cpu_features(), opt=3, reloc="pic", codemodel="default"
+    )
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.add_strip_dead_prototype_pass()
+    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
+    return bytes(machine.emit_object(module))

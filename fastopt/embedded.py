@@ -1,0 +1,166 @@
+"""An optimizer for use inside of compiled loops of one's own: its rule, its numbers for each step, its serial kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+from numba.np.unsafe.ndarray import to_fixed_tuple
+from numpy.typing import DTypeLike, NDArray
+
+from fastopt.adapting import adapted
+from fastopt.arrays import FLOATS, one_of, require_array
+from fastopt.engine.compile import Rule
+from fastopt.engine.loop import SPANS
+from fastopt.engine.storage import load
+from fastopt.optimizer import Optimizer
+
+
+class Embedded:
+    """An optimizer as functions for compiled code. Made by `embed`.
+
+    Attributes
+    ----------
+    rule : callable
+        ``rule(theta, g, lr, *states, *coefficients)`` gives the new theta and states of one element: the optimizer's rule with
+        what its options do around it. For compiled code and NumPy arrays.
+    state_names : tuple of str
+        The states, in the order in which the rule takes them.
+    values : callable
+        ``values(row)`` gives the numbers of a row of `table`, the rate and the coefficients, as a tuple in the dtype of the
+        parameters. For compiled code.
+    step : callable
+        ``step(theta, g, states, row, begin, end)`` steps the elements from ``begin`` up to ``end`` of vectors in the calling
+        thread, where ``states`` is a tuple of vectors and ``row`` a row of `table`. For compiled code; it checks nothing.
+    """
+
+    def __init__(self, make: Callable[[NDArray[Any]], Optimizer], dtype: np.dtype[Any]) -> None:
+        self._make, self._dtype = make, dtype
+        optimizer = make(np.zeros(1, dtype))
+        (group,) = optimizer.param_groups
+        _require_elementwise(optimizer)
+        self.rule: Rule = group.rule
+        self.state_names: tuple[str, ...] = group.state_names
+        self.values, self.step = _for_compiled_code(group.rule, dtype, self.table(1).shape[1])
+
+    def states(self, theta: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Make the states of a parameter as they are before the first step.
+
+        Parameters
+        ----------
+        theta : ndarray
+            The parameter, of the dtype that `embed` was told; only read.
+
+        Returns
+        -------
+        tuple of ndarray
+            Arrays in its shape, in the order of `state_names`.
+
+        Raises
+        ------
+        TypeError
+            If it is of another dtype.
+        """
+        require_array("theta", theta, [self._dtype])
+        state = self._make(theta.copy("K")).state
+        return tuple(np.array(state[name]) for name in self.state_names)
+
+    def table(self, steps: int) -> NDArray[Any]:
+        """Compute the numbers that the rule takes in each step.
+
+        Parameters
+        ----------
+        steps : int
+            How many steps, from the first on.
+
+        Returns
+        -------
+        ndarray of float64, shape (steps, numbers)
+            Row ``t - 1`` has those of step ``t``: the learning rate, and the coefficients.
+        """
+        optimizer = self._make(np.zeros(1, self._dtype))
+        (group,) = optimizer.param_groups
+        (p,) = group.parameters
+        rows = []
+        for _ in range(steps):
+            optimizer._follow_schedules()
+            coefficients, progress = adapted(optimizer, group, {})
+            rows.append((group.current["lr"], *coefficients[p]))
+            for kept, scalars in progress:
+                kept.update(scalars)
+            group.step_count += 1
+            optimizer._step_count += 1
+        return np.array(rows, np.float64)
+
+
+def embed(optimizer: type[Optimizer], dtype: DTypeLike = np.float64, **arguments: Any) -> Embedded:
+    """Make the functions of an optimizer for compiled code.
+
+    Parameters
+    ----------
+    optimizer : type
+        A class of optimizers.
+    dtype : float32 or float64, default float64
+        Of the parameters.
+    **arguments
+        What the class takes after the parameters.
+
+    Returns
+    -------
+    Embedded
+
+    Raises
+    ------
+    TypeError
+        If it is no class of optimizers, or an argument is not allowed.
+    ValueError
+        If a step of it needs more than the element's own numbers: sums over elements, or arrays for options.
+
+    Examples
+    --------
+    >>> import numba, numpy as np, fastopt
+    >>> adam = fastopt.embed(fastopt.Adam, lr=0.1)
+    >>> rule, values = adam.rule, adam.values
+    >>> @numba.njit
+    ... def minimize(w, m, v, table):
+    ...     for row in table:
+    ...         numbers = values(row)
+    ...         for i in range(w.size):
+    ...             g = 2.0 * (w[i] - 3.0)  # is never written to memory
+    ...             w[i], m[i], v[i] = rule(w[i], g, numbers[0], m[i], v[i], *numbers[1:])
+    >>> w = np.zeros(2)
+    >>> minimize(w, *adam.states(w), adam.table(500))
+    >>> w.round(3)
+    array([3., 3.])
+    """
+    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
+        raise TypeError(f"optimizer must be a class of optimizers, got {optimizer!r}")
+    return Embedded(lambda theta: optimizer(theta, **arguments), one_of("dtype", dtype, FLOATS))
+
+
+def _require_elementwise(optimizer: Optimizer) -> None:
+    """Raise ValueError if a step depends on more than one element's numbers and those of the step."""
+    (group,) = optimizer.param_groups
+    (p,) = group.parameters
+    name = type(optimizer).__name__
+    if group.measure is not None or optimizer._surveys:
+        raise ValueError(f"{name} can't be embedded: with these arguments it needs sums over all elements")
+    if p.elements or p.copy is not None or group.zeroes:
+        raise ValueError(f"{name} can't be embedded: with these arguments it needs arrays besides its states")
+
+
+def _for_compiled_code(rule: Rule, dtype: np.dtype[Any], count: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    number, span = dtype.type, SPANS["step"]
+
+    @register_jitable  # type: ignore[untyped-decorator]
+    def values(row: Any) -> Any:
+        return load(to_fixed_tuple(row, count), 0, number)
+
+    @register_jitable  # type: ignore[untyped-decorator]
+    def step(theta: Any, g: Any, states: Any, row: Any, begin: Any, end: Any) -> None:
+        numbers = to_fixed_tuple(row, count)
+        span(rule, number, (theta, *states), g, numbers[0], numbers[1:], begin, end)
+
+    return values, step

@@ -1,0 +1,189 @@
+"""Optimizers for tensors of PyTorch on the CPU, with its hooks, schedulers and state dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastopt.arrays import address
+from fastopt.groups import Group
+from fastopt.optimizer import Optimizer
+from fastopt.tree import map_leaves
+
+__all__ = ["WrappedOptimizer", "wrap"]
+
+
+class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-ignore]
+    """An optimizer of this library as one of PyTorch's. Made by `wrap`.
+
+    The tensors are stepped where they are, through NumPy views of their memory. Each tensor counts its own steps, and one whose
+    gradient is None is left out, as PyTorch does.
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+        What takes the steps; each tensor is a group of its own.
+    """
+
+    def __init__(self, optimizer: type[Optimizer], params: Any, arguments: Mapping[str, Any]) -> None:
+        hyper = optimizer(np.zeros(1), **arguments).param_groups[0]
+        self._class, self._arguments = optimizer, dict(arguments)
+        self.optimizer: Optimizer | None = None
+        super().__init__(params, {key: value for key, value in hyper.items() if key != "params"})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of tensors, as PyTorch's optimizers do.
+
+        Parameters
+        ----------
+        param_group : dict
+            With the key ``"params"``, and hyper-parameters of its own.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a tensor can't be stepped in place, or a hyper-parameter is not allowed. Nothing is changed.
+        """
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        own = {key: value for key, value in group.items() if key in self.defaults}
+        try:
+            made = [{**own, "params": _view(p)} for p in group["params"]]
+            if self.optimizer is None:
+                self.optimizer = self._class(made, **self._arguments)
+            else:
+                for each in made:
+                    self.optimizer.add_param_group(each)
+        except Exception:
+            self.param_groups.pop()
+            raise
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override, unused-ignore]
+        """Step all tensors that have a gradient.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss and the gradients, and gives the loss.
+
+        Returns
+        -------
+        object
+            What the closure gave.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `Optimizer.step`; or if the memory of a tensor is another one than before. Nothing is changed then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        assert self.optimizer is not None
+        tensors = [(group, p) for group in self.param_groups for p in group["params"]]
+        for (hyper, p), own in zip(tensors, self.optimizer.param_groups, strict=True):
+            _follow(own, hyper, p)
+        self.optimizer.step([None if p.grad is None else _view(p.grad) for _, p in tensors])
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The hyper-parameters in PyTorch's form, and the state in that of this library, with tensors in place of arrays.
+
+        Returns
+        -------
+        dict
+            For `torch.save` and `load_state_dict`.
+        """
+        assert self.optimizer is not None
+        groups = super().state_dict()["param_groups"]
+        return {"param_groups": groups, "state": map_leaves(_as_tensor, self.optimizer.state_dict())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what `state_dict` gave.
+
+        Parameters
+        ----------
+        state_dict : dict
+            From an optimizer of the same class with the same tensors.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is damaged or of another optimizer. Nothing is changed then.
+        """
+        assert self.optimizer is not None
+        if not isinstance(state_dict, Mapping) or not {"param_groups", "state"} <= state_dict.keys():
+            raise ValueError("state_dict must have the keys 'param_groups' and 'state'")
+        saved = state_dict["param_groups"]
+        if [len(group["params"]) for group in saved] != [len(group["params"]) for group in self.param_groups]:
+            raise ValueError("state_dict has other groups than this optimizer")
+        self.optimizer.load_state_dict(map_leaves(_as_array, state_dict["state"]))
+        for group, values in zip(self.param_groups, saved, strict=True):
+            group.update({key: value for key, value in values.items() if key != "params"})
+
+
+def wrap(optimizer: type[Optimizer], params: Any, **arguments: Any) -> WrappedOptimizer:
+    """Make an optimizer for tensors of PyTorch.
+
+    Parameters
+    ----------
+    optimizer : type
+        A class of optimizers, such as ``fastopt.Adam``.
+    params : iterable of tensor, or of dict
+        As PyTorch's optimizers take them: on the CPU, of float32, float64, complex64 or complex128, contiguous.
+    **arguments
+        What the class takes after the parameters.
+
+    Returns
+    -------
+    WrappedOptimizer
+        A `torch.optim.Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a tensor can't be stepped in place, or an argument is not allowed.
+
+    Examples
+    --------
+    >>> import fastopt.torch, torch
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> optimizer = fastopt.torch.wrap(fastopt.Lion, model.parameters(), lr=0.5)
+    >>> before = model.weight.detach().clone()
+    >>> model(torch.ones(2)).backward()
+    >>> optimizer.step()
+    >>> (before - model.weight).tolist()
+    [[0.5, 0.5]]
+    """
+    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
+        raise TypeError(f"optimizer must be a class of optimizers, got {optimizer!r}")
+    return WrappedOptimizer(optimizer, params, arguments)
+
+
+def _follow(own: Group, hyper: Mapping[str, Any], p: torch.Tensor) -> None:
+    """Let the group of a tensor have the hyper-parameters that PyTorch's side has, and be frozen without a gradient."""
+    if p.numel() and p.data_ptr() != address(own.parameters[0].array):
+        raise ValueError("a parameter has other memory than before; wrap it again")
+    changes = {key: hyper[key] for key, value in own.hyper.items() if hyper[key] is not value}
+    changes["frozen"] = bool(hyper["frozen"]) or p.grad is None
+    if any(value is not own.hyper[key] for key, value in changes.items()):
+        own.update(changes)
+
+
+def _view(tensor: torch.Tensor) -> Any:
+    """The tensor's memory as an array."""
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+        raise TypeError(f"tensors must be dense and on the CPU, got one on {tensor.device} with layout {tensor.layout}")
+    return tensor.detach().resolve_conj().resolve_neg().numpy()
+
+
+def _as_tensor(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _as_array(value: Any) -> Any:
+    return value.numpy() if isinstance(value, torch.Tensor) else value

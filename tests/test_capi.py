@@ -1,0 +1,244 @@
+"""The C interface: ctypes, C and Fortran callers take the same steps as Python does, to the last bit."""
+
+import ctypes
+import shutil
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import fastopt.capi
+from fastopt import clibrary
+from fastopt.capi import FUNCTIONS, STATUS
+from fastopt.tracing import Branch, traced
+from tests import fresh
+from tests.refusal import refused
+from tests.table import assert_same_bits, every_dtype
+
+STEPS = 7
+
+
+def caller(name, dtype):
+    """The function, to be called with arrays."""
+    made = fastopt.capi.function(name, dtype)
+    arrays, numbers = [ctypes.c_void_p] * len(made.arrays), [ctypes.c_double] * (1 + len(made.numbers))
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, *arrays, ctypes.c_int64, *numbers)
+    return made, kind(fastopt.capi.address(name, dtype))
+
+
+@every_dtype
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_have_the_bits_of_steps(name, dtype):
+    made, function = caller(name, dtype)
+    theta = np.linspace(-1.0, 1.0, 1003).astype(dtype)
+    states = [np.full(1003, value, dtype) for value in made.states.values()]
+    cls, arguments = FUNCTIONS[name]
+    opt = cls(theta.copy(), lr=0.01, **arguments)
+    for t in range(1, STEPS + 1):
+        g = np.sin(3 * t * theta).astype(dtype)
+        pointers = [array.ctypes.data for array in (theta, g, *states)]
+        assert function(1003, *pointers, t, 0.01, *made.numbers.values()) == 0
+        opt.step(g)
+        assert_same_bits(theta, opt.params)
+    for state, key in zip(states, made.states, strict=True):
+        assert_same_bits(state, opt.state[key], key)
+
+
+def status(function, made, changes):
+    """The status after some changes to good arguments, and whether anything was written."""
+    arrays = {name: np.ones(9) for name in made.arrays}
+    arguments = {"elements": 8} | {name: array.ctypes.data for name, array in arrays.items()} | {"t": 1, "lr": 0.1}
+    arguments |= made.numbers
+    arguments |= {key: value(arguments) if callable(value) else value for key, value in changes.items()}
+    result = function(*arguments.values())
+    return result, all((array == 1).all() for array in arrays.values())
+
+
+BAD = [
+    ({"elements": -1}, "FASTOPT_NEGATIVE_SIZE"),
+    ({"elements": -(2**63)}, "FASTOPT_NEGATIVE_SIZE"),
+    ({"theta": None}, "FASTOPT_NULL"),
+    ({"g": None}, "FASTOPT_NULL"),
+    ({"v": None}, "FASTOPT_NULL"),
+    ({"m": lambda a: a["m"] + 1}, "FASTOPT_MISALIGNED"),
+    ({"g": lambda a: a["theta"]}, "FASTOPT_OVERLAP"),
+    ({"v": lambda a: a["m"] + 8}, "FASTOPT_OVERLAP"),
+    ({"t": 0}, "FASTOPT_BAD_NUMBER"),
+    ({"lr": np.nan}, "FASTOPT_BAD_NUMBER"),
+    ({"beta2": np.inf}, "FASTOPT_BAD_NUMBER"),
+]
+
+
+@pytest.mark.parametrize(("changes", "name"), BAD, ids=[f"{name}-{i}" for i, (_, name) in enumerate(BAD)])
+def test_bad_arguments_give_a_status_and_change_nothing(changes, name):
+    made, function = caller("adam", np.float64)
+    assert status(function, made, changes) == (STATUS[name][0], True)
+
+
+def test_nothing_is_stepped_where_there_is_nothing():
+    made, function = caller("adam", np.float64)
+    assert status(function, made, {"elements": 0, "theta": None, "g": None, "m": None, "v": None}) == (0, True)
+    assert status(function, made, {}) == (0, False)
+
+
+def test_threads_step_parts_of_the_same_arrays():
+    _, function = caller("sgd", np.float64)
+    theta, g = np.zeros(1000), np.arange(1000.0)
+    starts = range(0, 1000, 100)
+    threads = [
+        threading.Thread(target=function, args=(100, theta[lo:].ctypes.data, g[lo:].ctypes.data, 1, 1.0)) for lo in starts
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_array_equal(theta, -g)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (("nosuch",), ValueError, "name must be one of adabelief, "),
+        ((None,), ValueError, "got None"),
+        (("adam", "float16"), TypeError, "dtype must be float32 or float64"),
+    ],
+)
+def test_unknown_functions_are_refused(arguments, error, words):
+    with refused(error, words):
+        fastopt.capi.address(*arguments)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("library")
+    written = subprocess.run(
+        [sys.executable, "-m", "fastopt", "c-api", "--out", folder],
+        env=fresh.environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert written.stdout.split() == [str(folder / name) for name in ("fastopt.h", "fastopt.f90", "libfastopt.so")]
+    return folder
+
+
+C_PROGRAM = """
+#include <stdio.h>
+#include "fastopt.h"
+
+int main(void) {
+  double theta[5], g[5], m[5] = {0}, v[5] = {0};
+  float w[5], h[5];
+  for (int i = 0; i < 5; ++i) theta[i] = 0.25 * i - 0.5, w[i] = (float)theta[i];
+  for (int64_t t = 1; t <= 20; ++t) {
+    for (int i = 0; i < 5; ++i) g[i] = theta[i] * theta[i] - 0.1 * t, h[i] = w[i] - 1.0f;
+    if (fastopt_adam_f64(5, theta, g, m, v, t, 0.05, 0.9, 0.999, 1e-8, 0.0) != FASTOPT_OK) return 1;
+    if (fastopt_sgd_f32(5, w, h, t, 0.1) != FASTOPT_OK) return 1;
+  }
+  if (fastopt_sgd_f32(5, w, NULL, 1, 0.1) != FASTOPT_NULL) return 1;
+  for (int i = 0; i < 5; ++i) printf("%a %a\\n", theta[i], w[i]);
+  return 0;
+}
+"""
+
+FORTRAN_PROGRAM = """
+program steps
+  use, intrinsic :: iso_c_binding
+  use fastopt
+  implicit none
+  real(c_double) :: theta(5), g(5), m(5), v(5)
+  real(c_float) :: w(5), h(5)
+  integer(c_int64_t) :: t
+  integer :: i
+  m = 0
+  v = 0
+  theta = [(0.25d0 * (i - 1) - 0.5d0, i = 1, 5)]
+  w = real(theta, c_float)
+  do t = 1, 20
+    g = theta * theta - 0.1d0 * t
+    h = w - 1.0
+    if (fastopt_adam_f64(5_c_int64_t, theta, g, m, v, t, 0.05d0, 0.9d0, 0.999d0, 1d-8, 0d0) /= fastopt_ok) stop 1
+    if (fastopt_sgd_f32(5_c_int64_t, w, h, t, 0.1d0) /= fastopt_ok) stop 1
+  end do
+  if (fastopt_sgd_f32(-1_c_int64_t, w, h, t, 0.1d0) /= fastopt_negative_size) stop 1
+  do i = 1, 5
+    print '(z16.16, 1x, z8.8)', transfer(theta(i), 1_c_int64_t), transfer(w(i), 1_c_int32_t)
+  end do
+end program
+"""
+
+
+def in_python():
+    theta = 0.25 * np.arange(5) - 0.5
+    w = theta.astype(np.float32)
+    adam, sgd = fastopt.Adam(theta, lr=0.05), fastopt.SGD(w, lr=0.1)
+    for t in range(1, 21):
+        adam.step(theta * theta - 0.1 * t)
+        sgd.step(w - np.float32(1.0))
+    return theta, w
+
+
+def output(command, folder):
+    for tool in (command[0],):
+        assert shutil.which(tool), f"{tool} must be installed for this test"
+    subprocess.run([*command, "-o", "program", "-L.", "-lfastopt", "-Wl,-rpath,."], cwd=folder, check=True)
+    return subprocess.run(["./program"], cwd=folder, check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_a_c_program_takes_the_same_steps(library):
+    (library / "program.c").write_text(C_PROGRAM)
+    words = output(["cc", "-std=c99", "-Wall", "-Werror", "-ffp-contract=off", "program.c"], library)
+    theta, w = in_python()
+    assert_same_bits(np.array([float.fromhex(word) for word in words[::2]]), theta)
+    assert_same_bits(np.array([float.fromhex(word) for word in words[1::2]], np.float32), w)
+
+
+def test_a_fortran_program_takes_the_same_steps(library):
+    (library / "program.f90").write_text(FORTRAN_PROGRAM)
+    words = output(["gfortran", "-Wall", "-ffp-contract=off", "fastopt.f90", "program.f90"], library)
+    theta, w = in_python()
+    assert_same_bits(np.array([int(word, 16) for word in words[::2]], np.uint64).view(np.float64), theta)
+    assert_same_bits(np.array([int(word, 16) for word in words[1::2]], np.uint32).view(np.float32), w)
+
+
+def test_the_library_needs_no_python(library):
+    loaded = ctypes.CDLL(str(library / "libfastopt.so"))
+    theta, g = np.zeros(3, np.float32), np.ones(3, np.float32)
+    arguments = [
+        ctypes.c_int64(3),
+        *(ctypes.c_void_p(a.ctypes.data) for a in (theta, g)),
+        ctypes.c_int64(1),
+        ctypes.c_double(0.5),
+    ]
+    assert loaded.fastopt_sgd_f32(*arguments) == 0
+    np.testing.assert_array_equal(theta, -0.5)
+    needed = subprocess.run(["ldd", library / "libfastopt.so"], check=True, capture_output=True, text=True).stdout
+    assert "python" not in needed
+
+
+def test_without_a_compiler_the_command_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(RuntimeError, match="a C compiler must be installed"):
+        clibrary.write(tmp_path)
+
+
+def test_formulas_are_traced_with_all_their_branches():
+    def function(hyper, t):
+        limit = max(1.0, t - hyper["start"])
+        return (hyper["beta"] ** t, -1.0 if t > 3 and hyper["nesterov"] else 1 / limit)
+
+    tree = traced(function, {"beta": "beta", "start": "start", "nesterov": True}, "t", numbers=["beta", "start", "t"])
+    for beta, start, t in [(0.5, 0.0, 1), (0.5, 5.0, 2), (0.25, 0.0, 3), (0.25, 1.0, 4)]:
+        numbers = {"beta": beta, "start": start, "t": float(t), "math": __import__("math")}
+        way = tree
+        while isinstance(way, Branch):
+            way = way.if_true if eval(way.condition, numbers) else way.if_false
+        assert tuple(eval(x, numbers) for x in way) == function({"beta": beta, "start": start, "nesterov": True}, t)
+
+
+@pytest.mark.parametrize("function", [lambda t: ("x", t), lambda t: (float(t),)])
+def test_what_is_no_formula_is_refused(function):
+    with pytest.raises(TypeError):
+        traced(function, "t", numbers=["t"])
