@@ -30,8 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "c-api":
         from fastopt import clibrary
 
-        for path in clibrary.write(options.out):
-            print(path)
+        try:
+            written = clibrary.write(options.out)
+        except (OSError, RuntimeError) as failure:
+            parser.error(str(failure))
+        print(*written, sep="\n")
         return 0
     if options.command == "info":
         from fastopt import info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
@@ -173,6 +174,26 @@ class Optimizer(Training):
             group.step_count += 1
         self._step_count += 1
         self._accumulation.clear()
+
+    def step_async(self, grads: Any = None, scale: float = 1.0) -> Future[None]:
+        """Take a step in a thread in the background, while this one computes something else.
+
+        Steps of one optimizer are taken one after the other, in the order in which they were asked for. Until one is done, its
+        gradients must not be changed, and the parameters, the state and the optimizer must not be used otherwise.
+
+        Parameters
+        ----------
+        grads, scale
+            As `step` takes them.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Its ``result()`` waits for the step, and raises what the step has raised.
+        """
+        if self._background is None:
+            self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastopt")
+        return self._background.submit(self.step, grads, scale)
 
     @property
     def params(self) -> Any:

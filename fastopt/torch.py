@@ -156,7 +156,7 @@ def wrap(optimizer: type[Optimizer], params: Any, **arguments: Any) -> WrappedOp
     >>> before = model.weight.detach().clone()
     >>> model(torch.ones(2)).backward()
     >>> optimizer.step()
-    >>> (before - model.weight).tolist()
+    >>> (before - model.weight).round(decimals=3).tolist()
     [[0.5, 0.5]]
     """
     if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):

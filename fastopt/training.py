@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -122,30 +121,6 @@ class Training(Assembly):
         if self._is_grouped:
             return [group.state(name) for group in self._groups]
         return with_leaves(self._structure, [p.view(p.states[name]) if name in p.states else None for p in self._parameters])
-
-    def step_async(self, grads: Any = None, scale: float = 1.0) -> Future[None]:
-        """Take a step in a thread in the background, while this one computes something else.
-
-        Steps of one optimizer are taken one after the other, in the order in which they were asked for. Until one is done, its
-        gradients must not be changed, and the parameters, the state and the optimizer must not be used otherwise.
-
-        Parameters
-        ----------
-        grads, scale
-            As `Optimizer.step` takes them.
-
-        Returns
-        -------
-        concurrent.futures.Future
-            Its ``result()`` waits for the step, and raises what the step has raised.
-        """
-        if self._background is None:
-            self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastopt")
-        return self._background.submit(self.step, grads, scale)
-
-    def step(self, grads: Any = None, scale: float = 1.0) -> None:
-        """Take a step; see `Optimizer`."""
-        raise NotImplementedError
 
     def _accumulated(self, grads: Any, scale: float) -> tuple[dict[Parameter, NDArray[Any]], float]:
         """The gradients that were added up, and what to multiply them by."""

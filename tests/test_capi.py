@@ -11,6 +11,7 @@ import pytest
 
 import fastopt.capi
 from fastopt import clibrary
+from fastopt.__main__ import main
 from fastopt.capi import FUNCTIONS, STATUS
 from fastopt.tracing import Branch, traced
 from tests import fresh
@@ -218,10 +219,15 @@ def test_the_library_needs_no_python(library):
     assert "python" not in needed
 
 
-def test_without_a_compiler_the_command_says_so(tmp_path, monkeypatch):
+def test_without_a_compiler_the_command_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(RuntimeError, match="a C compiler must be installed"):
         clibrary.write(tmp_path)
+    (tmp_path / "file").touch()
+    for folder, words in ((tmp_path, "a C compiler must be installed"), (tmp_path / "file", "File exists")):
+        with pytest.raises(SystemExit):
+            main(["c-api", "--out", str(folder)])
+        assert words in capsys.readouterr().err
 
 
 def test_formulas_are_traced_with_all_their_branches():

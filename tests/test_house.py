@@ -38,7 +38,9 @@ RULES = {name: node for name, node in FUNCTIONS.items() if is_rule(node)}
 COMPILED = {name: node for name, node in FUNCTIONS.items() if is_rule(node, ("rule", "part"))}
 OTHERS = {name: node for name, node in FUNCTIONS.items() if name not in COMPILED}
 
-PUBLIC = {name: getattr(fastopt, name) for name in fastopt.__all__ if name != "schedules"}
+MODULES = ("rules", "schedules")
+
+PUBLIC = {name: getattr(fastopt, name) for name in fastopt.__all__ if name not in MODULES}
 PUBLIC |= {f"schedules.{name}": getattr(fastopt.schedules, name) for name in fastopt.schedules.__all__}
 CLASSES = [value for value in PUBLIC.values() if inspect.isclass(value)]
 
@@ -85,11 +87,13 @@ def documented(docstring):
 def described():
     """Every public class, function and method, with the signature that its docstring explains."""
     for name, value in PUBLIC.items():
-        # A Flat comes from flatten(), not from its constructor, and an error from a step.
+        # A Flat comes from flatten(), an Embedded from embed(), not from their constructors, and an error from a step.
         yield (
             name,
             value,
-            [] if value in (fastopt.Flat, fastopt.RuleError) else list(inspect.signature(value).parameters.values()),
+            []
+            if value in (fastopt.Flat, fastopt.Embedded, fastopt.RuleError)
+            else list(inspect.signature(value).parameters.values()),
         )
     for cls in CLASSES:
         for base in (base for base in cls.__mro__ if base.__module__.startswith("fastopt")):
@@ -114,7 +118,7 @@ def test_docstrings_explain_every_parameter(name):
 
 def test_public_names_are_those_of_all():
     public = {name for name, value in vars(fastopt).items() if name[0] != "_" and not isinstance(value, ModuleType)}
-    visible = public | {"schedules"}
+    visible = public | set(MODULES)
     assert sorted(visible) == sorted(fastopt.__all__)
 
 

@@ -1,0 +1,215 @@
+"""Minimization in SciPy's form."""
+
+import itertools
+import math
+import time
+
+import numpy as np
+import pytest
+import scipy.optimize
+from scipy.optimize import rosen, rosen_der
+
+import fastopt
+from fastopt.minimization import METHODS
+from tests.refusal import refused
+from tests.table import assert_same_bits
+
+
+def bowl(x, center=3.0):
+    return float(((x - center) ** 2).sum())
+
+
+def slope(x, center=3.0):
+    return 2.0 * (x - center)
+
+
+def both(x, center=3.0):
+    return bowl(x, center), slope(x, center)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_optimizer_is_a_method(method):
+    x0 = np.full(5, 2.0)
+    result = fastopt.minimize(both, x0, method=method, jac=True, options={"maxiter": 300})
+    assert result.fun < bowl(x0)
+    assert (result.nit, result.success, result.x.shape) == (300, True, (5,))
+    np.testing.assert_array_equal(x0, 2.0)
+
+
+def test_the_path_is_that_of_the_optimizer():
+    result = fastopt.minimize(rosen, [-1.2, 1.0, 0.5], jac=rosen_der, options={"lr": 0.01, "maxiter": 100, "betas": (0.8, 0.9)})
+    w = np.array([-1.2, 1.0, 0.5])
+    opt = fastopt.Adam(w, lr=0.01, betas=(0.8, 0.9))
+    for _ in range(100):
+        opt.step(rosen_der(w))
+    assert_same_bits(result.x, w)
+    assert result.fun == rosen(w)
+    assert (result.nit, result.nfev, result.njev) == (100, 1, 101)  # nobody looked at the objective on the way
+
+
+@pytest.mark.parametrize("jac", [True, slope, None])
+def test_gradients_come_in_three_ways(jac):
+    fun = both if jac is True else bowl
+    result = fastopt.minimize(fun, [0.0, 10.0], args=(4.0,), jac=jac, tol=1e-4, options={"lr": 0.5, "maxiter": 2000})
+    assert result.success
+    assert result.status == 0
+    np.testing.assert_allclose(result.x, 4.0, atol=1e-4)
+
+
+def test_float32_stays_and_integers_become_float64():
+    single = fastopt.minimize(both, np.zeros(3, np.float32), jac=True, options={"maxiter": 3})
+    assert single.x.dtype == np.float32
+    assert fastopt.minimize(both, [[0, 1], [2, 3]], jac=True, options={"maxiter": 3}).x.shape == (4,)
+    assert fastopt.minimize(bowl, np.zeros(3, np.float32), options={"maxiter": 300, "lr": 0.1}).fun < 1.0
+
+
+@pytest.mark.parametrize(
+    "bounds", [[(None, 1.0), (4.0, 5.0), (None, None)], scipy.optimize.Bounds([-np.inf, 4.0, -np.inf], [1.0, 5.0, np.inf])]
+)
+def test_no_step_leaves_the_bounds(bounds):
+    seen = []
+
+    def fun(x):
+        seen.append(x.copy())
+        return both(x)
+
+    result = fastopt.minimize(fun, [9.0, 0.0, 0.0], jac=True, bounds=bounds, options={"lr": 0.3, "maxiter": 400})
+    np.testing.assert_allclose(result.x, [1.0, 4.0, 3.0], atol=1e-3)
+    points = np.array(seen)
+    assert points[:, 0].max() <= 1.0
+    assert points[:, 1].min() >= 4.0
+    assert points[:, 1].max() <= 5.0
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"gtol": 1e-3}, 0),
+        ({"ftol": 1e-6}, 0),
+        ({"xtol": 1e-6}, 0),
+        ({"maxiter": 2}, 1),
+        ({"patience": 5, "ftol": 1e-9}, 4),
+        ({"time_limit": 0.0}, 3),
+    ],
+)
+def test_reasons_to_stop(options, status):
+    result = fastopt.minimize(both, np.zeros(3), method="SGD", jac=True, options={"lr": 0.1, "maxiter": 5000} | options)
+    assert result.status == status
+    assert result.success == (status in (0, 4) or options == {"maxiter": 2})
+    assert result.message.endswith(".")
+    if status in (0, 4):
+        assert 3 < result.nit < 5000
+        np.testing.assert_allclose(result.x, 3.0, atol=0.05)
+
+
+def test_a_time_limit_is_kept(monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    result = fastopt.minimize(both, np.zeros(3), jac=True, options={"time_limit": 20.0})
+    assert (result.status, result.nit) == (3, 20)
+
+
+def test_a_stochastic_objective_and_the_best_point():
+    rng = np.random.default_rng(0)
+
+    def noisy(x):
+        value, g = both(x)
+        return value + rng.normal(), g + rng.normal(size=x.shape)
+
+    result = fastopt.minimize(noisy, np.zeros(3), jac=True, options={"lr": 0.3, "maxiter": 400, "best": True})
+    values = []
+
+    def record(intermediate_result):
+        values.append(intermediate_result.fun)
+
+    rng = np.random.default_rng(0)
+    again = fastopt.minimize(noisy, np.zeros(3), jac=True, callback=record, options={"lr": 0.3, "maxiter": 400, "best": True})
+    assert again.fun == result.fun <= min(values)
+    assert_same_bits(again.x, result.x)
+
+
+def test_callbacks_of_both_forms_can_stop():
+    points = []
+
+    def by_return(x):
+        points.append(x.copy())
+        return len(points) == 5
+
+    assert fastopt.minimize(both, np.zeros(2), jac=True, callback=by_return).status == 2
+    assert len(points) == 5
+    assert_same_bits(points[0], np.zeros(2))
+
+    def by_error(intermediate_result):
+        if intermediate_result.nit == 7:
+            raise StopIteration
+
+    result = fastopt.minimize(both, np.zeros(2), jac=True, callback=by_error)
+    assert (result.nit, result.status) == (7, 2)
+
+
+def test_runs_go_on_from_a_state():
+    whole = fastopt.minimize(rosen, [0.0, 0.0], jac=rosen_der, options={"maxiter": 60, "lr": 0.01})
+    first = fastopt.minimize(rosen, [0.0, 0.0], jac=rosen_der, options={"maxiter": 25, "lr": 0.01})
+    second = fastopt.minimize(rosen, first.x, jac=rosen_der, options={"maxiter": 35, "lr": 0.01, "state": first.state})
+    assert_same_bits(second.x, whole.x)
+
+
+@pytest.mark.parametrize("jac", [True, slope, None])
+def test_scipys_own_minimize_takes_the_methods(jac):
+    adam = fastopt.scipy_method("adam", lr=0.3, maxiter=500)
+    seen = []
+    fun = both if jac is True else bowl
+    result = scipy.optimize.minimize(
+        fun,
+        [0.0, 9.0],
+        jac=jac,
+        method=adam,
+        bounds=[(0, 5), (0, None)],
+        callback=lambda xk: seen.append(1),
+        options={"gtol": 1e-3},
+    )
+    assert isinstance(result, scipy.optimize.OptimizeResult)
+    assert result.success
+    assert len(seen) == result.nit
+    np.testing.assert_allclose(result.x, 3.0, atol=1e-3)
+
+
+def test_what_is_not_finite_is_no_success():
+    result = fastopt.minimize(lambda x: (math.nan, np.full(2, np.nan)), np.zeros(2), jac=True, options={"maxiter": 3})
+    assert (result.success, result.status) == (False, 5)
+    assert "not finite" in result.message
+
+
+def test_progress_is_shown(capsys):
+    fastopt.minimize(both, np.zeros(2), jac=True, options={"disp": True, "maxiter": 20})
+    assert "20/20" in capsys.readouterr().err
+
+
+BAD = [
+    ({"method": "nosuch"}, ValueError, "method must be a class of optimizers or one of adopt, "),
+    ({"jac": "2-point"}, TypeError, "jac must be callable, True or None"),
+    ({"fun": 3}, TypeError, "fun must be callable"),
+    ({"x0": [1j]}, TypeError, "x0 must hold real numbers, got complex128"),
+    ({"x0": ["a"]}, TypeError, "x0 must hold real numbers"),
+    ({"bounds": [(0, 1)]}, ValueError, "bounds must be a pair for each of 2 variables, got 1 items"),
+    ({"bounds": [(1, 0), (0, 1)]}, ValueError, "no lower bound above the upper one"),
+    ({"tol": -1.0}, ValueError, "gtol must be at least 0"),
+    ({"options": {"maxiter": 1.5}}, TypeError, "maxiter must be an integer"),
+    ({"options": {"patience": -1}}, ValueError, "patience must be at least 0"),
+    ({"options": {"nosuch": 1}}, TypeError, "has no argument 'nosuch'"),
+    ({"options": {"lr": -1.0}}, ValueError, "lr must be"),
+    ({"options": {"state": {}}}, ValueError, "state_dict lacks the key"),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "words"), BAD, ids=str)
+def test_bad_arguments_are_refused(changes, error, words):
+    with refused(error, words):
+        fastopt.minimize(**({"fun": bowl, "x0": [0.0, 1.0], "jac": slope} | changes))
+
+
+def test_constraints_are_refused():
+    with refused(ValueError, "constraints must be empty"):
+        scipy.optimize.minimize(
+            bowl, [0.0], jac=slope, method=fastopt.scipy_method("sgd"), constraints=[{"type": "eq", "fun": sum}]
+        )

@@ -1,0 +1,151 @@
+"""Optimizers of this library as PyTorch's: the same paths, and hooks, schedulers and state dicts that work."""
+
+import io
+
+import numpy as np
+import pytest
+
+import fastopt
+from tests.refusal import refused
+
+pytestmark = pytest.mark.peers
+
+
+@pytest.fixture
+def wrap(torch):
+    import fastopt.torch
+
+    return fastopt.torch.wrap
+
+
+def models(torch, count=2):
+    made = []
+    for _ in range(count):
+        torch.manual_seed(0)
+        made.append(torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2)))
+    return made
+
+
+def loss_of(torch, model, seed):
+    x = torch.from_numpy(np.random.default_rng(seed).normal(size=(7, 3)))
+    return (model(x) ** 2).sum()
+
+
+def assert_same(model, other):
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=1e-12, atol=1e-14)
+
+
+def test_paths_groups_and_schedulers_are_those_of_pytorch(torch, wrap):
+    ours, theirs = models(torch)
+    optimizers = []
+    for model, make in (
+        (ours, lambda groups: wrap(fastopt.AdamW, groups, lr=0.1)),
+        (theirs, lambda g: torch.optim.AdamW(g, lr=0.1)),
+    ):
+        groups = [{"params": model[0].parameters(), "weight_decay": 0.3}, {"params": model[2].parameters(), "lr": 0.05}]
+        optimizer = make(groups)
+        optimizers.append((model, optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8)))
+    for step in range(6):
+        for model, optimizer, scheduler in optimizers:
+            optimizer.zero_grad()
+            loss_of(torch, model, step).backward()
+            optimizer.step()
+            scheduler.step()
+        assert_same(ours, theirs)
+    assert optimizers[0][1].param_groups[1]["lr"] == pytest.approx(0.05 * 0.8**6)
+
+
+def test_tensors_without_a_gradient_are_left_out(torch, wrap):
+    ours, theirs = models(torch)
+    pair = [(ours, wrap(fastopt.Adam, ours.parameters(), lr=0.1)), (theirs, torch.optim.Adam(theirs.parameters(), lr=0.1))]
+    for step in range(4):
+        for model, optimizer in pair:
+            optimizer.zero_grad()
+            loss_of(torch, model, step).backward()
+            if step % 2:
+                model[0].bias.grad = None
+            optimizer.step()
+        assert_same(ours, theirs)
+
+
+def test_closures_and_hooks(torch, wrap):
+    (model,) = models(torch, 1)
+    optimizer = wrap(fastopt.SGD, model.parameters(), lr=0.01)
+    calls = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_of(torch, model, 0)
+        loss.backward()
+        return loss
+
+    losses = [optimizer.step(closure).item() for _ in range(5)]
+    assert losses[-1] < losses[0]
+    assert calls == ["before", "after"] * 5
+    assert isinstance(optimizer, torch.optim.Optimizer)
+
+
+def test_state_dicts_are_saved_by_pytorch_and_resume(torch, wrap):
+    ours, theirs = models(torch)
+    first = wrap(fastopt.AdamW, ours.parameters(), lr=0.1, ema_decay=0.5)
+    second = wrap(fastopt.AdamW, theirs.parameters(), lr=0.3, ema_decay=0.5)
+    loss_of(torch, ours, 0).backward()
+    first.param_groups[0]["lr"] = 0.02
+    first.step()
+    theirs.load_state_dict(ours.state_dict())
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    assert second.param_groups[0]["lr"] == 0.02
+    for model, optimizer in ((ours, first), (theirs, second)):
+        optimizer.zero_grad()
+        loss_of(torch, model, 1).backward()
+        optimizer.step()
+    assert_same(ours, theirs)
+    with refused(ValueError, "state_dict must have the keys"):
+        second.load_state_dict({})
+    with refused(ValueError, "state_dict has other groups"):
+        second.load_state_dict({**first.state_dict(), "param_groups": []})
+
+
+def test_groups_are_added_later(torch, wrap):
+    a, b = (torch.nn.Parameter(torch.ones(2, dtype=torch.float64)) for _ in range(2))
+    optimizer = wrap(fastopt.SGD, [a], lr=1.0)
+    optimizer.add_param_group({"params": [b], "lr": 0.5})
+    for p in (a, b):
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert (a.tolist(), b.tolist()) == ([0.0, 0.0], [0.5, 0.5])
+    with refused(ValueError, "lr must be"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": -1.0})
+    assert len(optimizer.param_groups) == 2
+
+
+def test_complex_tensors(torch, wrap):
+    z = torch.nn.Parameter(torch.zeros(3, dtype=torch.complex64))
+    optimizer = wrap(fastopt.Adam, [z], lr=0.1, complex_mode="modulus")
+    z.grad = torch.full((3,), 3 - 4j, dtype=torch.complex64)
+    optimizer.step()
+    np.testing.assert_allclose(z.detach().numpy(), -0.1 * (0.6 - 0.8j), rtol=1e-6)
+
+
+def test_what_can_not_be_stepped_is_refused(torch, wrap):
+    with refused(TypeError, "must be of float32, float64"):
+        wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(2, dtype=torch.float16))])
+    with refused(ValueError, "must be contiguous"):
+        wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(4, 4)[:, ::2])])
+    with refused(TypeError, "optimizer must be a class of optimizers"):
+        wrap(torch.optim.SGD, [torch.nn.Parameter(torch.ones(2))])
+    with refused(TypeError, "must be dense and on the CPU"):
+        wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(2, device="meta"))])
+    p = torch.nn.Parameter(torch.ones(2))
+    optimizer = wrap(fastopt.SGD, [p], lr=1.0)
+    p.grad = torch.ones(2)
+    p.data = torch.zeros(2)
+    with refused(ValueError, "a parameter has other memory than before"):
+        optimizer.step()
+    assert p.tolist() == [0.0, 0.0]
