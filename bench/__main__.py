@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 import fastopt
+from bench import report, startup
 from bench.cases import CASES, DTYPES, SIZES, Case
 from bench.contenders import CONTENDERS, Contender, set_num_threads
+from bench.latency import latencies
 from bench.measure import Result, interleaved
 
 OURS, LIMIT, *OTHERS = [contender.name for contender in CONTENDERS]
@@ -26,6 +28,8 @@ OURS, LIMIT, *OTHERS = [contender.name for contender in CONTENDERS]
 COLUMNS = {"optimizer": max(len(case.name) for case in CASES), "dtype": 7, OURS: 9, "GB/s": 6, "of limit": 8} | dict.fromkeys(
     OTHERS, 19
 )
+
+SCALING_SIZE = 10_000_000  # elements
 
 PACKAGES = ("numba", "numpy", "torch", "jax", "optax")
 
@@ -51,8 +55,29 @@ def main(argv: Sequence[str] | None = None) -> None:
             if result := _measured(case, dtype, size, rounds, block_seconds):
                 results.append(result)
                 print(_row(_cells(result)), flush=True)
+    if not (args.json or args.html):
+        return
+    measured: dict[str, Any] = {"environment": environment, "results": [_record(r) for r in results]}
+    if args.html:
+        measured["scaling"] = list(_scaling(args.threads, rounds, block_seconds))
+        measured["latency"] = latencies(500 if args.quick else 5000)
+        measured["startup"] = startup.measured(1 if args.quick else 5)
+        args.html.write_text(report.page(measured), encoding="utf-8")
     if args.json:
-        args.json.write_text(json.dumps({"environment": environment, "results": [_record(r) for r in results]}, indent=1))
+        args.json.write_text(json.dumps(measured, indent=1))
+
+
+def _scaling(threads: int, rounds: int, block_seconds: float) -> Iterator[dict[str, Any]]:
+    """Large steps of two optimizers with 1, 2, 4, ... threads."""
+    counts = sorted({*(2**i for i in range(threads.bit_length()) if 2**i <= threads), threads})
+    for count in counts:
+        set_num_threads(count)
+        for case in (case for case in CASES if case.name in ("SGD", "Adam")):
+            problem = case.problem(SCALING_SIZE, "float32")
+            steps = {contender.name: contender.start(problem).step for contender in CONTENDERS[:2]}
+            seconds = interleaved(steps, min(rounds, 7), block_seconds)
+            yield {"optimizer": case.name, "threads": count, "bytes": case.traffic(SCALING_SIZE, "float32"), "seconds": seconds}
+    set_num_threads(threads)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=fastopt.get_num_threads(), metavar="N")
     parser.add_argument("--quick", action="store_true", help="few short rounds")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the times of every round")
+    parser.add_argument("--html", type=Path, metavar="PATH", help="write a report, with thread scaling, latency and cold start")
     return parser
 
 

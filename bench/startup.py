@@ -46,6 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.startup", description=__doc__)
     parser.add_argument("--repeat", type=int, default=7, metavar="N", help="processes for each size")
     repeat = parser.parse_args(argv).repeat
+    seconds = measured(repeat)
+    print(f"Milliseconds: median, least and most of {repeat} fresh processes for each size\n")
+    for what, times in seconds.items():
+        print(f"{what:55s} {statistics.median(times) * 1e3:8.2f} {min(times) * 1e3:8.2f} {max(times) * 1e3:8.2f}")
+
+
+def measured(repeat: int) -> dict[str, list[float]]:
+    """Seconds of what happens once in a process, in so many processes for each size."""
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as cache:
         for size in SIZES:
@@ -53,9 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for _ in range(repeat):
                 for what, time in _run(size, cache).items():
                     seconds.setdefault(what, []).append(time)
-    print(f"Milliseconds: median, least and most of {repeat} fresh processes for each size\n")
-    for what, times in seconds.items():
-        print(f"{what:55s} {statistics.median(times) * 1e3:8.2f} {min(times) * 1e3:8.2f} {max(times) * 1e3:8.2f}")
+    return seconds
 
 
 def _run(size: int, cache: str) -> dict[str, float]:

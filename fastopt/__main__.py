@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,8 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit code.
     """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["bench"]:
+        return _bench(given[1:])
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     if options.command == "c-api":
         from fastopt import clibrary
 
@@ -80,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=_nonnegative, default=0, help="for everything random (default: 0)")
     demo.add_argument("--out", type=Path, metavar="PATH", help="the picture (default: fastopt-<problem>.png in this folder)")
     commands.add_parser("info", help="versions, processor, threads, cache and memory bandwidth")
+    commands.add_parser("bench", help="measure steps against the speed of memory and other libraries; in a clone only")
     c_api = commands.add_parser(
         "c-api",
         help="a library for C, C++ and Fortran",
@@ -87,6 +94,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     c_api.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder; made if it isn't there")
     return parser
+
+
+def _bench(arguments: list[str]) -> int:
+    """Run the benchmarks, which are no part of the package."""
+    if importlib.util.find_spec("bench") is None or importlib.util.find_spec("bench.cases") is None:
+        print("fastopt: the benchmarks are in the repository: run this in a clone of it", file=sys.stderr)
+        return 2
+    measure = importlib.import_module("bench.__main__").main
+    measure(arguments)
+    return 0
 
 
 def _positive(text: str) -> int:

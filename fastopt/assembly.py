@@ -25,7 +25,7 @@ class Assembly(Recipe):
 
     _accumulation: Accumulation
     _active: list[Group]
-    _background: ThreadPoolExecutor | None
+    _background: tuple[int, ThreadPoolExecutor] | None
     _by_name: bool
     _complex_mode: str
     _defaults: dict[str, Any]

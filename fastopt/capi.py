@@ -10,7 +10,8 @@ import functools
 import linecache
 import math
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numba
@@ -52,12 +53,14 @@ FUNCTIONS: Mapping[str, tuple[type[Optimizer], dict[str, Any]]] = {
 SUFFIXES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 STATUS = {
     "FASTOPT_OK": (0, "the step was taken"),
-    "FASTOPT_NEGATIVE_SIZE": (1, "elements is negative"),
+    "FASTOPT_BAD_SIZE": (1, "elements is negative, or too large for any memory"),
     "FASTOPT_NULL": (2, "a pointer is NULL, and elements is not 0"),
     "FASTOPT_MISALIGNED": (3, "a pointer is not aligned to its type"),
     "FASTOPT_OVERLAP": (4, "two of the arrays overlap"),
     "FASTOPT_BAD_NUMBER": (5, "t is less than 1, or another number is not finite"),
 }
+
+_turn = threading.Lock()
 
 
 class Function(NamedTuple):
@@ -111,6 +114,8 @@ def address(name: str, dtype: DTypeLike = np.float64) -> int:
     ------
     TypeError, ValueError
         If there is no such function, or the dtype is another one.
+    RuntimeError
+        If Numba's compiler is switched off.
 
     Examples
     --------
@@ -123,7 +128,8 @@ def address(name: str, dtype: DTypeLike = np.float64) -> int:
     (0, array([-0.5, -0.5, -0.5]))
     """
     made = function(name, dtype)
-    return int(_compiled(name, made.dtype).address)
+    with _turn:  # so that threads that come at once compile it once
+        return int(_compiled(name, made.dtype).address)
 
 
 def function(name: str, dtype: DTypeLike = np.float64) -> Function:
@@ -139,7 +145,7 @@ def _function(name: str, dtype: np.dtype[Any]) -> Function:
     cls, arguments = FUNCTIONS[name]
     optimizer = cls(np.zeros(1, dtype), **arguments)
     (group,) = optimizer.param_groups
-    hyper, defaults = _named_numbers(group.hyper)
+    hyper, defaults = _named_numbers(group.hyper, fixed=["dampening"] if group.hyper.get("nesterov") else [])
     own = traced(cls.coefficients, optimizer, hyper, "t", numbers=[*defaults, "t"])  # type: ignore[arg-type]
     around = tuple(c if isinstance(c, str) else repr(c) for c in group.wrapped.names)
     tree = _completed(own, len(optimizer.coefficients(group.current, 1)), around)
@@ -148,13 +154,13 @@ def _function(name: str, dtype: np.dtype[Any]) -> Function:
     return Function(f"fastopt_{name}_{SUFFIXES[dtype]}", dtype, group.rule, states, used, tree)
 
 
-def _named_numbers(hyper: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+def _named_numbers(hyper: Mapping[str, Any], fixed: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
     """Hyper-parameters with names in place of numbers, and the numbers by these names: ``beta1`` and ``beta2`` of ``betas``."""
     named: dict[str, Any] = {}
     numbers: dict[str, float] = {}
     for key, value in hyper.items():
         several = {f"{key.removesuffix('s')}{i}": x for i, x in enumerate(value, 1)} if isinstance(value, tuple) else {}
-        one = {key: value} if isinstance(value, float) else {}
+        one = {key: value} if isinstance(value, float) and key not in fixed else {}
         numbers |= several | one
         named[key] = tuple(several) if several else key if one else value
     return named, numbers
@@ -194,7 +200,7 @@ def _source(made: Function) -> str:
     overlaps = " or ".join(f"({a} < {b} + bytes and {b} < {a} + bytes)" for a, b in pairs)
     lines = [
         f"def entry(elements, {', '.join(arrays)}, t, {', '.join(numbers)}):",
-        "    if elements < 0:",
+        f"    if elements < 0 or elements > {2**60 // width}:",
         "        return 1",
         f"    if elements > 0 and ({' or '.join(f'{a} == 0' for a in arrays)}):",
         "        return 2",
@@ -227,6 +233,8 @@ def _lines(tree: Tree, indent: str) -> Iterator[str]:
 @functools.cache
 def _compiled(name: str, dtype: np.dtype[Any]) -> Any:
     """The function as Numba has compiled it for C."""
+    if numba.config.DISABLE_JIT:
+        raise RuntimeError("functions for C are compiled by Numba, but NUMBA_DISABLE_JIT switches its compiler off")
     made = _function(name, dtype)
     source = _source(made)
     names = {"carray": carray, "infinity": math.inf, "math": math, "number": made.dtype.type, "pointer": _pointer}

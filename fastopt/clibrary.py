@@ -45,9 +45,9 @@ def write(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     made = [function(name, dtype) for name in FUNCTIONS for dtype in FLOATS]
     paths = [folder / "fastopt.h", folder / "fastopt.f90", folder / "libfastopt.so"]
+    _link(paths[2])  # first, as it is what can fail
     paths[0].write_text(header(made))
     paths[1].write_text(fortran(made))
-    _link(paths[2])
     return paths
 
 

@@ -43,7 +43,8 @@ class Embedded:
         _require_elementwise(optimizer)
         self.rule: Rule = group.rule
         self.state_names: tuple[str, ...] = group.state_names
-        self.values, self.step = _for_compiled_code(group.rule, dtype, self.table(1).shape[1])
+        self._numbers = self.table(1).shape[1]
+        self.values, self.step = _for_compiled_code(group.rule, dtype, self._numbers)
 
     def states(self, theta: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """Make the states of a parameter as they are before the first step.
@@ -79,11 +80,18 @@ class Embedded:
         -------
         ndarray of float64, shape (steps, numbers)
             Row ``t - 1`` has those of step ``t``: the learning rate, and the coefficients.
+
+        Raises
+        ------
+        ValueError
+            If `steps` is negative.
         """
+        if steps < 0:
+            raise ValueError(f"steps must be at least 0, got {steps}")
         optimizer = self._make(np.zeros(1, self._dtype))
         (group,) = optimizer.param_groups
         (p,) = group.parameters
-        rows = []
+        rows: list[tuple[float, ...]] = []
         for _ in range(steps):
             optimizer._follow_schedules()
             coefficients, progress = adapted(optimizer, group, {})
@@ -92,7 +100,7 @@ class Embedded:
                 kept.update(scalars)
             group.step_count += 1
             optimizer._step_count += 1
-        return np.array(rows, np.float64)
+        return np.array(rows, np.float64).reshape(steps, -1 if steps else self._numbers)
 
 
 def embed(optimizer: type[Optimizer], dtype: DTypeLike = np.float64, **arguments: Any) -> Embedded:
@@ -135,7 +143,7 @@ def embed(optimizer: type[Optimizer], dtype: DTypeLike = np.float64, **arguments
     >>> w.round(3)
     array([3., 3.])
     """
-    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
+    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)) or optimizer is Optimizer:
         raise TypeError(f"optimizer must be a class of optimizers, got {optimizer!r}")
     return Embedded(lambda theta: optimizer(theta, **arguments), one_of("dtype", dtype, FLOATS))
 
@@ -147,6 +155,8 @@ def _require_elementwise(optimizer: Optimizer) -> None:
     name = type(optimizer).__name__
     if group.measure is not None or optimizer._surveys:
         raise ValueError(f"{name} can't be embedded: with these arguments it needs sums over all elements")
+    if group.hyper["frozen"]:
+        raise ValueError(f"{name} can't be embedded: a frozen group takes no steps")
     if p.elements or p.copy is not None or group.zeroes:
         raise ValueError(f"{name} can't be embedded: with these arguments it needs arrays besides its states")
 

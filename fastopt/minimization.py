@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import time
@@ -50,7 +51,8 @@ def minimize(
     Parameters
     ----------
     fun : callable
-        ``fun(x, *args)`` gives the objective, or with ``jac=True`` a pair of it and the gradient. It may be stochastic.
+        ``fun(x, *args)`` gives the objective, or with ``jac=True`` a pair of it and the gradient. It may be stochastic. What
+        it gets is a read-only view of the point, which moves on with the next step.
     x0 : array-like
         Where to start; it is copied, and raveled. float32 stays float32, all else becomes float64.
     args : tuple, default ()
@@ -65,20 +67,22 @@ def minimize(
         The same as the option ``gtol``.
     callback : callable, optional
         Called before each step with the keyword ``intermediate_result``, if it takes an argument of this name, an
-        `OptimizeResult` with ``x``, ``fun``, ``jac`` and ``nit``; else with ``x``. To stop, it raises StopIteration or
-        returns True.
+        `OptimizeResult` with ``x``, ``fun``, ``jac`` and ``nit``; else with ``x``, a copy each time. To stop, it raises
+        StopIteration or returns True.
     options : mapping, optional
-        ``maxiter`` (steps, 1000); ``gtol`` (largest element of the gradient), ``xtol`` (largest change of a variable in a
-        step), ``ftol`` (change of the objective in a step, relative to the larger of 1 and itself), at which to stop;
-        ``patience`` (stop after so many steps in which the objective has not improved by ``ftol``); ``time_limit`` (seconds);
-        ``best`` (give the best point that was seen instead of the last, False); ``disp`` (show a progress bar, False);
-        ``state`` (of an earlier result, to go on from); all others are arguments of the optimizer, such as ``lr``.
+        ``maxiter`` (steps, 1000); ``gtol`` (largest element of the gradient, with bounds of the projected one), ``xtol``
+        (largest change of a variable in a step), ``ftol`` (change of the objective in a step, relative to the larger of 1 and
+        itself), at which to stop; ``patience`` (stop after so many steps in which the objective has not improved by ``ftol``);
+        ``time_limit`` (seconds); ``best`` (give the best point that was seen instead of the last, False); ``disp`` (show a
+        progress bar, False); ``state`` (of an earlier result, to go on from: its averages and steps, not its
+        hyper-parameters); all others are arguments of the optimizer, such as ``lr``.
 
     Returns
     -------
     OptimizeResult
         With ``x``, ``fun``, ``jac``, ``nit``, ``nfev``, ``njev``, ``success``, ``status``, ``message``, and ``state``, which a
-        later call can take. It is a success unless there were tolerances and none was reached, or something is not finite.
+        later call can take. It is a success unless there were tolerances and none was reached, something is not finite, or
+        patience ended above where it began.
 
     Raises
     ------
@@ -97,10 +101,12 @@ def minimize(
     """
     own, arguments = _split(options, tol)
     x = _start(x0)
-    optimizer = _class_of(method)(x, **_with_bounds(arguments, bounds, x))
+    sides = _sides(bounds, x)
+    optimizer = _class_of(method)(x, **arguments, **({} if sides is None else {"bounds": sides}))
     if own["state"] is not None:
-        optimizer.load_state_dict(own["state"])
-    run = _Run(_Objective(fun, jac, args, needs_value=_needs_value(own, callback)), optimizer, x, own, callback)
+        _resume(optimizer, own["state"])
+    objective = _Objective(fun, jac, args, x, sides, needs_value=_needs_value(own, callback))
+    run = _Run(objective, optimizer, x, own, callback)
     return run.result(run.loop())
 
 
@@ -131,53 +137,88 @@ def scipy_method(method: Method = "adam", **arguments: Any) -> Callable[..., Any
     >>> scipy.optimize.minimize(lambda x: ((x - 3) ** 2).sum(), [0.0, 1.0], method=adam).x.round(4)
     array([3., 3.])
     """
-    cls = _class_of(method)
+    return functools.partial(_minimize_for_scipy, _class_of(method), arguments)
 
-    def minimizer(fun: Callable[..., Any], x0: Any, args: tuple[Any, ...] = (), **given: Any) -> Any:
-        if given.pop("constraints", ()):
-            raise ValueError("constraints must be empty: only bounds can be kept")
-        given = {key: value for key, value in given.items() if key not in ("hess", "hessp")}
-        known = {key: given.pop(key, None) for key in ("jac", "bounds", "tol", "callback")}
-        return minimize(fun, x0, args, cls, **known, options={**arguments, **given})
 
-    return minimizer
+def _minimize_for_scipy(
+    cls: type[Optimizer], arguments: Mapping[str, Any], fun: Any, x0: Any, args: tuple[Any, ...] = (), **given: Any
+) -> Any:
+    """What SciPy calls."""
+    given = {**arguments, **given}
+    if given.pop("constraints", ()):
+        raise ValueError("constraints must be empty: only bounds can be kept")
+    known = {key: given.pop(key, None) for key in ("jac", "bounds", "tol", "callback")}
+    return minimize(fun, x0, args, cls, **known, options={k: v for k, v in given.items() if k not in ("hess", "hessp")})
 
 
 class _Objective:
-    """The function and its gradient, and how often they were called."""
+    """The function and its gradient at a point that moves, and how often they were called."""
 
-    def __init__(self, fun: Callable[..., Any], jac: Any, args: Any, needs_value: bool) -> None:
+    def __init__(self, fun: Callable[..., Any], jac: Any, args: Any, x: Any, sides: Any, needs_value: bool) -> None:
         if not callable(fun):
             raise TypeError(f"fun must be callable, got {fun!r}")
-        if not (jac is None or jac is True or jac is False or callable(jac)):
+        if not (jac is None or isinstance(jac, (bool, np.bool_)) or callable(jac)):
             raise TypeError(f"jac must be callable, True or None, got {jac!r}")
-        self._fun, self._jac = fun, jac
+        self._fun, self._jac = fun, bool(jac) if isinstance(jac, (bool, np.bool_)) else jac
         self._args = args if isinstance(args, tuple) else (args,)
+        self._x = x.view()  # read-only: a function that changed it would lead the optimizer astray
+        self._x.flags.writeable = False
+        self._sides = sides
         self._needs_value = needs_value
         self.nfev = self.njev = 0
 
-    def __call__(self, x: Any, needs_value: bool = False) -> tuple[float, Any]:
+    def __call__(self, needs_value: bool = False) -> tuple[float, Any]:
         """The objective, NaN if nobody needs it, and the gradient."""
         self.njev += 1
         if self._jac is True:
             self.nfev += 1
-            value, g = self._fun(x, *self._args)
-            return value, np.asarray(g)
+            value, g = self._fun(self._x, *self._args)
+            return _number(value), self._vector(g)
         if callable(self._jac):
-            value = math.nan
-            if self._needs_value or needs_value:
-                self.nfev += 1
-                value = self._fun(x, *self._args)
-            return value, np.asarray(self._jac(x, *self._args))
-        return self._differences(x)
+            value = self._value() if self._needs_value or needs_value else math.nan
+            return value, self._vector(self._jac(self._x, *self._args))
+        return self._value(), self._vector(self._differences())
 
-    def _differences(self, x: Any) -> tuple[float, Any]:
+    def projected(self, g: Any) -> Any:
+        """The gradient, or with bounds how far a step along it can go."""
+        return g if self._sides is None else self._x - np.clip(self._x - g, *self._sides)
+
+    def _value(self) -> float:
+        self.nfev += 1
+        return _number(self._fun(self._x, *self._args))
+
+    def _vector(self, g: Any) -> Any:
+        """A gradient as steps take it."""
+        g = np.asarray(g)
+        if g.dtype not in FLOATS:
+            g = g.astype(self._x.dtype)
+        g = g.reshape(-1)
+        return g.copy() if np.may_share_memory(g, self._x) else g
+
+    def _differences(self) -> Any:
         from scipy.optimize import approx_fprime
 
-        step = math.sqrt(np.finfo(x.dtype).eps)
-        self.nfev += 1 + x.size
-        g = approx_fprime(x, self._fun, step, *self._args)
-        return self._fun(x, *self._args), np.asarray(g, x.dtype)
+        step = np.full(self._x.size, math.sqrt(np.finfo(self._x.dtype).eps))
+        if self._sides is not None:
+            step[self._x + step > self._sides[1]] *= -1.0
+        self.nfev += 1 + self._x.size
+        return approx_fprime(self._x, lambda x: _number(self._fun(x, *self._args)), step)
+
+
+def _number(value: Any) -> float:
+    """An objective as a number: arrays of one element are, too."""
+    array = np.asarray(value)
+    if array.size != 1:
+        raise TypeError(f"fun must give a number, got an array of shape {array.shape}")
+    return float(array.reshape(()))
+
+
+def _resume(optimizer: Optimizer, state: Any) -> None:
+    """Take averages and steps from a state, with the hyper-parameters of the present call."""
+    if isinstance(state, Mapping):
+        own = optimizer.state_dict()
+        state = {**state, "groups": own["groups"], "whole": own["whole"]} if {"groups", "whole"} <= state.keys() else state
+    optimizer.load_state_dict(state)
 
 
 class _Run:
@@ -192,6 +233,7 @@ class _Run:
         self._takes_result = takes_result
         self._best: tuple[float, Any, Any] | None = None
         self._least, self._waited, self._previous = math.inf, 0, math.nan
+        self._first = math.nan
         self.nit = 0
 
     def loop(self) -> int:
@@ -202,7 +244,7 @@ class _Run:
         xtol = own["xtol"]
         with _progress(own["disp"], own["maxiter"]) as advance:
             for self.nit in range(own["maxiter"]):
-                value, g = objective(x)
+                value, g = objective()
                 if looks and (reason := self._reason(value, g)) is not None:
                     return reason
                 if self._callback is not None and self._asks_to_stop(value, g):
@@ -223,12 +265,14 @@ class _Run:
         """Why to stop at a point, if there is a reason."""
         own = self.own
         previous, self._previous = self._previous, value
-        if own["best"] and (self._best is None or value < self._best[0]):
-            self._best = float(value), self.x.copy(), g.copy()
-        if own["gtol"] is not None and np.max(np.abs(g), initial=0.0) <= own["gtol"]:
+        if self.nit == 0:
+            self._first = value
+        if own["best"] and math.isfinite(value) and (self._best is None or value < self._best[0]):
+            self._best = value, self.x.copy(), g.copy()
+        if own["gtol"] is not None and np.max(np.abs(self.objective.projected(g)), initial=0.0) <= own["gtol"]:
             return REACHED
         ftol = own["ftol"] or 0.0
-        least_change = ftol * max(1.0, abs(value))
+        least_change = ftol * max(1.0, abs(value)) if math.isfinite(value) else 0.0
         if own["ftol"] is not None and own["patience"] is None and abs(previous - value) <= least_change:
             return REACHED
         if own["patience"] is not None:
@@ -242,10 +286,13 @@ class _Run:
         assert self._callback is not None
         try:
             if not self._takes_result:
-                return self._callback(self.x) is True
-            from scipy.optimize import OptimizeResult
+                answer = self._callback(self.x.copy())
+            else:
+                from scipy.optimize import OptimizeResult
 
-            return self._callback(intermediate_result=OptimizeResult(x=self.x, fun=value, jac=g, nit=self.nit)) is True
+                now = OptimizeResult(x=self.x.copy(), fun=value, jac=g.copy(), nit=self.nit)
+                answer = self._callback(intermediate_result=now)
+            return isinstance(answer, (bool, np.bool_)) and bool(answer)
         except StopIteration:
             return True
 
@@ -253,14 +300,15 @@ class _Run:
         """What came out, with the objective where it ended."""
         from scipy.optimize import OptimizeResult
 
-        value, g = self.objective(self.x, needs_value=True)
-        x, value = self.x, float(value)
+        value, g = self.objective(needs_value=True)
+        x = self.x
         if self._best is not None and not value < self._best[0]:
             value, x, g = self._best
         if not (math.isfinite(value) and np.all(np.isfinite(g))):
             reason = NOT_FINITE
         has_tolerance = any(self.own[key] is not None for key in ("gtol", "xtol", "ftol"))
-        success = reason in (REACHED, PATIENCE) or (reason in (MAXITER, STOPPED) and not has_tolerance)
+        success = reason == REACHED or (reason in (MAXITER, STOPPED) and not has_tolerance)
+        success = success or (reason == PATIENCE and value <= self._first)
         return OptimizeResult(
             x=x,
             fun=value,
@@ -309,6 +357,8 @@ def _split(options: Mapping[str, Any] | None, tol: float | None) -> tuple[dict[s
     """The options of `minimize` itself, checked, and the arguments of the optimizer."""
     given = dict(options or {})
     own = {key: given.pop(key, default) for key, default in OWN.items()}
+    if "bounds" in given:
+        raise TypeError("bounds must be the argument of minimize, not one of its options")
     if own["gtol"] is None:
         own["gtol"] = tol
     for key in ("gtol", "xtol", "ftol", "time_limit"):
@@ -316,9 +366,11 @@ def _split(options: Mapping[str, Any] | None, tol: float | None) -> tuple[dict[s
             raise ValueError(f"{key} must be at least 0, got {own[key]!r}")
     for key in ("maxiter", "patience"):
         value = own[key]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer))):
+        if key == "patience" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             raise TypeError(f"{key} must be an integer, got {value!r}")
-        if value is not None and value < 0:
+        if value < 0:
             raise ValueError(f"{key} must be at least 0, got {value!r}")
     return own, given
 
@@ -337,17 +389,19 @@ def _start(x0: Any) -> Any:
     return x
 
 
-def _with_bounds(arguments: dict[str, Any], bounds: Any, x: Any) -> dict[str, Any]:
-    """The arguments of the optimizer with bounds in its form; the start is moved into them."""
+def _sides(bounds: Any, x: Any) -> Any:
+    """Bounds in the optimizer's form, or None; the start is moved into them."""
     if bounds is None:
-        return arguments
-    if hasattr(bounds, "lb"):
-        low, high = (np.broadcast_to(np.asarray(side, np.float64), x.shape) for side in (bounds.lb, bounds.ub))
-    else:
-        pairs = [tuple(pair) for pair in bounds]
-        if len(pairs) != x.size or any(len(pair) != 2 for pair in pairs):
-            raise ValueError(f"bounds must be a pair for each of {x.size} variables, got {len(pairs)} items")
-        low = np.array([-np.inf if pair[0] is None else pair[0] for pair in pairs], np.float64)
-        high = np.array([np.inf if pair[1] is None else pair[1] for pair in pairs], np.float64)
+        return None
+    try:
+        if hasattr(bounds, "lb"):
+            low, high = (np.array(np.broadcast_to(side, x.shape), np.float64) for side in (bounds.lb, bounds.ub))
+        else:
+            pairs = [(-np.inf if low is None else low, np.inf if high is None else high) for low, high in bounds]
+            low, high = np.array(pairs, np.float64).reshape(-1, 2).T
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"bounds must be pairs of numbers or None, or SciPy's Bounds, got {bounds!r}: {error}") from None
+    if low.size != x.size:
+        raise ValueError(f"bounds must be a pair for each of {x.size} variables, got {low.size} items")
     np.clip(x, low, high, out=x)
-    return {**arguments, "bounds": (low, high)}
+    return np.ascontiguousarray(low), np.ascontiguousarray(high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
@@ -179,7 +180,8 @@ class Optimizer(Training):
         """Take a step in a thread in the background, while this one computes something else.
 
         Steps of one optimizer are taken one after the other, in the order in which they were asked for. Until one is done, its
-        gradients must not be changed, and the parameters, the state and the optimizer must not be used otherwise.
+        gradients must not be changed, and the parameters, the state and the optimizer must not be used otherwise. Parallel
+        code of one's own, compiled by Numba, must not run meanwhile where Numba has its workqueue layer.
 
         Parameters
         ----------
@@ -191,9 +193,10 @@ class Optimizer(Training):
         concurrent.futures.Future
             Its ``result()`` waits for the step, and raises what the step has raised.
         """
-        if self._background is None:
-            self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastopt")
-        return self._background.submit(self.step, grads, scale)
+        process = os.getpid()  # in a forked child the thread is not there
+        if self._background is None or self._background[0] != process:
+            self._background = process, ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastopt")
+        return self._background[1].submit(self.step, grads, scale)
 
     @property
     def params(self) -> Any:

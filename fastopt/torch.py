@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,15 +50,15 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
             If a tensor can't be stepped in place, or a hyper-parameter is not allowed. Nothing is changed.
         """
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        own = {key: value for key, value in group.items() if key in self.defaults}
         try:
-            made = [{**own, "params": _view(p)} for p in group["params"]]
-            if self.optimizer is None:
+            made = self._groups_of(self.param_groups[-1])
+            if self.optimizer is None and made:
                 self.optimizer = self._class(made, **self._arguments)
-            else:
+            elif self.optimizer is not None:
+                added = copy.copy(self.optimizer)  # steps the same tensors; if a group is refused, the old one is as it was
                 for each in made:
-                    self.optimizer.add_param_group(each)
+                    added.add_param_group(each)
+                self.optimizer = added
         except Exception:
             self.param_groups.pop()
             raise
@@ -83,11 +85,15 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        assert self.optimizer is not None
+        if self.optimizer is None:  # there are no tensors
+            return loss
         tensors = [(group, p) for group in self.param_groups for p in group["params"]]
         for (hyper, p), own in zip(tensors, self.optimizer.param_groups, strict=True):
             _follow(own, hyper, p)
         self.optimizer.step([None if p.grad is None else _view(p.grad) for _, p in tensors])
+        for _, p in tensors:
+            if p.grad is not None:
+                torch.autograd.graph.increment_version(p)  # so that a graph that needs the old values says so
         return loss
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,9 +104,15 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
         dict
             For `torch.save` and `load_state_dict`.
         """
-        assert self.optimizer is not None
-        groups = super().state_dict()["param_groups"]
-        return {"param_groups": groups, "state": map_leaves(_as_tensor, self.optimizer.state_dict())}
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        count = itertools.count()
+        groups = [{**group, "params": [next(count) for _ in group["params"]]} for group in self.param_groups]
+        state = {} if self.optimizer is None else map_leaves(_as_tensor, self.optimizer.state_dict())
+        saved: dict[str, Any] = {"param_groups": groups, "state": state}
+        for after in self._optimizer_state_dict_post_hooks.values():
+            saved = after(self, saved) or saved
+        return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what `state_dict` gave.
@@ -115,15 +127,43 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
         TypeError, ValueError
             If it is damaged or of another optimizer. Nothing is changed then.
         """
-        assert self.optimizer is not None
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = before(self, state_dict) or state_dict
         if not isinstance(state_dict, Mapping) or not {"param_groups", "state"} <= state_dict.keys():
             raise ValueError("state_dict must have the keys 'param_groups' and 'state'")
         saved = state_dict["param_groups"]
+        if not isinstance(saved, (list, tuple)) or not all(isinstance(each, Mapping) and "params" in each for each in saved):
+            raise ValueError("state_dict['param_groups'] must be a list of mappings with the key 'params'")
         if [len(group["params"]) for group in saved] != [len(group["params"]) for group in self.param_groups]:
             raise ValueError("state_dict has other groups than this optimizer")
-        self.optimizer.load_state_dict(map_leaves(_as_array, state_dict["state"]))
-        for group, values in zip(self.param_groups, saved, strict=True):
-            group.update({key: value for key, value in values.items() if key != "params"})
+        if self.optimizer is not None:
+            values = [each for each in saved for _ in each["params"]]
+            for own, given in zip(self.optimizer.param_groups, values, strict=True):
+                own.check({key: value for key, value in given.items() if key in self.defaults})
+            self.optimizer.load_state_dict(map_leaves(_as_array, state_dict["state"]))
+        for group, given in zip(self.param_groups, saved, strict=True):
+            group.update({key: value for key, value in given.items() if key != "params"})
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = None if self.optimizer is None else self.optimizer.state_dict()
+        return {**super().__getstate__(), "made_by": (self._class, self._arguments), "saved": state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        (self._class, self._arguments), saved = state.pop("made_by"), state.pop("saved")
+        super().__setstate__(state)
+        made = [each for group in self.param_groups for each in self._groups_of(group)]
+        self.optimizer = self._class(made, **self._arguments) if made else None
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(saved)
+
+    def _groups_of(self, group: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """A group for each tensor of a group of PyTorch's."""
+        hyper = {key: value for key, value in group.items() if key in self.defaults}
+        if odd := [p for p in group["params"] if p.is_conj() or p.is_neg()]:
+            raise TypeError(f"tensors must have memory of their own, got a conjugate or negative view of shape {odd[0].shape}")
+        return [{**hyper, "params": _view(p)} for p in group["params"]]
 
 
 def wrap(optimizer: type[Optimizer], params: Any, **arguments: Any) -> WrappedOptimizer:
@@ -166,7 +206,8 @@ def wrap(optimizer: type[Optimizer], params: Any, **arguments: Any) -> WrappedOp
 
 def _follow(own: Group, hyper: Mapping[str, Any], p: torch.Tensor) -> None:
     """Let the group of a tensor have the hyper-parameters that PyTorch's side has, and be frozen without a gradient."""
-    if p.numel() and p.data_ptr() != address(own.parameters[0].array):
+    array, known = _view(p), own.parameters[0].array
+    if p.numel() and (address(array), array.strides, array.shape) != (address(known), known.strides, known.shape):
         raise ValueError("a parameter has other memory than before; wrap it again")
     changes = {key: hyper[key] for key, value in own.hyper.items() if hyper[key] is not value}
     changes["frozen"] = bool(hyper["frozen"]) or p.grad is None

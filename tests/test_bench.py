@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import fastopt
-from bench import limit, startup, training
+from bench import guard, limit, report, startup, training
 from bench.__main__ import main
 from bench.cases import CASES, DTYPES, Case
 from bench.contenders import CONTENDERS
 from bench.measure import Result, interleaved
 from bench.traffic import Pass, passes
+from fastopt.__main__ import main as fastopt_main
 
 OURS, LIMIT, *OTHERS = CONTENDERS
 
@@ -219,3 +220,33 @@ def test_whole_steps_are_printed(capsys):
     printed = capsys.readouterr().out
     for name in ("fastopt", "PyTorch", "in-place NumPy", "streaming limit", "bare", "bounds", "copy_to bfloat16"):
         assert re.search(rf"^{name} +[\d.]+ ms +[\d.]+ \([\d.]+ to [\d.]+\)$", printed, re.MULTILINE), name
+
+
+def test_the_report_is_one_file_with_everything(tmp_path, capsys):
+    html, measured = tmp_path / "report.html", tmp_path / "measured.json"
+    command = ["bench", "--quick", "--size", "1e3", "--optimizer", "SGD", "--dtype", "float32", "--threads", "1"]
+    assert fastopt_main([*command, "--html", str(html), "--json", str(measured)]) == 0
+    text = html.read_text(encoding="utf-8")
+    headings = ["Share of the streaming limit", "in-place NumPy", "Threads", "Latency", "Cold start", "All cells"]
+    assert [h for h in headings if f"<h2>{h}" not in text] == []
+    assert text.count("<svg") >= 4
+    assert not re.search(r"(src|href)=.https?:", text)
+    data = json.loads(measured.read_text())
+    assert report.markdown(data["results"]).count("\n") == 2 + len(data["results"])
+    assert "import numba" in data["startup"]
+
+
+def test_the_guard_names_what_got_worse(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(guard, "BASELINE", tmp_path / "baseline.json")
+
+    def measured(seconds):
+        record = {"optimizer": "Adam", "dtype": "float32", "size": 1000, "bytes": 1}
+        path = tmp_path / "measured.json"
+        path.write_text(json.dumps({"results": [{**record, "seconds": {"fastopt": [seconds], "PyTorch fused": [3.0]}}]}))
+        return str(path)
+
+    assert guard.main([measured(1.0), "--write"]) == 0
+    assert guard.main([measured(1.1)]) == 0
+    assert "nothing got worse, of 1 ratios" in capsys.readouterr().out
+    assert guard.main([measured(2.0)]) == 1
+    assert capsys.readouterr().out == "Adam, float32, 1,000 elements, against PyTorch fused: 1.50 instead of 3.00\n"

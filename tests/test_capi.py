@@ -58,8 +58,12 @@ def status(function, made, changes):
 
 
 BAD = [
-    ({"elements": -1}, "FASTOPT_NEGATIVE_SIZE"),
-    ({"elements": -(2**63)}, "FASTOPT_NEGATIVE_SIZE"),
+    ({"elements": -1}, "FASTOPT_BAD_SIZE"),
+    ({"elements": -(2**63)}, "FASTOPT_BAD_SIZE"),
+    ({"elements": 2**58}, "FASTOPT_BAD_SIZE"),
+    ({"elements": 2**60}, "FASTOPT_BAD_SIZE"),
+    ({"elements": 2**61}, "FASTOPT_BAD_SIZE"),
+    ({"elements": 2**57}, "FASTOPT_OVERLAP"),
     ({"theta": None}, "FASTOPT_NULL"),
     ({"g": None}, "FASTOPT_NULL"),
     ({"v": None}, "FASTOPT_NULL"),
@@ -163,7 +167,7 @@ program steps
     if (fastopt_adam_f64(5_c_int64_t, theta, g, m, v, t, 0.05d0, 0.9d0, 0.999d0, 1d-8, 0d0) /= fastopt_ok) stop 1
     if (fastopt_sgd_f32(5_c_int64_t, w, h, t, 0.1d0) /= fastopt_ok) stop 1
   end do
-  if (fastopt_sgd_f32(-1_c_int64_t, w, h, t, 0.1d0) /= fastopt_negative_size) stop 1
+  if (fastopt_sgd_f32(-1_c_int64_t, w, h, t, 0.1d0) /= fastopt_bad_size) stop 1
   do i = 1, 5
     print '(z16.16, 1x, z8.8)', transfer(theta(i), 1_c_int64_t), transfer(w(i), 1_c_int32_t)
   end do

@@ -98,6 +98,9 @@ def test_threads_of_ones_own_step_spans_without_the_gil():
 def test_tables_follow_schedules():
     table = fastopt.embed(fastopt.SGD, lr=lambda step: 0.5**step).table(4)
     np.testing.assert_array_equal(table, [[1.0], [0.5], [0.25], [0.125]])
+    assert fastopt.embed(fastopt.Adam).table(0).shape == (0, 8)
+    with refused(ValueError, "steps must be at least 0, got -1"):
+        fastopt.embed(fastopt.Adam).table(-1)
 
 
 def test_rules_are_those_of_the_optimizers():
@@ -115,6 +118,8 @@ BAD = [
     (fastopt.SGD, {"nonfinite": "skip"}, ValueError, "needs sums"),
     (fastopt.SGD, {"zero_grad": True}, ValueError, "needs arrays"),
     (fastopt.SGD, {"cautious": True}, ValueError, "needs sums"),
+    (fastopt.SGD, {"frozen": True}, ValueError, "a frozen group takes no steps"),
+    (fastopt.Optimizer, {}, TypeError, "optimizer must be a class of optimizers"),
     (fastopt.SGD, {"lr": -1.0}, ValueError, "lr must be"),
     (fastopt.SGD, {"dtype": "int32"}, TypeError, "dtype must be float32 or float64"),
     (np.ndarray, {}, TypeError, "optimizer must be a class of optimizers"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from tests import fresh
 from tests.table import assert_same_bits
 
 
@@ -113,3 +114,23 @@ def test_many_optimizers_step_at_once_from_many_threads():
     for p, opt in zip(params[1:], optimizers[1:], strict=True):
         assert_same_bits(p, params[0])
         assert_same_bits(opt.ema, optimizers[0].ema)
+
+
+def test_a_forked_child_has_a_background_of_its_own():
+    done = fresh.run(FORK, fresh.ROOT)
+    assert done == {"child": 0}
+
+
+FORK = """
+import os
+opt = fastopt.Adam(np.zeros(3))
+opt.step_async(np.ones(3)).result()
+child = os.fork()
+if child == 0:
+    try:
+        opt.step_async(np.ones(3)).result(timeout=30)
+        os._exit(0)
+    finally:
+        os._exit(1)
+report(child=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 import time
 
 import numpy as np
@@ -191,6 +192,10 @@ BAD = [
     ({"fun": 3}, TypeError, "fun must be callable"),
     ({"x0": [1j]}, TypeError, "x0 must hold real numbers, got complex128"),
     ({"x0": ["a"]}, TypeError, "x0 must hold real numbers"),
+    ({"bounds": 3}, TypeError, "bounds must be pairs of numbers or None"),
+    ({"bounds": [("a", "b")] * 2}, TypeError, "bounds must be pairs of numbers or None"),
+    ({"options": {"bounds": (0, 1)}}, TypeError, "bounds must be the argument of minimize"),
+    ({"options": {"maxiter": None}}, TypeError, "maxiter must be an integer"),
     ({"bounds": [(0, 1)]}, ValueError, "bounds must be a pair for each of 2 variables, got 1 items"),
     ({"bounds": [(1, 0), (0, 1)]}, ValueError, "no lower bound above the upper one"),
     ({"tol": -1.0}, ValueError, "gtol must be at least 0"),
@@ -213,3 +218,75 @@ def test_constraints_are_refused():
         scipy.optimize.minimize(
             bowl, [0.0], jac=slope, method=fastopt.scipy_method("sgd"), constraints=[{"type": "eq", "fun": sum}]
         )
+
+
+def test_a_state_brings_no_hyper_parameters():
+    first = fastopt.minimize(bowl, [0.0, 0.0], jac=slope, options={"maxiter": 3, "lr": 0.1})
+    still = fastopt.minimize(bowl, first.x, jac=slope, options={"maxiter": 1, "lr": 0.0, "state": first.state})
+    assert_same_bits(still.x, first.x)
+    options = {"lr": 0.1, "maxiter": 100, "state": first.state}
+    bounded = fastopt.minimize(bowl, first.x, jac=slope, bounds=[(0, 0.5)] * 2, options=options)
+    np.testing.assert_array_equal(bounded.x, 0.5)
+    free = fastopt.minimize(bowl, bounded.x, jac=slope, options={"lr": 0.1, "maxiter": 300, "state": bounded.state})
+    np.testing.assert_allclose(free.x, 3.0, atol=0.1)
+
+
+def test_callers_can_not_lead_the_optimizer_astray():
+    def in_place(x):
+        x -= 3.0
+        return float(x @ x)
+
+    with pytest.raises(ValueError, match="read-only"):
+        fastopt.minimize(in_place, [0.0], jac=slope, options={"ftol": 0.0})
+    result = fastopt.minimize(lambda x: 0.5 * x @ x, [1.0, 2.0], jac=lambda x: x, options={"lr": 0.1, "maxiter": 500})
+    np.testing.assert_allclose(result.x, 0.0, atol=1e-2)
+    points = []
+    fastopt.minimize(bowl, [0.0], jac=slope, callback=points.append, options={"maxiter": 3, "lr": 0.1})
+    assert points[0] < points[1] < points[2]
+
+
+def test_bounds_hold_for_differences_and_tolerances_too():
+    def edge(x):
+        return float(-x[0] + 0.0 * np.sqrt(1.0 - x[0]))
+
+    result = fastopt.minimize(edge, [0.5], bounds=[(0, 1)], tol=1e-6, options={"lr": 0.1, "maxiter": 50})
+    assert result.success
+    np.testing.assert_allclose(result.x, 1.0, atol=1e-6)
+    result = fastopt.minimize(bowl, [0.0, 0.0], jac=slope, bounds=[(0, 2)] * 2, tol=1e-6, options={"lr": 0.1})
+    assert result.success
+    np.testing.assert_array_equal(result.x, 2.0)
+
+
+def test_the_best_point_is_finite_and_failures_are_no_successes():
+    def nan_first(x):
+        return math.nan if x[0] < 0.05 else bowl(x)
+
+    result = fastopt.minimize(nan_first, [0.0], jac=slope, options={"maxiter": 200, "lr": 0.1, "best": True})
+    assert result.fun < 1e-3
+    options = {"lr": 1.5, "patience": 20}
+    assert not fastopt.minimize(bowl, [1.0, 2.0], method="sgd", jac=slope, options=options).success
+
+    def cliff(x):
+        return math.inf if x[0] > 0.2 else float(-x[0])
+
+    options = {"lr": 0.1, "ftol": 1e-9, "maxiter": 20}
+    assert not fastopt.minimize(cliff, [0.0], jac=lambda x: -np.ones(1), options=options).success
+
+
+def test_values_and_gradients_come_in_many_forms():
+    result = fastopt.minimize(lambda x: (x - 1) ** 2, [0.0], options={"maxiter": 300, "lr": 0.1, "ftol": 0.0})
+    assert isinstance(result.fun, float)
+    np.testing.assert_allclose(result.x, 1.0, atol=1e-2)
+    fastopt.minimize(bowl, [0.0, 1.0], jac=lambda x: [1, 2], options={"maxiter": 2})
+    fastopt.minimize(both, [0.0, 1.0], jac=np.True_, options={"maxiter": 2})
+    assert fastopt.minimize(both, np.zeros(2), jac=True, callback=lambda x: np.bool_(True)).nit == 0
+    calls = []
+    result = fastopt.minimize(lambda x: calls.append(1) or bowl(x), [0.0, 1.0], options={"maxiter": 5})
+    assert result.nfev == len(calls)
+    with refused(TypeError, "fun must give a number, got an array of shape (2,)"):
+        fastopt.minimize(lambda x: x, [0.0, 1.0], jac=slope, options={"ftol": 0.0})
+
+
+def test_a_method_for_scipy_is_pickled_and_has_a_tolerance():
+    method = pickle.loads(pickle.dumps(fastopt.scipy_method("adam", tol=1e-3, lr=0.1)))
+    assert scipy.optimize.minimize(bowl, [0.0], jac=slope, method=method).success

@@ -1,6 +1,8 @@
 """Optimizers of this library as PyTorch's: the same paths, and hooks, schedulers and state dicts that work."""
 
+import copy
 import io
+import pickle
 
 import numpy as np
 import pytest
@@ -149,3 +151,81 @@ def test_what_can_not_be_stepped_is_refused(torch, wrap):
     with refused(ValueError, "a parameter has other memory than before"):
         optimizer.step()
     assert p.tolist() == [0.0, 0.0]
+
+
+def test_a_group_that_is_refused_leaves_nothing_behind(torch, wrap):
+    a, b = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = wrap(fastopt.SGD, [a], lr=1.0)
+    with refused(TypeError, "must be of float32"):
+        optimizer.add_param_group({"params": [b, torch.nn.Parameter(torch.ones(2).half())]})
+    optimizer.add_param_group({"params": [b]})
+    for p in (a, b):
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert (a.tolist(), b.tolist()) == ([0.0, 0.0], [0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["deepcopy", "pickle"]
+)
+def test_copies_and_pickles_go_on(torch, wrap, duplicate):
+    (model,) = models(torch, 1)
+    optimizer = wrap(fastopt.Adam, model.parameters(), lr=0.1)
+    loss_of(torch, model, 0).backward()
+    optimizer.step()
+    twin, other = duplicate((model, optimizer))
+    for each, own in ((model, optimizer), (twin, other)):
+        own.zero_grad()
+        loss_of(torch, each, 1).backward()
+        own.step()
+    assert_same(model, twin)
+
+
+def test_a_graph_that_needs_the_old_values_says_so(torch, wrap):
+    a = torch.nn.Parameter(torch.ones(2))
+    optimizer = wrap(fastopt.SGD, [a], lr=1.0)
+    loss = (a * a).sum()
+    a.grad = torch.ones(2)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_damaged_state_dicts_change_nothing(torch, wrap):
+    a = torch.nn.Parameter(torch.ones(2))
+    optimizer = wrap(fastopt.SGD, [a], lr=1.0)
+    for damage, error in (({"lr": "x"}, TypeError), ({"lr": -1.0}, ValueError)):
+        saved = optimizer.state_dict()
+        saved["param_groups"][0].update(damage)
+        with refused(error, "lr must be"):
+            optimizer.load_state_dict(saved)
+    for groups in (None, [{}]):
+        with refused(ValueError, "must be a list of mappings with the key 'params'"):
+            optimizer.load_state_dict({**optimizer.state_dict(), "param_groups": groups})
+    assert optimizer.param_groups[0]["lr"] == 1.0
+    a.grad = torch.ones(2)
+    optimizer.step()
+
+
+def test_hooks_of_state_dicts(torch, wrap):
+    optimizer = wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(2))], lr=1.0)
+    calls = []
+    optimizer.register_state_dict_pre_hook(lambda own: calls.append("saving"))
+    optimizer.register_state_dict_post_hook(lambda own, saved: {**saved, "more": 1})
+    optimizer.register_load_state_dict_pre_hook(lambda own, saved: {k: v for k, v in saved.items() if k != "more"})
+    optimizer.register_load_state_dict_post_hook(lambda own: calls.append("loaded"))
+    saved = optimizer.state_dict()
+    assert saved["more"] == 1
+    optimizer.load_state_dict(saved)
+    assert calls == ["saving", "loaded"]
+
+
+def test_odd_tensors(torch, wrap):
+    a = torch.nn.Parameter(torch.zeros(2, 2))
+    optimizer = wrap(fastopt.SGD, [{"params": []}, {"params": [a]}], lr=1.0)
+    a.data = a.data.t()
+    a.grad = torch.ones(2, 2)
+    with refused(ValueError, "a parameter has other memory than before"):
+        optimizer.step()
+    with refused(TypeError, "tensors must have memory of their own"):
+        wrap(fastopt.SGD, [torch.ones(2, dtype=torch.complex64).conj().requires_grad_()])

@@ -1,0 +1,56 @@
+"""``python -m bench.guard``: whether fastopt has become slower against the limit and its peers than a baseline says.
+
+The baseline (``bench/baseline.json``) has ratios, not times: of other contenders' times to fastopt's, which depend much less on
+the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.report import OURS, ratio
+
+BASELINE = Path(__file__).with_name("baseline.json")
+TOLERANCE = 0.8  # a ratio may fall to this share of its baseline; from run to run they differ by some ten per cent
+
+
+def ratios(measured: Mapping[str, Any]) -> dict[str, float]:
+    """All ratios of what ``python -m bench --json`` wrote, by their names."""
+    found = {}
+    for record in measured["results"]:
+        for contender in record["seconds"]:
+            if contender != OURS:
+                name = f"{record['optimizer']}, {record['dtype']}, {record['size']:,} elements, against {contender}"
+                found[name] = round(float(ratio(record, contender) or 0.0), 3)
+    return found
+
+
+def worse(baseline: Mapping[str, float], now: Mapping[str, float]) -> Iterator[str]:
+    """What got worse, in words; only what both have is compared."""
+    for name, before in baseline.items():
+        if name in now and now[name] < TOLERANCE * before:
+            yield f"{name}: {now[name]:.2f} instead of {before:.2f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare, or write the baseline anew."""
+    parser = argparse.ArgumentParser(prog="python -m bench.guard", description=__doc__)
+    parser.add_argument("measured", type=Path, help="what python -m bench --json wrote")
+    parser.add_argument("--write", action="store_true", help="make it the baseline instead")
+    args = parser.parse_args(argv)
+    now = ratios(json.loads(args.measured.read_text()))
+    if args.write:
+        BASELINE.write_text(json.dumps(now, indent=1) + "\n")
+        return 0
+    baseline = json.loads(BASELINE.read_text())
+    found = list(worse(baseline, now))
+    print("\n".join(found) if found else f"nothing got worse, of {len(baseline.keys() & now.keys())} ratios that both have")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
