@@ -189,6 +189,9 @@ class _Objective:
 
     def _vector(self, g: Any) -> Any:
         """A gradient as steps take it."""
+        # First the way of nearly all: a vector of this dtype with memory of its own.
+        if type(g) is np.ndarray and g.dtype is self._x.dtype and g.ndim == 1 and g.flags.owndata:
+            return g
         g = np.asarray(g)
         if g.dtype not in FLOATS:
             g = g.astype(self._x.dtype)
@@ -207,6 +210,8 @@ class _Objective:
 
 def _number(value: Any) -> float:
     """An objective as a number: arrays of one element are, too."""
+    if isinstance(value, float):  # NumPy's float64, too
+        return value
     array = np.asarray(value)
     if array.size != 1:
         raise TypeError(f"fun must give a number, got an array of shape {array.shape}")
