@@ -113,8 +113,8 @@ class Assembly(Recipe):
         for i, given in enumerate(groups):
             params = given["params"]
             if self._by_name:
-                whole = dict(zip(paths(structure), (name for name, _ in leaves(structure, "params")), strict=True))
-                names = [whole[path] for path in params]
+                name_of = dict(zip(paths(structure), (name for name, _ in leaves(structure, "params")), strict=True))
+                names = [name_of[path] for path in params]
             else:
                 names = [name for name, _ in leaves(params, f"params[{i}]['params']" if is_grouped else "params")]
             own = None if state_names is None else state_names[i]

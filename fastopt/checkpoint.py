@@ -12,13 +12,14 @@ from fastopt.arrays import COMPLEX, FLOATS, require_array
 from fastopt.flat import array_of
 from fastopt.groups import Group
 from fastopt.hyperparameters import Check, checked, real
+from fastopt.options import WHOLE
 from fastopt.parameters import Parameter
 from fastopt.tree import map_leaves
 
 VERSION = 1
 
-# What belongs to no group, and can change.
-WHOLE = ("clip_norm", "nonfinite", "reduction")
+# What belongs to no group, and can change after construction.
+CHANGING = tuple(key for key in WHOLE if key != "complex_mode")
 
 
 def save(optimizer: str, step_count: int, whole: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def save(optimizer: str, step_count: int, whole: Mapping[str, Any], groups: Sequ
         "version": VERSION,
         "optimizer": optimizer,
         "step_count": step_count,
-        "whole": {key: whole[key] for key in (*WHOLE, "skipped_steps")},
+        "whole": {key: whole[key] for key in (*CHANGING, "skipped_steps")},
         "groups": [
             {key: map_leaves(_copied, value) for key, value in group.hyper.items() if _is_saved(key, value)} for group in groups
         ],
@@ -93,8 +94,8 @@ def load(
 
 
 def _checked_whole(checks: Mapping[str, Check], saved: Any) -> dict[str, Any]:
-    _require_keys("state_dict['whole']", saved, [*WHOLE, "skipped_steps"])
-    whole = {key: checked(checks, key, saved[key], label=f"state_dict['whole'][{key!r}]") for key in WHOLE}
+    _require_keys("state_dict['whole']", saved, [*CHANGING, "skipped_steps"])
+    whole = {key: checked(checks, key, saved[key], label=f"state_dict['whole'][{key!r}]") for key in CHANGING}
     return whole | {"skipped_steps": _checked_count("state_dict['whole']['skipped_steps']", saved["skipped_steps"])}
 
 
