@@ -4,7 +4,7 @@ from fastopt import optimizers, rules, schedules
 from fastopt.custom import rule
 from fastopt.embedded import Embedded, embed
 from fastopt.engine.compile import RuleError
-from fastopt.engine.runtime import get_num_threads, set_num_threads
+from fastopt.engine.runtime import get_num_threads, get_parallel_threshold, set_num_threads, set_parallel_threshold
 from fastopt.flat import Flat, flatten
 from fastopt.minimization import minimize, scipy_method
 from fastopt.optimizer import Optimizer, warmup
@@ -22,12 +22,14 @@ __all__ = [
     "flatten",
     "from_torch_state_dict",
     "get_num_threads",
+    "get_parallel_threshold",
     "minimize",
     "rule",
     "rules",
     "schedules",
     "scipy_method",
     "set_num_threads",
+    "set_parallel_threshold",
     "to_torch_state_dict",
     "warmup",
 ]

@@ -51,8 +51,8 @@ class Accumulation:
             if kernel is None:
                 variant = Variant(rule, p.theta.dtype, g.dtype, (), (), lr_is_array=False)
                 kernel = self._kernels[p, rule, g.dtype] = Kernel(variant, p.theta.size)
-            run, span = kernel.route or kernel.prepare()
-            run((self._buffers[p],), g.reshape(-1), 0.0, (), *span)
+            run = kernel.run or kernel.prepare()
+            run((self._buffers[p],), g.reshape(-1), 0.0, ())
             self._begun.add(p)
         self.count += 1
 

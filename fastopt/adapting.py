@@ -46,11 +46,11 @@ def warm(optimizer: Optimizer, group: Group, gradients: Mapping[Parameter, np.dt
         for p in group.parameters:
             coefficients = _measure_coefficients(optimizer, group, p)
             kernel, _, products = measuring(p, group.measure, p.measured, gradients[p], coefficients)
-            kernel.prepare()
+            kernel.compile()
             sums[p] = p.blocks.totals(products + 1.0)
     each, _ = adapted(optimizer, group, sums)
     for p in group.parameters:
-        group.kernel(p, gradients[p], each[p]).prepare()
+        group.kernel(p, gradients[p], each[p]).compile()
 
 
 def adapted(optimizer: Optimizer, group: Group, sums: Sums) -> tuple[dict[Parameter, tuple[Any, ...]], Progress]:

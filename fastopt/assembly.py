@@ -38,6 +38,7 @@ class Assembly(Recipe):
     _memory: Memory
     _paired: frozenset[str]
     _parameters: list[Parameter]
+    _plain: tuple[Group, Parameter] | None
     _reduction: str
     _skipped_steps: int
     _state_names: tuple[str, ...]
@@ -197,9 +198,20 @@ class Assembly(Recipe):
         self._surveys = self._survey.is_needed(self._active)
         if self._survey.clip_norm is not None:
             self._start_scaling()
+        self._note_plain()
+
+    def _note_plain(self) -> None:
+        """Take note of the only array, if the next step is nothing but its update."""
+        self._plain = None
+        has_more = self._has_schedules or self._measures or self._zeroes or self._surveys or self._is_swapped
+        if self._is_lone and self._active and not has_more and not self._accumulation.count:
+            (group,) = self._groups
+            if not (group.adapts or group.scales):
+                self._plain = group, self._parameters[0]
 
     def _start_scaling(self) -> None:
         """Let all rules take a scale of the gradient from now on."""
+        self._plain = None
         for group in self._groups:
             if not group.scales:
                 group.start_scaling()

@@ -20,5 +20,5 @@ def swap(parameters: Iterable[Parameter]) -> None:
     """Let each parameter hold its average, and the other way round."""
     for p in parameters:
         dtype, average = p.theta.dtype, p.states[AVERAGE]
-        run, span = Kernel(Variant(exchanged, dtype, dtype, (dtype,), (), lr_is_array=False), p.theta.size).prepare()
-        run((p.theta, average), p.theta, 0.0, (), *span)
+        run = Kernel(Variant(exchanged, dtype, dtype, (dtype,), (), lr_is_array=False), p.theta.size).prepare()
+        run((p.theta, average), p.theta, 0.0, ())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastopt.arrays import aligned_zeros, parts
 from fastopt.element_arrays import checked_arrays, checked_bounds, checked_copies, is_tree, require_mask
@@ -31,6 +32,9 @@ ARRAYS = ("lr", "mask", "bounds", "copy_to")
 
 # The rule for some hyper-parameters, and the names of its states.
 Choice = tuple[Rule, tuple[str, ...]]
+
+# A callable that updates a parameter, and its arguments.
+Launch = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 class Group(MutableMapping[str, Any]):
@@ -312,6 +316,12 @@ class Group(MutableMapping[str, Any]):
             arrays = (theta, theta[:0].astype(gradient), *others) if self.zeroes else p.arrays
             kernel = p.kernels[gradient] = Kernel(variant_of(p, self.rule, arrays, gradient, coefficients), p.length)
         return kernel
+
+    def launch(self, p: Parameter, g: NDArray[Any], coefficients: tuple[Any, ...]) -> Launch:
+        """What updates one of the parameters, compiled or loaded from the cache if need be."""
+        kernel = p.kernels.get(g.dtype) or self.kernel(p, g.dtype, coefficients)
+        arrays = p.arrays if not self.zeroes else (p.arrays[0], g, *p.arrays[1:])
+        return kernel.run or kernel.prepare(), (arrays, g, p.elements.get("lr", self.current["lr"]), coefficients)
 
     @property
     def _owner(self) -> Assembly:

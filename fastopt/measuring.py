@@ -39,8 +39,8 @@ def summed(
     ndarray of float64, shape (products, tensors)
     """
     kernel, coefficients, products = measuring(p, measure, arrays, g.dtype, coefficients)
-    run, span = kernel.route or kernel.prepare()
-    run(arrays, g, p.elements.get("lr", lr), coefficients, *span)
+    run = kernel.run or kernel.prepare()
+    run(arrays, g, p.elements.get("lr", lr), coefficients)
     return p.blocks.totals(products)
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
+
+from numpy.typing import NDArray
 
 from fastopt import checkpoint, survey
 from fastopt.adapting import Progress, adapted, measured, warm
 from fastopt.arrays import FLOATS, one_of
 from fastopt.assembly import Assembly
 from fastopt.flat import equal
-from fastopt.groups import Group
+from fastopt.groups import Group, Launch
 from fastopt.hyperparameters import finite
 from fastopt.options import DEFAULTS, WHOLE, Options
+from fastopt.parameters import Parameter
 from fastopt.partition import are_groups, partition
 from fastopt.training import Training
 from fastopt.tree import map_leaves
@@ -120,6 +123,21 @@ class Optimizer(Training):
         -----
         After an error, parameters, state and step counter are as they were.
         """
+        # What most steps are, without anything around it: for small arrays the way there takes longer than the work.
+        if (plain := self._plain) is not None and grads is not None and type(scale) is float and scale == 1.0:
+            group, p = plain
+            g = p.gradient("grads", grads)
+            hyper = group.current
+            coefficients = self.coefficients(hyper, group.step_count + 1) + group.option_coefficients
+            kernel = p.kernels.get(g.dtype) or group.kernel(p, g.dtype, coefficients)
+            (kernel.run or kernel.prepare())(p.arrays, g, p.elements.get("lr", hyper["lr"]), coefficients)
+            group.step_count += 1
+            self._step_count += 1
+        else:
+            self._step(grads, scale)
+
+    def _step(self, grads: Any, scale: float) -> None:
+        """Take a step with all that may be around the update."""
         if type(scale) is not float or scale != 1.0:
             scale = finite("scale", scale)
         if self._has_schedules:
@@ -139,31 +157,7 @@ class Optimizer(Training):
             group.scale = scale
         if self._surveys and not self._pass(vectors, apart):
             return
-        sums = measured(self, active, vectors) if self._measures else {}
-        launches: list[tuple[Any, tuple[Any, ...]]] = []
-        progress: Progress = []
-        for group in active:
-            hyper = group.current
-            if group.adapts:
-                each, scalars = adapted(self, group, sums)
-                progress += scalars
-            else:
-                coefficients = self.coefficients(hyper, group.step_count + 1) + group.option_coefficients
-                if group.scales:
-                    coefficients += (group.scale,)
-                if self._is_grouped:
-                    # With one group a wrong number fails at the first launch, with several after others may have run.
-                    group.require_numbers(coefficients)
-            lr = hyper["lr"]
-            for p in group.parameters:
-                g = vectors[p]
-                if group.adapts:
-                    coefficients = each[p]
-                kernel = p.kernels.get(g.dtype) or group.kernel(p, g.dtype, coefficients)
-                run, span = kernel.route or kernel.prepare()
-                arrays = p.arrays if not group.zeroes else (p.arrays[0], g, *p.arrays[1:])
-                arguments: tuple[Any, ...] = (arrays, g, p.elements.get("lr", lr), coefficients)
-                launches.append((run, arguments + span))
+        launches, progress = self._launches(active, vectors)
         # Nothing has changed so far, and nothing can fail from here on.
         for run, arguments in launches:
             run(*arguments)
@@ -174,7 +168,27 @@ class Optimizer(Training):
         for group in active:
             group.step_count += 1
         self._step_count += 1
-        self._accumulation.clear()
+        self.discard()
+
+    def _launches(self, active: Sequence[Group], vectors: Mapping[Parameter, NDArray[Any]]) -> tuple[list[Launch], Progress]:
+        """What updates each parameter, and the scalars to keep afterwards."""
+        sums = measured(self, active, vectors) if self._measures else {}
+        launches: list[Launch] = []
+        progress: Progress = []
+        for group in active:
+            if group.adapts:
+                each, scalars = adapted(self, group, sums)
+                progress += scalars
+                launches += [group.launch(p, vectors[p], each[p]) for p in group.parameters]
+                continue
+            coefficients = self.coefficients(group.current, group.step_count + 1) + group.option_coefficients
+            if group.scales:
+                coefficients += (group.scale,)
+            if self._is_grouped:
+                # With one group a wrong number fails at the first launch, with several after others may have run.
+                group.require_numbers(coefficients)
+            launches += [group.launch(p, vectors[p], coefficients) for p in group.parameters]
+        return launches, progress
 
     def step_async(self, grads: Any = None, scale: float = 1.0) -> Future[None]:
         """Take a step in a thread in the background, while this one computes something else.

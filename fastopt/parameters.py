@@ -13,9 +13,13 @@ from numpy import ndarray
 from numpy.typing import NDArray
 
 from fastopt.arrays import (
+    ALIGNED,
     ALIGNMENT,
+    C_CONTIGUOUS,
     COMPLEX,
+    F_CONTIGUOUS,
     FLOATS,
+    OWNDATA,
     PAGE,
     aligned_zeros,
     complex_of,
@@ -100,6 +104,7 @@ class Parameter:
         self.shape = array.shape
         self.order = memory_order(array)
         self._contiguous = f"{self.order.lower()}_contiguous"  # the flag of an array in this order
+        self._readable = ALIGNED | (C_CONTIGUOUS if self.order == "C" else F_CONTIGUOUS)  # those of one that kernels can read
         self.is_complex = array.dtype.kind == "c"
         self.theta: NDArray[Any] = parts(array.reshape(-1, order=self.order))
         self.is_paired = self.is_complex and complex_mode == "modulus"
@@ -240,9 +245,10 @@ class Parameter:
         """
         # First the way of nearly all steps: an array with memory of its own can't overlap, and one accepted before doesn't.
         if type(g) is ndarray and g.shape == self._plain_shape and ((dtype := g.dtype) is FLOAT32 or dtype is FLOAT64):
-            flags = g.flags
-            owns = flags.owndata and id(g) not in self._owners
-            if (owns or g is self._accepted()) and flags.aligned and getattr(flags, self._contiguous):
+            flags = g.flags.num
+            if flags & self._readable == self._readable and (
+                (flags & OWNDATA and id(g) not in self._owners) or g is self._accepted()
+            ):
                 return g if g.ndim == 1 else g.ravel("K")
         return self._checked_gradient(name, self.unwrap(name, g))
 
@@ -276,8 +282,7 @@ class Parameter:
 
     def _is_readable(self, g: NDArray[Any]) -> bool:
         """Whether a kernel can read `g` where it is."""
-        flags = g.flags
-        return bool(flags.aligned and getattr(flags, self._contiguous))
+        return g.flags.num & self._readable == self._readable
 
 
 def require_writable(name: str, array: NDArray[Any]) -> None:

@@ -100,7 +100,7 @@ def warm(group: Group, gradients: Mapping[Parameter, np.dtype[Any]]) -> None:
     """Compile what a look at the gradients of a group will run, or load it from the cache."""
     measure, names = _measure(group)
     for p in group.parameters:
-        measuring(p, measure, p.arrays[:1], gradients[p], placed(names, p, {}))[0].prepare()
+        measuring(p, measure, p.arrays[:1], gradients[p], placed(names, p, {}))[0].compile()
 
 
 def _measure(group: Group) -> tuple[Any, tuple[Any, ...]]:

@@ -38,10 +38,13 @@ class Training(Assembly):
             As `step` does for gradients. Nothing is changed then.
         """
         self._accumulation.add(self._vectors(grads, "grads"))
+        self._plain = None
 
     def discard(self) -> None:
         """Forget the gradients that were accumulated since the last step."""
-        self._accumulation.clear()
+        if self._accumulation.count:
+            self._accumulation.clear()
+            self._note_plain()
 
     @property
     def clip_norm(self) -> float | None:
@@ -107,10 +110,12 @@ class Training(Assembly):
         averaged = [p for p in self._parameters if AVERAGE in p.states]
         swap(averaged)
         self._is_swapped = True
+        self._note_plain()
         try:
             yield
         finally:
             self._is_swapped = False
+            self._note_plain()
             swap(averaged)
 
     def _require_unswapped(self) -> None:
@@ -142,7 +147,7 @@ class Training(Assembly):
         if self._survey.passes(self._active, vectors):
             return True
         self._skipped_steps += 1
-        self._accumulation.clear()
+        self.discard()
         for array in [*(vectors[p] for group in self._active if group.zeroes for p in group.parameters), *apart]:
             array[...] = 0
         return False

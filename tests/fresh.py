@@ -17,6 +17,7 @@ import json, os, sys, threading, warnings
 import numpy as np
 import fastopt
 from fastopt.engine import compile as engine_compile, runtime
+from fastopt.engine.launch import Launcher
 
 def run(dtype="float32", size=1000, steps=3, cls=fastopt.Adam, gradient_dtype=None):
     w = np.linspace(-1.0, 1.0, size).astype(dtype)
@@ -31,7 +32,7 @@ def bits(w):
 
 def used(opt):
     kernels = [k for p in opt.param_groups[0].parameters for k in p.kernels.values()]
-    return [engine_compile.dispatcher(k.variant._replace(parallel=k.route is None)) for k in kernels]
+    return [engine_compile.dispatcher(k.variant._replace(parallel=isinstance(k.run, Launcher))) for k in kernels]
 
 def report(**values):
     print(json.dumps(values))

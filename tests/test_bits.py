@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.engine import launch, runtime
+from fastopt.engine.kernel import Kernel
 from fastopt.engine.loop import GRAIN
 from tests.row import rule_on_arrays
 from tests.table import FLOATS, assert_same_bits, every_dtype, every_rule
@@ -27,15 +27,15 @@ every_lr = pytest.mark.parametrize("is_array", [False, True], ids=["lr_number", 
 def launches(monkeypatch):
     """Send all steps, small ones and those of one thread too, through the parallel kernel; a list that grows with each."""
     launched = []
-    run = launch._run
 
-    def counting(kernel, arguments, threads):
-        launched.append(threads)
-        run(kernel, arguments, threads)
+    def prepare(kernel):
+        def run(*arguments):
+            launched.append(fastopt.get_num_threads())
+            kernel._parallel()(kernel._length, launched[-1], *arguments)
 
-    monkeypatch.setattr(launch, "_run", counting)
-    monkeypatch.setattr(runtime, "may_launch_parallel", lambda: True)
-    monkeypatch.setattr(runtime, "SERIAL_BELOW_BYTES", 0)
+        return run
+
+    monkeypatch.setattr(Kernel, "prepare", prepare)
     return launched
 
 

@@ -119,7 +119,7 @@ BOTH = """
 fastopt.set_num_threads(2)
 kernels = {}
 for parallel in (False, True):
-    runtime.SERIAL_BELOW_BYTES = 0 if parallel else 10**12
+    fastopt.set_parallel_threshold(0 if parallel else 10**12)
     opt, w = run(size=5000)
     (dispatcher,) = used(opt)
     name = dispatcher.py_func.__qualname__

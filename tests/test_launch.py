@@ -1,4 +1,4 @@
-"""How a launcher chooses between all threads and one: by what launches took, on a clock of the test's own."""
+"""How many threads a kernel is launched on: by what launches took, on a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -6,91 +6,219 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.engine import kernel, launch
+from fastopt.engine import kernel, launch, runtime
 from fastopt.engine.compile import Variant
 from fastopt.optimizers.sgd import gradient_descent
 
+VARIANT = Variant(gradient_descent, np.dtype("f4"), np.dtype("f4"), (), (), lr_is_array=False)
+PHASE, SAMPLE = launch.SHORTEST_PHASE, launch.SAMPLE
+LARGE = kernel.ALONE_FIRST_BELOW_BYTES // VARIANT.bytes_per_element + 1  # elements
+MEDIUM = LARGE // 4
+
 
 class Machine:
-    """A kernel that takes as long as the test says for each number of threads, and a clock that knows it."""
+    """Takes as long as the test says for each number of threads, and to wake them; and has a clock that knows it."""
 
-    def __init__(self, seconds):
+    def __init__(self, seconds, waking=2e-6):
         self.seconds = seconds
+        self.waking = waking
         self.now = 0.0
-        self.threads = []
+        self.threads = []  # of each launch
+        self.compiled = []
 
-    def kernel(self, threads):
-        self.threads.append(threads)
-        self.now += self.seconds[threads]
+    def entry_point(self, variant):
+        self.compiled.append("parallel" if variant.parallel else "serial")
 
-    def perf_counter(self):
-        return self.now
+        def serial(begin, end):
+            self.threads.append(1)
+            self.now += self.seconds[1]
+
+        def parallel(size, threads):
+            if size == 0:
+                self.now += self.waking
+                return
+            self.threads.append(threads)
+            self.now += self.seconds[threads]
+
+        return parallel if variant.parallel else serial
+
+    def used(self, kernel, launches):
+        """The numbers of threads of the next launches."""
+        self.threads.clear()
+        for _ in range(launches):
+            (kernel.run or kernel.prepare())()
+        return list(self.threads)
 
 
 @pytest.fixture
 def machine(monkeypatch):
     fastopt.set_num_threads(2)
-    machine = Machine({1: 2e-3, 2: 1e-3})
-    monkeypatch.setattr(launch.time, "perf_counter", machine.perf_counter)
+    machine = Machine({1: 2e-3, 2: 1e-3, 4: 1.5e-3})
+    monkeypatch.setattr(launch.time, "perf_counter", lambda: machine.now)
+    monkeypatch.setattr(launch, "_launch_seconds", {})
+    monkeypatch.setattr(kernel, "entry_point", machine.entry_point)
     return machine
 
 
-def steps(machine, launcher, n):
-    """The numbers of threads of the next n launches."""
-    machine.threads.clear()
-    for _ in range(n):
-        launcher()
-    return list(machine.threads)
-
-
-PHASE, TRIAL = launch.SHORTEST_PHASE, launch.TRIAL
-
-
 def test_all_threads_stay_while_they_are_faster_and_trials_become_rare(machine):
-    launcher = launch.Launcher(machine.kernel)
+    large = kernel.Kernel(VARIANT, LARGE)
     for phase in (PHASE, 2 * PHASE, 4 * PHASE):
-        assert steps(machine, launcher, phase + TRIAL) == [2] * phase + [1] * TRIAL
-    used = steps(machine, launcher, 10_000)
-    assert used.count(1) / len(used) < 0.005
+        assert machine.used(large, phase + SAMPLE) == [2] * phase + [1] * SAMPLE
+    used = machine.used(large, 10_000)
+    assert used.count(1) < 1.3 * SAMPLE * len(used) / launch.LONGEST_PHASE
+    assert machine.compiled == ["parallel"]
 
 
 def test_one_thread_takes_over_while_the_others_are_busy_and_hands_back(machine):
-    launcher = launch.Launcher(machine.kernel)
+    large = kernel.Kernel(VARIANT, LARGE)
     machine.seconds[2] = 6e-3
-    assert steps(machine, launcher, PHASE + TRIAL) == [2] * PHASE + [1] * TRIAL
-    assert steps(machine, launcher, PHASE) == [1] * PHASE
+    assert machine.used(large, PHASE + SAMPLE) == [2] * PHASE + [1] * SAMPLE
+    assert machine.used(large, PHASE) == [1] * PHASE
     machine.seconds[2] = 1e-3
-    assert steps(machine, launcher, TRIAL + PHASE) == [2] * (TRIAL + PHASE)
+    assert machine.used(large, SAMPLE + PHASE) == [2] * (SAMPLE + PHASE)
 
 
 def test_little_better_is_not_worth_a_change(machine):
-    launcher = launch.Launcher(machine.kernel)
-    machine.seconds[1] = 0.95e-3
-    assert steps(machine, launcher, PHASE + TRIAL + PHASE)[-PHASE:] == [2] * PHASE
+    large = kernel.Kernel(VARIANT, LARGE)
+    machine.seconds[1] = 0.97e-3
+    assert machine.used(large, PHASE + SAMPLE + PHASE)[-PHASE:] == [2] * PHASE
 
 
 def test_one_thread_hands_back_after_a_long_time_too(machine):
-    launcher = launch.Launcher(machine.kernel)
+    large = kernel.Kernel(VARIANT, LARGE)
     machine.seconds[2] = 6e-3
-    assert set(steps(machine, launcher, 20_000)[-200:]) <= {1, 2}
+    assert set(machine.used(large, 20_000)[-200:]) <= {1, 2}
     machine.seconds[2] = 1e-3
-    used = steps(machine, launcher, 2 * (launch.LONGEST_PHASE + TRIAL))
+    used = machine.used(large, 2 * (launch.LONGEST_PHASE + SAMPLE))
     assert used[-PHASE:] == [2] * PHASE
 
 
-def test_large_arrays_are_never_tried_on_one_thread(machine, monkeypatch):
-    monkeypatch.setattr(kernel, "entry_point", lambda variant: lambda *arguments: machine.kernel(arguments[-1]))
-    variant = Variant(gradient_descent, np.dtype("f4"), np.dtype("f4"), (), (), lr_is_array=False)
-    size = launch.NO_TRIAL_FROM_BYTES // variant.bytes_per_element
+def test_single_slow_launches_do_not_count(machine):
+    large = kernel.Kernel(VARIANT, LARGE)
+    for slow in (0, PHASE - 1):  # pages are touched for the first time, threads start; another process has its turn
+        machine.used(large, slow)
+        machine.seconds[2] = 1.0
+        machine.used(large, 1)
+        machine.seconds[2] = 1e-3
+        machine.used(large, PHASE + SAMPLE - slow - 1)
+        assert machine.used(large, PHASE) == [2] * PHASE
+        large = kernel.Kernel(VARIANT, LARGE)
+
+
+def test_very_large_arrays_are_never_tried_on_one_thread(machine):
+    size = kernel.NO_TRIAL_FROM_BYTES // VARIANT.bytes_per_element
     for elements, tries in ((size - 1, True), (size + 1, False)):
-        run, _ = kernel.Kernel(variant, elements).prepare()
-        assert (1 in steps(machine, run, 20 * PHASE)) is tries
+        assert (1 in machine.used(kernel.Kernel(VARIANT, elements), 20 * PHASE)) is tries
 
 
-def test_the_first_launch_does_not_count(machine):
-    launcher = launch.Launcher(machine.kernel)
-    machine.seconds[2] = 1.0  # pages are touched for the first time, threads start
-    steps(machine, launcher, 1)
-    machine.seconds[2] = 1e-3
-    steps(machine, launcher, PHASE - 1 + TRIAL)
-    assert steps(machine, launcher, PHASE) == [2] * PHASE
+def test_tiny_arrays_are_stepped_without_looking_at_the_clock(machine):
+    tiny = kernel.Kernel(VARIANT, kernel.SERIAL_BELOW_BYTES // VARIANT.bytes_per_element)
+    assert machine.used(tiny, 100) == [1] * 100
+    assert machine.compiled == ["serial"]
+    assert not isinstance(tiny.run, launch.Sampled | launch.Launcher)
+
+
+def test_what_is_short_on_one_thread_stays_there_for_ever(machine):
+    medium = kernel.Kernel(VARIANT, MEDIUM)
+    machine.seconds[1] = 0.9 * kernel.SERIAL_BELOW_SECONDS
+    assert machine.used(medium, 100) == [1] * 100
+    assert machine.compiled == ["serial"]
+    assert not isinstance(medium.run, launch.Sampled | launch.Launcher)
+
+
+def test_what_is_long_on_one_thread_is_tried_on_all_at_once(machine):
+    medium = kernel.Kernel(VARIANT, MEDIUM)
+    assert machine.used(medium, SAMPLE + SAMPLE + PHASE) == [1] * SAMPLE + [2] * (SAMPLE + PHASE)
+    assert machine.compiled == ["serial", "parallel"]
+
+
+def test_one_thread_keeps_what_others_are_slower_at(machine):
+    medium = kernel.Kernel(VARIANT, MEDIUM)
+    machine.seconds[2] = 3e-3
+    assert machine.used(medium, SAMPLE + SAMPLE + PHASE) == [1] * SAMPLE + [2] * SAMPLE + [1] * PHASE
+
+
+def test_the_parallel_kernel_is_compiled_before_a_step_launches_anything(machine):
+    medium = kernel.Kernel(VARIANT, MEDIUM)
+    machine.used(medium, SAMPLE)
+    machine.threads.clear()
+    medium.prepare()
+    assert machine.compiled == ["serial", "parallel"]
+    assert machine.threads == []
+
+
+@pytest.mark.parametrize(("work", "best"), [(10e-6, 2), (40e-6, 4)])
+def test_the_first_trial_is_with_the_best_number_by_the_model(machine, work, best):
+    fastopt.set_num_threads(4)
+    machine.seconds = {1: work, 2: work / 2, 4: work / 4}
+    machine.waking = 0.0
+    medium = kernel.Kernel(VARIANT, MEDIUM)
+    launch._launch_seconds.update({2: 2e-6, 4: 5e-6})
+    assert machine.used(medium, SAMPLE + SAMPLE) == [1] * SAMPLE + [best] * SAMPLE
+
+
+def test_half_the_threads_are_tried_in_turn_for_some_may_be_busy(machine):
+    fastopt.set_num_threads(4)
+    machine.seconds = {1: 4e-3, 2: 2e-3, 4: 9e-3}
+    large = kernel.Kernel(VARIANT, LARGE)
+    machine.used(large, 10 * PHASE)
+    assert machine.used(large, 100).count(2) > 60
+
+
+def test_waking_is_measured_once_for_each_number_of_threads(machine):
+    machine.used(kernel.Kernel(VARIANT, MEDIUM), SAMPLE + 1)
+    assert launch._launch_seconds == {2: pytest.approx(2e-6)}
+    machine.waking = 1.0
+    machine.used(kernel.Kernel(VARIANT, MEDIUM), SAMPLE + 1)
+    assert launch._launch_seconds == {2: pytest.approx(2e-6)}
+
+
+def test_the_number_of_threads_can_change_at_any_time(machine):
+    large = kernel.Kernel(VARIANT, LARGE)
+    assert machine.used(large, 2) == [2, 2]
+    fastopt.set_num_threads(1)
+    assert machine.used(large, 2) == [1, 1]
+    fastopt.set_num_threads(4)
+    assert machine.used(large, 1) == [4]
+
+
+@pytest.mark.parametrize("size", [10, MEDIUM, LARGE])
+def test_a_threshold_decides_alone(machine, monkeypatch, size):
+    monkeypatch.setattr(runtime, "_parallel_threshold", None)
+    traffic = size * VARIANT.bytes_per_element
+    for threshold, threads in ((traffic, 2), (traffic + 1, 1)):
+        fastopt.set_parallel_threshold(threshold)
+        assert fastopt.get_parallel_threshold() == threshold
+        assert machine.used(kernel.Kernel(VARIANT, size), 100) == [threads] * 100
+
+
+@pytest.mark.parametrize("wrong", [1.5, "2", True])
+def test_a_threshold_must_be_an_integer(wrong):
+    with pytest.raises(TypeError, match="n_bytes must be an integer, got"):
+        fastopt.set_parallel_threshold(wrong)
+    assert fastopt.get_parallel_threshold() is None
+
+
+def test_a_threshold_must_not_be_negative():
+    with pytest.raises(ValueError, match="n_bytes must be at least 0, got -1"):
+        fastopt.set_parallel_threshold(-1)
+    assert fastopt.get_parallel_threshold() is None
+
+
+@pytest.mark.parametrize("size", [1_000, 30_000, 300_000])
+def test_bits_are_the_same_however_launches_are_tried(size):
+    fastopt.set_num_threads(4)
+    rng = np.random.default_rng(0)
+    theta, g = rng.normal(size=(2, size)).astype(np.float32)
+    found, expected = (fastopt.Adam(theta.copy()) for _ in range(2))
+    fastopt.set_parallel_threshold(10**12)
+    try:
+        expected.step(g)
+    finally:
+        fastopt.set_parallel_threshold(None)
+    for _ in range(60):
+        found.step(g)
+    for _ in range(59):
+        expected.step(g)
+    assert np.array_equal(found.params, expected.params)
+    assert np.array_equal(found.state["v"], expected.state["v"])

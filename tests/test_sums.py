@@ -35,7 +35,7 @@ def expected(optimizer, group, p, g, bounds):
 @every_measure
 def test_sums_have_the_bits_of_the_model(row, dtype, threads, monkeypatch):
     if threads:
-        monkeypatch.setattr(runtime, "SERIAL_BELOW_BYTES", 0)
+        monkeypatch.setattr(runtime, "_parallel_threshold", 0)
         fastopt.set_num_threads(threads)
     rng = np.random.default_rng(0)
     flat = fastopt.flatten([rng.normal(size=size).astype(dtype) for size in SIZES])

@@ -82,7 +82,7 @@ def test_the_norm_has_the_same_bits_for_every_number_of_threads(dtype, threads, 
     g = np.random.default_rng(0).normal(size=5 * BLOCK + 77).astype(dtype)
     serial = fastopt.SGD(np.zeros_like(g), clip_norm=1.0)
     serial.step(g)
-    monkeypatch.setattr(runtime, "SERIAL_BELOW_BYTES", 0)
+    monkeypatch.setattr(runtime, "_parallel_threshold", 0)
     fastopt.set_num_threads(threads)
     parallel = fastopt.SGD(np.zeros_like(g), clip_norm=1.0)
     parallel.step(g)

@@ -110,8 +110,8 @@ class Variant(NamedTuple):
         coefficients = [kinds[kind] for kind in self.coefficients]
         updated = [_array(dtype) for dtype in (self.parameter, *self.states)]
         lr = read(number) if self.lr_is_array else types.float64
-        span = (types.int64, types.int64)  # size and threads, or begin and end
-        return types.void(types.Tuple(updated), _array(self.gradient, readonly=True), lr, types.Tuple(coefficients), *span)
+        span = (types.int64, types.int64)  # begin and end, or size and threads
+        return types.void(*span, types.Tuple(updated), _array(self.gradient, readonly=True), lr, types.Tuple(coefficients))
 
 
 def _array(dtype: np.dtype[Any], readonly: bool = False) -> Any:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from fastopt.engine import runtime
 from fastopt.engine.compile import Variant, entry_point
-from fastopt.engine.launch import NO_TRIAL_FROM_BYTES, Launcher, in_turn
+from fastopt.engine.launch import Launcher, Sampled
 
-# A compiled function, and the arguments that it takes after ``(arrays, g, lr, coefficients)``.
-Route = tuple[Callable[..., None], tuple[int, ...]]
+# ``run(arrays, g, lr, coefficients)``
+Run = Callable[..., None]
+
+# Steps with less traffic than this are over before other threads are awake, whatever the rule.
+SERIAL_BELOW_BYTES = 32 * 1024
+# Those with less than this begin on one thread, and go on so forever if that takes less time.
+ALONE_FIRST_BELOW_BYTES = 2 * 1024 * 1024
+SERIAL_BELOW_SECONDS = 3.5e-6
+# A launch with more than this loses little by a turn of the scheduler, and much by a trial on fewer threads.
+NO_TRIAL_FROM_BYTES = 128 * 1024 * 1024
 
 
 class Kernel:
@@ -26,26 +35,47 @@ class Kernel:
 
     Attributes
     ----------
-    route : tuple or None
-        What `prepare` returns, once it is known that it will always be the same.
+    run : callable or None
+        What `prepare` returned, while it holds.
     """
 
     def __init__(self, variant: Variant, size: int, blocks: int | None = None) -> None:
         self.variant = variant
         self._length = size if blocks is None else blocks
-        self.route: Route | None = None
-        self._launch: Callable[..., None] | None = None
+        self.run: Run | None = None
         self._traffic = size * variant.bytes_per_element
-        self._is_small = self._traffic < runtime.SERIAL_BELOW_BYTES
+        self._seconds: float | None = None  # on one thread, once it is known
+        self._serial: Run | None = None
 
-    def prepare(self) -> Route:
-        """Choose between serial and parallel for the next launch, and compile the choice if need be."""
-        if not self._is_small and runtime.may_launch_parallel():
-            if self._launch is None:
-                make = Launcher if self._traffic < NO_TRIAL_FROM_BYTES else in_turn
-                self._launch = make(entry_point(self.variant._replace(parallel=True)))
-            return self._launch, (self._length,)
-        route = entry_point(self.variant), (0, self._length)
-        if self._is_small:
-            self.route = route
-        return route
+    def prepare(self) -> Run:
+        """Choose between serial and parallel for the next launches, and compile the choice if need be."""
+        threshold = runtime.get_parallel_threshold()
+        is_short = self._seconds is not None and self._seconds < SERIAL_BELOW_SECONDS
+        if self._traffic < (SERIAL_BELOW_BYTES if threshold is None else threshold) or is_short:
+            self.run = self._alone()
+        elif runtime.available_threads() == 1:
+            return self._alone()  # for the present
+        elif threshold is None and self._seconds is None and self._traffic < ALONE_FIRST_BELOW_BYTES:
+            self.run = Sampled(self._alone(), self._note)
+        else:
+            tries = threshold is None and self._traffic < NO_TRIAL_FROM_BYTES
+            self.run = Launcher(self._alone, self._parallel(), self._length, self._seconds, tries)
+        return self.run
+
+    def compile(self) -> None:
+        """Compile all that launches may come to need."""
+        if isinstance(self.prepare(), Sampled):
+            self._parallel()
+
+    def _alone(self) -> Run:
+        """What runs on the caller's thread."""
+        if self._serial is None:
+            self._serial = functools.partial(entry_point(self.variant), 0, self._length)
+        return self._serial
+
+    def _parallel(self) -> Callable[..., None]:
+        return entry_point(self.variant._replace(parallel=True))
+
+    def _note(self, seconds: float) -> None:
+        # Before the next step, `prepare` chooses anew: then a kernel that does not compile still leaves all as it was.
+        self._seconds, self.run = seconds, None

@@ -1,96 +1,163 @@
-"""Launches of parallel kernels: one at a time, and on all threads only while that is faster than on one.
+"""Launches of parallel kernels: one at a time, each on the number of threads that is fastest at present.
 
-A parallel loop ends when its slowest thread does. While another program, or the pool of another library that waits in a loop
-(a BLAS after each matrix product), keeps a core busy, that thread may wait milliseconds for its turn, longer than one thread
-would have needed for everything. As the results are the same bits either way, each launcher tries now and then which is
-faster at present.
+To wake threads takes a few microseconds, much longer if they have gone to sleep, and a parallel loop ends when its slowest
+thread does. While another program, or the pool of another library that waits in a loop (a BLAS after each matrix product),
+keeps a core busy, that thread may wait milliseconds for its turn. As the results are the same bits either way, each launcher
+tries now and then whether another number of threads is faster at present.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-import numba
-
 from fastopt.engine import runtime
 
+SAMPLE = 5  # launches that are timed before anything is decided
 SHORTEST_PHASE = 8  # launches between trials at first; twice as many after each trial that changed nothing
 LONGEST_PHASE = 1024
-TRIAL = 4  # launches in a trial
-WORTHWHILE = 0.9  # a trial must be faster by this factor to change anything
-# A launch with more traffic than this loses little by a turn of the scheduler, and much by a trial on one thread.
-NO_TRIAL_FROM_BYTES = 128 * 1024 * 1024
+WORTHWHILE = 0.95  # a trial must be faster by this factor to change anything
+EMPTY_LAUNCHES = 20
+
+ALL_THREADS = sys.maxsize  # as many as there are
 
 # Numba's workqueue ends the process when two threads launch at once, and with any layer two launches would share the cores.
 # Reentrant, so that a signal handler that steps an optimizer during a step doesn't wait for itself.
 _turn = threading.RLock()
 
-
-def in_turn(kernel: Callable[..., None]) -> Callable[..., None]:
-    """Make a function that runs a parallel kernel, ``kernel(*arguments, threads)``, on all threads that fastopt may use."""
-
-    def launch(*arguments: Any) -> None:
-        with _turn:
-            _run(kernel, arguments, runtime.get_num_threads())
-
-    return launch
+# By the number of threads: what it takes to wake them, in this process.
+_launch_seconds: dict[int, float] = {}
 
 
-class Launcher:
-    """Callable that runs a parallel kernel on all threads that fastopt may use, or on one if that is faster at present.
+class Sampled:
+    """Callable that runs a kernel on one thread, until it is known how long that takes.
 
     Parameters
     ----------
-    kernel : callable
-        ``kernel(*arguments, threads)``.
+    alone : callable
+        Runs it.
+    tell : callable
+        Is called with the median of the first launches, in seconds.
     """
 
-    def __init__(self, kernel: Callable[..., None]) -> None:
-        self._kernel = kernel
-        self._alone = False
-        self._phase = SHORTEST_PHASE
-        # Of the launches since the last trial, and of those of the present trial.
+    def __init__(self, alone: Callable[..., None], tell: Callable[[float], None]) -> None:
+        self._alone, self._tell = alone, tell
         self._seconds: list[float] = []
-        self._trial_seconds: list[float] = []
 
     def __call__(self, *arguments: Any) -> None:
-        """Launch the kernel when it is this thread's turn."""
-        with _turn:
-            is_trial = len(self._seconds) >= self._phase
-            begin = time.perf_counter()
-            _run(self._kernel, arguments, 1 if self._alone != is_trial else runtime.get_num_threads())
-            (self._trial_seconds if is_trial else self._seconds).append(time.perf_counter() - begin)
-            if len(self._trial_seconds) == TRIAL:
-                self._conclude()
+        """Run the kernel."""
+        begin = time.perf_counter()
+        self._alone(*arguments)
+        self._seconds.append(time.perf_counter() - begin)
+        if len(self._seconds) >= SAMPLE:
+            self._tell(statistics.median(self._seconds))
 
-    def _conclude(self) -> None:
+
+class Launcher:
+    """Callable that runs a kernel on the number of threads that is fastest at present.
+
+    Parameters
+    ----------
+    alone : callable
+        Gives what runs the kernel on the caller's thread, for where no others may be launched.
+    parallel : callable
+        ``parallel(length, threads, *arguments)``.
+    length : int
+        Where everything ends.
+    seconds : float, optional
+        What it takes on one thread, where it begins then.
+    tries : bool, default True
+        Whether to try other numbers of threads than all.
+    """
+
+    def __init__(
+        self,
+        alone: Callable[[], Callable[..., None]],
+        parallel: Callable[..., None],
+        length: int,
+        seconds: float | None = None,
+        tries: bool = True,
+    ) -> None:
+        self._alone, self._parallel, self._length = alone, parallel, length
+        # One that begins on all threads needs no serial kernel: the parallel one can be tried on one thread.
+        self._begins_alone = seconds is not None
+        self._threads = 1 if self._begins_alone else ALL_THREADS
+        self._phase = SHORTEST_PHASE
+        # Launches until the next that is timed; those that are: at present, and in a trial with another number.
+        self._left: float = 0 if self._begins_alone else SHORTEST_PHASE - SAMPLE if tries else float("inf")
+        self._seconds: list[float] = [] if seconds is None else [seconds] * SAMPLE
+        self._trial_seconds: list[float] = []
+        self._candidate = 1
+        self._trials = 0
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run the kernel; a parallel launch waits for its turn."""
+        available = runtime.available_threads()
+        if available == 1:
+            self._alone()(*arguments)
+        elif self._left:
+            self._left -= 1
+            self._launch(min(self._threads, available), arguments)
+        else:
+            with _turn:
+                self._learn(available, arguments)
+
+    def _launch(self, threads: int, arguments: tuple[Any, ...]) -> None:
+        if threads == 1 and self._begins_alone:
+            self._alone()(*arguments)
+        else:
+            with _turn:
+                self._parallel(self._length, threads, *arguments)
+
+    def _learn(self, available: int, arguments: tuple[Any, ...]) -> None:
+        """Launch it, and note how long it took: first as it is at present, then with another number of threads."""
+        is_trial = len(self._seconds) >= SAMPLE
+        threads = min(self._threads, available)
+        if is_trial and not self._trial_seconds:
+            self._candidate = self._other(threads, available, arguments)
+        begin = time.perf_counter()
+        self._launch(self._candidate if is_trial else threads, arguments)
+        (self._trial_seconds if is_trial else self._seconds).append(time.perf_counter() - begin)
+        if len(self._trial_seconds) >= SAMPLE:
+            self._conclude(available)
+
+    def _other(self, threads: int, available: int, arguments: tuple[Any, ...]) -> int:
+        """Another number of threads: the best for equal shares of the work and what waking costs; or half, for busy cores."""
+        self._trials += 1
+        if threads > 1 and self._trials % 2 == 0:
+            return threads // 2
+        work = threads * max(0.0, statistics.median(self._seconds) - self._waking(threads, arguments))
+        others = {*(1 << i for i in range(available.bit_length())), available} - {threads}
+        seconds = {n: work / n + self._waking(n, arguments) for n in others}
+        return min(others, key=seconds.__getitem__)
+
+    def _waking(self, threads: int, arguments: tuple[Any, ...]) -> float:
+        """Seconds of a launch that has nothing to do."""
+        if threads == 1:
+            return 0.0
+        if threads not in _launch_seconds:
+            times = []
+            for _ in range(EMPTY_LAUNCHES):
+                begin = time.perf_counter()
+                self._parallel(0, threads, *arguments)
+                times.append(time.perf_counter() - begin)
+            _launch_seconds[threads] = statistics.median(times)
+        return _launch_seconds[threads]
+
+    def _conclude(self, available: int) -> None:
         """End the trial, and begin the next phase with the number of threads that was faster."""
-        if _mean(self._trial_seconds) < WORTHWHILE * _mean(self._seconds):
-            self._alone = not self._alone
+        if statistics.median(self._trial_seconds) < WORTHWHILE * statistics.median(self._seconds):
+            self._threads = ALL_THREADS if self._candidate == available else self._candidate
             self._phase = SHORTEST_PHASE
         else:
             self._phase = min(2 * self._phase, LONGEST_PHASE)
-        self._seconds.clear()
-        self._trial_seconds.clear()
-
-
-def _mean(seconds: list[float]) -> float:
-    """Mean without the first, which pays for what the other number of threads left in the caches."""
-    return sum(seconds[1:]) / (len(seconds) - 1)
-
-
-def _run(kernel: Callable[..., None], arguments: tuple[Any, ...], threads: int) -> None:
-    callers = numba.get_num_threads()
-    # Not inside of the kernel, where Numba could not cache it.
-    numba.set_num_threads(threads)
-    try:
-        kernel(*arguments, threads)
-    finally:
-        numba.set_num_threads(callers)
+        self._left = self._phase - SAMPLE
+        self._seconds, self._trial_seconds = [], []
 
 
 def _after_fork() -> None:

@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import prange, uint64
+from numba import prange, types, uint64
 from numba.extending import register_jitable
 
 from fastopt.engine.storage import load, of_tensor, store
 from fastopt.engine.sums import LANES, add_products
+
+# What Numba's own parallel code calls. In Python, with checks, reading and setting the number takes longer than a small launch,
+# and Numba doesn't cache a kernel that calls `numba.set_num_threads`.
+_get_num_threads = types.ExternalFunction("get_num_threads", types.intp())  # as Numba declares it
+_set_num_threads = types.ExternalFunction("set_num_threads", types.void(types.int32))
 
 # Spans begin at multiples of this many elements: on cache lines, and at vector boundaries, for every dtype.
 GRAIN = 1024
@@ -78,28 +83,31 @@ def serial_loop(rule: Callable[..., Any], dtype: type, kind: str = "step") -> Ca
     Returns
     -------
     callable
-        ``kernel(arrays, g, lr, coefficients, lo, hi)``, not compiled yet. `arrays` is ``(theta, *states)``.
+        ``kernel(lo, hi, arrays, g, lr, coefficients)``, not compiled yet. `arrays` is ``(theta, *states)``.
     """
     span = SPANS[kind]
 
-    def kernel(arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any) -> None:
+    def kernel(lo: Any, hi: Any, arrays: Any, g: Any, lr: Any, coefficients: Any) -> None:
         span(rule, dtype, arrays, g, lr, coefficients, lo, hi)
 
     return kernel
 
 
 def parallel_loop(rule: Callable[..., Any], dtype: type, kind: str = "step") -> Callable[..., None]:
-    """Kernel over ``size`` elements or blocks in ``threads`` spans: ``kernel(arrays, g, lr, coefficients, size, threads)``.
+    """Kernel over ``size`` elements or blocks in ``threads`` spans: ``kernel(size, threads, arrays, g, lr, coefficients)``.
 
     See `serial_loop` for the parameters.
     """
     span = SPANS[kind]
     grain = 1 if kind == "measure" else GRAIN
 
-    def kernel(arrays: Any, g: Any, lr: Any, coefficients: Any, size: Any, threads: Any) -> None:
+    def kernel(size: Any, threads: Any, arrays: Any, g: Any, lr: Any, coefficients: Any) -> None:
         grains = (size + grain - 1) // grain
         length = (grains + threads - 1) // threads * grain
+        callers = _get_num_threads()
+        _set_num_threads(threads)
         for part in prange(threads):
             span(rule, dtype, arrays, g, lr, coefficients, min(part * length, size), min((part + 1) * length, size))
+        _set_num_threads(callers)
 
     return kernel

@@ -18,10 +18,8 @@ import numba
 import numpy as np
 from numba.core.compiler_lock import global_compiler_lock
 
-# Below this many bytes of traffic one thread is faster than waking the others (see docs/engine.md for the measurement).
-SERIAL_BELOW_BYTES = 2 * 1024 * 1024
-
 _threads: int | None = None
+_parallel_threshold: int | None = None
 _forked = False
 
 
@@ -42,12 +40,7 @@ def set_num_threads(n: int) -> None:
         If `n` is out of range.
     """
     global _threads
-    try:
-        count = None if isinstance(n, (bool, np.bool_)) else operator.index(n)
-    except TypeError:
-        count = None
-    if count is None:
-        raise TypeError(f"n must be an integer, got {n!r}")
+    count = _integer("n", n)
     most = numba.config.NUMBA_NUM_THREADS
     if not 1 <= count <= most:
         raise ValueError(f"n must be between 1 and NUMBA_NUM_THREADS = {most}, got {count}")
@@ -70,9 +63,56 @@ def get_num_threads() -> int:
     return _threads
 
 
-def may_launch_parallel() -> bool:
-    """Whether this process and this thread can launch a parallel kernel and live."""
-    return not (_forked or isinstance(threading.current_thread(), threading._DummyThread)) and get_num_threads() > 1
+def set_parallel_threshold(n_bytes: int | None) -> None:
+    """Set from which size on a step is parallel, instead of finding out.
+
+    Parameters
+    ----------
+    n_bytes : int or None
+        Traffic in bytes: what is updated counts twice, everything else that is read once. A step of an array that moves less
+        runs on one thread, every other one on all that `set_num_threads` allows. With None, the default, each step finds out
+        from what it takes, and tries now and then whether it should change. Optimizers that have taken a step before keep to
+        what held then.
+
+    Raises
+    ------
+    TypeError
+        If it is neither an integer nor None.
+    ValueError
+        If it is negative.
+    """
+    global _parallel_threshold
+    threshold = None if n_bytes is None else _integer("n_bytes", n_bytes)
+    if threshold is not None and threshold < 0:
+        raise ValueError(f"n_bytes must be at least 0, got {threshold}")
+    _parallel_threshold = threshold
+
+
+def get_parallel_threshold() -> int | None:
+    """Traffic in bytes from which on steps are parallel.
+
+    Returns
+    -------
+    int or None
+        What `set_parallel_threshold` set; None while steps find out themselves.
+    """
+    return _parallel_threshold
+
+
+def available_threads() -> int:
+    """Number of threads that a kernel may be launched on in this process and this thread, if both are to live."""
+    if _forked or isinstance(threading.current_thread(), threading._DummyThread):
+        return 1
+    return get_num_threads()
+
+
+def _integer(name: str, value: object) -> int:
+    try:
+        if not isinstance(value, (bool, np.bool_)):
+            return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise TypeError(f"{name} must be an integer, got {value!r}")
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:

@@ -135,5 +135,5 @@ class Sophia(Optimizer):
             vector = vectors[p]
             beta2 = group.current["betas"][1]
             variant = Variant(averaged, p.theta.dtype, vector.dtype, (), ("number",), lr_is_array=False)
-            run, span = Kernel(variant, p.theta.size).prepare()
-            run((p.states["h"],), vector, 1.0 - beta2, (beta2,), *span)
+            run = Kernel(variant, p.theta.size).prepare()
+            run((p.states["h"],), vector, 1.0 - beta2, (beta2,))
