@@ -21,6 +21,7 @@ from fastopt.arrays import (
     FLOATS,
     OWNDATA,
     PAGE,
+    address,
     aligned_zeros,
     complex_of,
     is_contiguous,
@@ -300,13 +301,15 @@ def allocate(parameters: Sequence[Parameter], name: str, is_paired: bool = True)
     """
     for dtype in FLOATS:
         alike = [p for p in parameters if p.theta.dtype == dtype]
-        grain = ALIGNMENT // dtype.itemsize  # every segment begins on a cache line
+        grain = ALIGNMENT // dtype.itemsize
         sizes = [p.theta.size if is_paired else p.length for p in alike]
-        lengths = [-(-size // grain) * grain for size in sizes]
+        # Every segment begins where theta does in its cache line, so that one of their vectors lies across two where all do.
+        offsets = [address(p.theta) % ALIGNMENT // dtype.itemsize for p in alike]
+        lengths = [-(-(offset + size) // grain) * grain for offset, size in zip(offsets, sizes, strict=True)]
         # Streams at the same place in their pages get in each other's way, since caches and store buffers look at that first.
         others = max((len(p.states) for p in alike), default=0)
         buffer = aligned_zeros(sum(lengths), dtype, page_offset=(1 + others) * 16 * ALIGNMENT % PAGE)
         begin = 0
-        for p, size, length in zip(alike, sizes, lengths, strict=True):
-            p.add_state(name, buffer[begin : begin + size])
+        for p, offset, size, length in zip(alike, offsets, sizes, lengths, strict=True):
+            p.add_state(name, buffer[begin + offset : begin + offset + size])
             begin += length

@@ -13,7 +13,7 @@ from fastopt.assembly import Assembly
 from fastopt.averages import swap
 from fastopt.hyperparameters import checked
 from fastopt.parameters import AVERAGE, Parameter
-from fastopt.tree import matching_leaves, with_leaves
+from fastopt.tree import leaves_if_alike, matching_leaves, with_leaves
 from fastopt.zeroing import require_zeroable
 
 
@@ -166,6 +166,10 @@ class Training(Assembly):
 
     def _vectors(self, grads: Any, name: str) -> dict[Parameter, NDArray[Any]]:
         """The gradient of every parameter, checked, as vectors; not those of frozen groups."""
+        if len(self._active) == len(self._groups) and (found := leaves_if_alike(self._structure, grads)) is not None:
+            # What is wrong is looked for again below, to call it by its name.
+            with contextlib.suppress(TypeError, ValueError):
+                return {p: p.gradient(name, g) for p, g in zip(self._parameters, found, strict=True)}
         return {p: p.gradient(path, g) for p, path, g in self._named(grads, name)}
 
     def _named(self, grads: Any, name: str) -> list[tuple[Parameter, str, Any]]:

@@ -73,3 +73,26 @@ def matching_leaves(tree: Any, other: Any, name: str) -> Iterator[tuple[str, Any
             yield from matching_leaves(item, other_item, f"{name}[{index}]")
     else:
         yield name, other
+
+
+def leaves_if_alike(tree: Any, other: Any) -> list[Any] | None:
+    """The leaves of `other` in the order of those of `tree`, if both are made of the same plain dicts, lists and tuples.
+
+    That is so nearly always, and found out in much less time than `matching_leaves` takes, which has names and sees everything.
+    """
+    found: list[Any] = []
+    return found if _collect(tree, other, found) else None
+
+
+def _collect(tree: Any, other: Any, found: list[Any]) -> bool:
+    kind = type(tree)
+    if kind is dict:
+        if type(other) is not dict or other.keys() != tree.keys():
+            return False
+        return all(_collect(item, other[key], found) for key, item in tree.items())
+    if kind is list or kind is tuple:
+        if (type(other) is not list and type(other) is not tuple) or len(other) != len(tree):
+            return False
+        return all(_collect(item, other_item, found) for item, other_item in zip(tree, other, strict=True))
+    found.append(other)
+    return not isinstance(tree, tuple)

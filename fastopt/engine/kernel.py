@@ -36,7 +36,7 @@ class Kernel:
     Attributes
     ----------
     run : callable or None
-        What `prepare` returned, while it holds.
+        What `prepare` chose, while it holds.
     """
 
     def __init__(self, variant: Variant, size: int, blocks: int | None = None) -> None:
@@ -46,6 +46,7 @@ class Kernel:
         self._traffic = size * variant.bytes_per_element
         self._seconds: float | None = None  # on one thread, once it is known
         self._serial: Run | None = None
+        runtime.choosers.add(self)
 
     def prepare(self) -> Run:
         """Choose between serial and parallel for the next launches, and compile the choice if need be."""
@@ -53,8 +54,10 @@ class Kernel:
         is_short = self._seconds is not None and self._seconds < SERIAL_BELOW_SECONDS
         if self._traffic < (SERIAL_BELOW_BYTES if threshold is None else threshold) or is_short:
             self.run = self._alone()
-        elif runtime.available_threads() == 1:
+        elif runtime.is_foreign_thread():
             return self._alone()  # for the present
+        elif runtime.available_threads() == 1:
+            self.run = self._alone()
         elif threshold is None and self._seconds is None and self._traffic < ALONE_FIRST_BELOW_BYTES:
             self.run = Sampled(self._alone(), self._note)
         else:

@@ -11,8 +11,10 @@ import math
 import operator
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -21,6 +23,14 @@ from numba.core.compiler_lock import global_compiler_lock
 _threads: int | None = None
 _parallel_threshold: int | None = None
 _forked = False
+
+# Everything that has chosen how many threads to use, and says so in an attribute `run`: None until it is to choose (anew).
+choosers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _choose_anew() -> None:
+    for chooser in list(choosers):
+        chooser.run = None
 
 
 def set_num_threads(n: int) -> None:
@@ -45,6 +55,7 @@ def set_num_threads(n: int) -> None:
     if not 1 <= count <= most:
         raise ValueError(f"n must be between 1 and NUMBA_NUM_THREADS = {most}, got {count}")
     _threads = count
+    _choose_anew()
 
 
 def get_num_threads() -> int:
@@ -71,8 +82,7 @@ def set_parallel_threshold(n_bytes: int | None) -> None:
     n_bytes : int or None
         Traffic in bytes: what is updated counts twice, everything else that is read once. A step of an array that moves less
         runs on one thread, every other one on all that `set_num_threads` allows. With None, the default, each step finds out
-        from what it takes, and tries now and then whether it should change. Optimizers that have taken a step before keep to
-        what held then.
+        from what it takes, and tries now and then whether it should change.
 
     Raises
     ------
@@ -86,6 +96,7 @@ def set_parallel_threshold(n_bytes: int | None) -> None:
     if threshold is not None and threshold < 0:
         raise ValueError(f"n_bytes must be at least 0, got {threshold}")
     _parallel_threshold = threshold
+    _choose_anew()
 
 
 def get_parallel_threshold() -> int | None:
@@ -101,9 +112,12 @@ def get_parallel_threshold() -> int | None:
 
 def available_threads() -> int:
     """Number of threads that a kernel may be launched on in this process and this thread, if both are to live."""
-    if _forked or isinstance(threading.current_thread(), threading._DummyThread):
-        return 1
-    return get_num_threads()
+    return 1 if _forked or is_foreign_thread() else get_num_threads()
+
+
+def is_foreign_thread() -> bool:
+    """Whether this is a thread that Python did not start."""
+    return isinstance(threading.current_thread(), threading._DummyThread)
 
 
 def _integer(name: str, value: object) -> int:
@@ -163,6 +177,7 @@ def _quota(folder: Path) -> Iterator[float]:
 def _after_fork() -> None:
     global _forked
     _forked = True
+    _choose_anew()
 
 
 if hasattr(os, "register_at_fork"):
