@@ -138,7 +138,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for result in measured(args.size, args.rounds, 0.02):
         ratios = ["{1:.2f} ({0:.2f} to {2:.2f})".format(*result.ratio(name, OURS)) for name in FLAGS]
         times = f"{1e6 * result.median(OURS):7.1f} us"
-        print(f"{result.case.name:14} {result.dtype:8} {times:>10}  " + "  ".join(f"{ratio:22}" for ratio in ratios), flush=True)
+        print(
+            f"{result.case.name:14} {result.dtype:8} {times:>10}  " + "  ".join(f"{ratio:22}" for ratio in ratios), flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: ``python -m fastopt demo``, ``python -m fastopt info`` and ``python -m fastopt c-api``."""
+"""The command line: ``python -m fastopt demo``, ``info``, ``warmup``, ``c-api``, and in a clone ``bench``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastopt.ahead import USUAL, compile_ahead
 from fastopt.demo.systems import SYSTEMS
 
 FORMATS = (".pdf", ".png", ".svg")
@@ -41,6 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (OSError, RuntimeError) as failure:
             parser.error(str(failure))
         print(*written, sep="\n")
+        return 0
+    if options.command == "warmup":
+        try:
+            for name, seconds in compile_ahead(options.optimizer, options.dtype):
+                print(f"{name:40} {seconds:7.2f} s", flush=True)
+        except (TypeError, ValueError) as failure:
+            parser.error(str(failure))
         return 0
     if options.command == "info":
         from fastopt import info
@@ -86,6 +94,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=_nonnegative, default=0, help="for everything random (default: 0)")
     demo.add_argument("--out", type=Path, metavar="PATH", help="the picture (default: fastopt-<problem>.png in this folder)")
     commands.add_parser("info", help="versions, processor, threads, cache and memory bandwidth")
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile kernels to the cache, so that no process waits for the compiler",
+        description="Compile the kernels of some optimizers to the cache on disk, or find them there.",
+    )
+    warmup.add_argument(
+        "--optimizer",
+        nargs="+",
+        default=USUAL,
+        metavar="NAME",
+        help=f"as SGD or SGD,momentum=0.9,nesterov=True, with any argument that its class takes (default: {' '.join(USUAL)})",
+    )
+    warmup.add_argument("--dtype", nargs="+", default=("float32", "float64"), metavar="DTYPE", help="default: float32 float64")
     commands.add_parser("bench", help="measure steps against the speed of memory and other libraries; in a clone only")
     c_api = commands.add_parser(
         "c-api",

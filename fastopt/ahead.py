@@ -1,0 +1,75 @@
+"""Kernels compiled ahead of time, to the cache on disk, so that no later process waits for the compiler."""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastopt import optimizers
+from fastopt.arrays import FLOATS, one_of
+from fastopt.engine.kernel import ALONE_FIRST_BELOW_BYTES
+from fastopt.optimizer import Optimizer
+
+# What most people begin with.
+USUAL = ("SGD", "SGD,momentum=0.9", "AdaGrad", "RMSProp", "Adam", "AdamW")
+
+# Of this size steps may need the serial kernel and the parallel one.
+SIZE = ALONE_FIRST_BELOW_BYTES // 128
+
+
+def parsed(spec: str) -> tuple[type[Optimizer], dict[str, Any]]:
+    """The class and the arguments of an optimizer as one types it: ``Adam`` or ``SGD,momentum=0.9,nesterov=True``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such optimizer, or the rest is not of the form ``key=value`` with values as Python writes them.
+    """
+    name, _, given = spec.partition(",")
+    if name not in optimizers.__all__:
+        raise ValueError(f"there is no optimizer {name!r}; there are {', '.join(optimizers.__all__)}")
+    wrong = f"{given!r} must be key=value, with values as Python writes them"
+    try:
+        call = ast.parse(f"{name}({given})", mode="eval").body
+        keywords = call.keywords if isinstance(call, ast.Call) and not call.args else None
+        arguments = {str(each.arg): ast.literal_eval(each.value) for each in keywords or ()}
+    except (SyntaxError, ValueError):
+        raise ValueError(wrong) from None
+    if keywords is None:
+        raise ValueError(wrong)
+    return getattr(optimizers, name), arguments
+
+
+def compile_ahead(specs: Sequence[str], dtypes: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Compile what steps of some optimizers need, or load it from the cache.
+
+    Parameters
+    ----------
+    specs : sequence of str
+        Optimizers, as `parsed` takes them.
+    dtypes : sequence of str
+        Of parameters and gradients.
+
+    Yields
+    ------
+    str, float
+        What was compiled, and how many seconds that took.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an optimizer, an argument or a dtype is not allowed; before anything is compiled.
+    """
+    ready = [
+        (f"{spec} {dtype}", cls(np.zeros(SIZE, one_of("dtype", dtype, FLOATS)), **arguments))
+        for spec, (cls, arguments) in [(spec, parsed(spec)) for spec in specs]
+        for dtype in dtypes
+    ]
+    for name, optimizer in ready:
+        begin = time.perf_counter()
+        optimizer.warmup()
+        yield name, time.perf_counter() - begin

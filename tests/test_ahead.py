@@ -1,0 +1,72 @@
+"""The command ``warmup``: what it compiled, no later process compiles again; and what it can't compile, it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import fastopt
+from fastopt import ahead
+from fastopt.__main__ import main
+from tests import fresh
+
+STEPPED = """
+for size in (1_000, 30_000, 300_000):
+    w = np.zeros(size, np.float32)
+    opt = fastopt.SGD(w, momentum=0.9)
+    for _ in range(20):
+        opt.step(np.ones_like(w))
+kernels = [k.variant for k in opt.param_groups[0].parameters[0].kernels.values()]
+dispatchers = [engine_compile.dispatcher(v._replace(parallel=p)) for v in kernels for p in (False, True)]
+report(hits=sum(sum(d.stats.cache_hits.values()) for d in dispatchers))
+"""
+
+
+def test_no_later_process_compiles_what_was_compiled_ahead(tmp_path: Path) -> None:
+    env = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_NUM_THREADS": "2"}
+    command = "from fastopt.__main__ import main\n"
+    command += 'status = main(["warmup", "--optimizer", "SGD,momentum=0.9", "--dtype", "float32"])\nreport(status=status)'
+    assert fresh.run(command, tmp_path, **env) == {"status": 0}
+    assert len(list((tmp_path / "cache").rglob("*.nbc"))) == 2
+    assert fresh.run(STEPPED, tmp_path, **env) == {"hits": 2}
+    assert len(list((tmp_path / "cache").rglob("*.nbc"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "cls", "arguments"),
+    [
+        ("Adam", fastopt.Adam, {}),
+        ("SGD,momentum=0.9,nesterov=True", fastopt.SGD, {"momentum": 0.9, "nesterov": True}),
+        ("Lion,betas=(0.9, 0.95),clip_norm=1e-1", fastopt.Lion, {"betas": (0.9, 0.95), "clip_norm": 0.1}),
+        ("Adam,nonfinite='skip'", fastopt.Adam, {"nonfinite": "skip"}),
+    ],
+)
+def test_optimizers_are_named_as_they_are_typed(spec, cls, arguments):
+    assert ahead.parsed(spec) == (cls, arguments)
+
+
+def test_every_usual_optimizer_can_be_made():
+    assert [ahead.parsed(spec)[0] for spec in ahead.USUAL][-1] is fastopt.AdamW
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optimizer", "Adamm"], "there is no optimizer 'Adamm'; there are .*AdaBelief"),
+        (["--optimizer", "Adam,lr=-1"], "lr must be a finite number of at least 0, got -1"),
+        (["--optimizer", "Adam,clip_norm=abs(1)"], "'clip_norm=abs\\(1\\)' must be key=value, with values as Python"),
+        (["--optimizer", "Adam,0.1"], "'0.1' must be key=value"),
+        (["--optimizer", "Adam,1 +"], "must be key=value"),
+        (["--optimizer", "Adam,weight=1"], "Adam has no argument 'weight'"),
+        (["--optimizer", "Adam", "--dtype", "float16"], "dtype must be float32 or float64, got 'float16'"),
+    ],
+)
+def test_what_can_not_be_compiled_is_said_before_anything_is(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(fastopt.Optimizer, "warmup", lambda self: pytest.fail("compiled"))
+    with pytest.raises(SystemExit):
+        main(["warmup", *arguments])
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.search(message, captured.err)
