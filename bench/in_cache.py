@@ -1,4 +1,4 @@
-"""``python -m bench.in_cache``: one thread on arrays that the caches hold, against loops in C that the machine's compiler optimizes.
+"""``python -m bench.in_cache``: one thread on arrays that the caches hold, against loops in C.
 
 Here it is the instructions that count. The loops are what one writes by hand, one for each optimizer and dtype. They are
 compiled with ``-O3 -march=native``, and once more with ``-fno-math-errno``, without which GCC takes roots one by one: the
@@ -43,9 +43,11 @@ BODIES = {
 SCALARS = "abcdefh"
 
 FUNCTION = """
-void {name}(long n, {dtype} *restrict theta, const {dtype} *restrict g, {dtype} *restrict s, {dtype} *restrict r, const double *k)
+void {name}(long n, void *p0, const void *p1, void *p2, void *p3, const double *k)
 {{
   typedef {dtype} T;
+  T *restrict theta = p0, *restrict s = p2, *restrict r = p3;
+  const T *restrict g = p1;
   const T {scalars};
   for (long i = 0; i < n; ++i) {{ {body} }}
 }}
@@ -137,10 +139,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{'optimizer':14} {'dtype':8} {'fastopt':>10}  " + "  ".join(f"{name:22}" for name in FLAGS))
     for result in measured(args.size, args.rounds, 0.02):
         ratios = ["{1:.2f} ({0:.2f} to {2:.2f})".format(*result.ratio(name, OURS)) for name in FLAGS]
-        times = f"{1e6 * result.median(OURS):7.1f} us"
-        print(
-            f"{result.case.name:14} {result.dtype:8} {times:>10}  " + "  ".join(f"{ratio:22}" for ratio in ratios), flush=True
-        )
+        cells = [f"{ratio:22}" for ratio in ratios]
+        print(f"{result.case.name:14} {result.dtype:8} {1e6 * result.median(OURS):7.1f} us  {'  '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -191,6 +191,8 @@ class Assembly(Recipe):
 
     def _note_changes(self) -> None:
         """Take note of what the groups are asked for now, so that steps need not look at each of them (called by groups)."""
+        for group in self._groups:
+            group.steady = None
         self._active = [group for group in self._groups if not group.hyper["frozen"]]
         self._has_schedules = any(group.schedules for group in self._groups)
         self._measures = any(group.measure is not None for group in self._active)

@@ -87,6 +87,8 @@ class Group(MutableMapping[str, Any]):
         Whether a step sets the gradient to zero.
     step_count : int
         How many steps the group has taken.
+    steady : tuple or None
+        What the kernels take as coefficients in this step and all that follow, once that is known.
     state_names : tuple of str
         The states that it has; the present rule may use fewer.
     """
@@ -114,6 +116,7 @@ class Group(MutableMapping[str, Any]):
         self._take({key: self._checked(key, value) for key, value in hyper.items()})
         self.state_names = needed_states(self.hyper, self._used) if state_names is None else tuple(state_names)
         self.step_count = 0
+        self.steady: tuple[Any, ...] | None = None
         self.scalars: dict[str, Any] = {} if self._owner.per_tensor else dict(self._owner.scalars)
         for p in self.parameters:
             p.elements |= {name: aligned_zeros(p.theta.size, p.theta.dtype) for name in self._owner.elements}

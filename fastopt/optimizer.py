@@ -127,10 +127,9 @@ class Optimizer(Training):
         if (plain := self._plain) is not None and grads is not None and type(scale) is float and scale == 1.0:
             group, p = plain
             g = p.gradient("grads", grads)
-            hyper = group.current
-            coefficients = self.coefficients(hyper, group.step_count + 1) + group.option_coefficients
+            coefficients = group.steady or self._coefficients(group)
             kernel = p.kernels.get(g.dtype) or group.kernel(p, g.dtype, coefficients)
-            (kernel.run or kernel.prepare())(p.arrays, g, p.elements.get("lr", hyper["lr"]), coefficients)
+            (kernel.run or kernel.prepare())(p.arrays, g, p.elements.get("lr", group.current["lr"]), coefficients)
             group.step_count += 1
             self._step_count += 1
         else:
@@ -181,7 +180,7 @@ class Optimizer(Training):
                 progress += scalars
                 launches += [group.launch(p, vectors[p], each[p]) for p in group.parameters]
                 continue
-            coefficients = self.coefficients(group.current, group.step_count + 1) + group.option_coefficients
+            coefficients = group.steady or self._coefficients(group)
             if group.scales:
                 coefficients += (group.scale,)
             if self._is_grouped:
@@ -189,6 +188,14 @@ class Optimizer(Training):
                 group.require_numbers(coefficients)
             launches += [group.launch(p, vectors[p], coefficients) for p in group.parameters]
         return launches, progress
+
+    def _coefficients(self, group: Group) -> tuple[Any, ...]:
+        """What the kernels of a group take in its next step, but for the scale."""
+        t = group.step_count + 1
+        coefficients = self.coefficients(group.current, t) + group.option_coefficients
+        if self.is_steady(group.hyper, t) and not group.schedules:
+            group.steady = coefficients
+        return coefficients
 
     def step_async(self, grads: Any = None, scale: float = 1.0) -> Future[None]:
         """Take a step in a thread in the background, while this one computes something else.

@@ -78,6 +78,23 @@ class Recipe:
         """
         raise NotImplementedError
 
+    def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
+        """Whether `coefficients` gives the same from step `t` on, so that it need not be called again until `hyper` changes.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group.
+        t : int
+            The step of the group; the first is 1.
+
+        Returns
+        -------
+        bool
+            By default False.
+        """
+        return False
+
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         """Give what a state holds before the first step.
 

@@ -7,10 +7,7 @@ from collections.abc import Callable
 
 from fastopt.engine import runtime
 from fastopt.engine.compile import Variant, entry_point
-from fastopt.engine.launch import Launcher, Sampled
-
-# ``run(arrays, g, lr, coefficients)``
-Run = Callable[..., None]
+from fastopt.engine.launch import Launcher, Run, Sampled
 
 # Steps with less traffic than this are over before other threads are awake, whatever the rule.
 SERIAL_BELOW_BYTES = 32 * 1024
@@ -62,7 +59,8 @@ class Kernel:
             self.run = Sampled(self._alone(), self._note)
         else:
             tries = threshold is None and self._traffic < NO_TRIAL_FROM_BYTES
-            self.run = Launcher(self._alone, self._parallel(), self._length, self._seconds, tries)
+            threads = runtime.get_num_threads()
+            self.run = Launcher(self._alone, self._parallel(), self._length, threads, self._seconds, tries)
         return self.run
 
     def compile(self) -> None:

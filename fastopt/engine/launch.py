@@ -8,9 +8,9 @@ tries now and then whether another number of threads is faster at present.
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,11 +24,12 @@ LONGEST_PHASE = 1024
 WORTHWHILE = 0.95  # a trial must be faster by this factor to change anything
 EMPTY_LAUNCHES = 20
 
-ALL_THREADS = sys.maxsize  # as many as there are
-
 # Numba's workqueue ends the process when two threads launch at once, and with any layer two launches would share the cores.
 # Reentrant, so that a signal handler that steps an optimizer during a step doesn't wait for itself.
 _turn = threading.RLock()
+
+# ``run(*arguments)``
+Run = Callable[..., None]
 
 # By the number of threads: what it takes to wake them, in this process.
 _launch_seconds: dict[int, float] = {}
@@ -45,7 +46,7 @@ class Sampled:
         Is called with the median of the first launches, in seconds.
     """
 
-    def __init__(self, alone: Callable[..., None], tell: Callable[[float], None]) -> None:
+    def __init__(self, alone: Run, tell: Callable[[float], None]) -> None:
         self._alone, self._tell = alone, tell
         self._seconds: list[float] = []
 
@@ -64,32 +65,35 @@ class Launcher:
     Parameters
     ----------
     alone : callable
-        Gives what runs the kernel on the caller's thread, for where no others may be launched.
+        Gives what runs the kernel on the caller's thread.
     parallel : callable
         ``parallel(length, threads, *arguments)``.
     length : int
         Where everything ends.
+    threads : int
+        How many there are; at least 2.
     seconds : float, optional
-        What it takes on one thread, where it begins then.
+        What it takes on one thread, where it begins then, instead of on all.
     tries : bool, default True
-        Whether to try other numbers of threads than all.
+        Whether to try other numbers of threads.
     """
 
     def __init__(
         self,
-        alone: Callable[[], Callable[..., None]],
-        parallel: Callable[..., None],
+        alone: Callable[[], Run],
+        parallel: Run,
         length: int,
+        threads: int,
         seconds: float | None = None,
         tries: bool = True,
     ) -> None:
-        self._alone, self._parallel, self._length = alone, parallel, length
+        self._alone, self._parallel, self._length, self._most = alone, parallel, length, threads
         # One that begins on all threads needs no serial kernel: the parallel one can be tried on one thread.
         self._begins_alone = seconds is not None
-        self._threads = 1 if self._begins_alone else ALL_THREADS
+        self._threads = 1 if self._begins_alone else threads
         self._phase = SHORTEST_PHASE
         # Launches until the next that is timed; those that are: at present, and in a trial with another number.
-        self._left: float = 0 if self._begins_alone else SHORTEST_PHASE - SAMPLE if tries else float("inf")
+        self._left: float = 0 if self._begins_alone else SHORTEST_PHASE - SAMPLE if tries else math.inf
         self._seconds: list[float] = [] if seconds is None else [seconds] * SAMPLE
         self._trial_seconds: list[float] = []
         self._candidate = 1
@@ -97,15 +101,14 @@ class Launcher:
 
     def __call__(self, *arguments: Any) -> None:
         """Run the kernel; a parallel launch waits for its turn."""
-        available = runtime.available_threads()
-        if available == 1:
+        if runtime.is_foreign_thread():
             self._alone()(*arguments)
         elif self._left:
             self._left -= 1
-            self._launch(min(self._threads, available), arguments)
+            self._launch(self._threads, arguments)
         else:
             with _turn:
-                self._learn(available, arguments)
+                self._learn(arguments)
 
     def _launch(self, threads: int, arguments: tuple[Any, ...]) -> None:
         if threads == 1 and self._begins_alone:
@@ -114,25 +117,24 @@ class Launcher:
             with _turn:
                 self._parallel(self._length, threads, *arguments)
 
-    def _learn(self, available: int, arguments: tuple[Any, ...]) -> None:
+    def _learn(self, arguments: tuple[Any, ...]) -> None:
         """Launch it, and note how long it took: first as it is at present, then with another number of threads."""
         is_trial = len(self._seconds) >= SAMPLE
-        threads = min(self._threads, available)
         if is_trial and not self._trial_seconds:
-            self._candidate = self._other(threads, available, arguments)
+            self._candidate = self._other(arguments)
         begin = time.perf_counter()
-        self._launch(self._candidate if is_trial else threads, arguments)
+        self._launch(self._candidate if is_trial else self._threads, arguments)
         (self._trial_seconds if is_trial else self._seconds).append(time.perf_counter() - begin)
         if len(self._trial_seconds) >= SAMPLE:
-            self._conclude(available)
+            self._conclude()
 
-    def _other(self, threads: int, available: int, arguments: tuple[Any, ...]) -> int:
+    def _other(self, arguments: tuple[Any, ...]) -> int:
         """Another number of threads: the best for equal shares of the work and what waking costs; or half, for busy cores."""
         self._trials += 1
-        if threads > 1 and self._trials % 2 == 0:
-            return threads // 2
-        work = threads * max(0.0, statistics.median(self._seconds) - self._waking(threads, arguments))
-        others = {*(1 << i for i in range(available.bit_length())), available} - {threads}
+        if self._threads > 1 and self._trials % 2 == 0:
+            return self._threads // 2
+        work = self._threads * max(0.0, statistics.median(self._seconds) - self._waking(self._threads, arguments))
+        others = {*(1 << i for i in range(self._most.bit_length())), self._most} - {self._threads}
         seconds = {n: work / n + self._waking(n, arguments) for n in others}
         return min(others, key=seconds.__getitem__)
 
@@ -149,10 +151,10 @@ class Launcher:
             _launch_seconds[threads] = statistics.median(times)
         return _launch_seconds[threads]
 
-    def _conclude(self, available: int) -> None:
+    def _conclude(self) -> None:
         """End the trial, and begin the next phase with the number of threads that was faster."""
         if statistics.median(self._trial_seconds) < WORTHWHILE * statistics.median(self._seconds):
-            self._threads = ALL_THREADS if self._candidate == available else self._candidate
+            self._threads = self._candidate
             self._phase = SHORTEST_PHASE
         else:
             self._phase = min(2 * self._phase, LONGEST_PHASE)

@@ -90,6 +90,9 @@ class AdaDelta(Optimizer):
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return adadelta, ("v", "delta")
 
+    def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
+        return True
+
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         rho = hyper["rho"]
         return rho, 1.0 - rho, hyper["eps"]

@@ -126,6 +126,9 @@ class AdaGrad(Optimizer):
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         return hyper["initial_accumulator_value"]
 
+    def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
+        return not hyper["lr_decay"]
+
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         falling = 1.0 / (1.0 + (t - 1) * hyper["lr_decay"])
         if hyper["accumulate"] == "rates":

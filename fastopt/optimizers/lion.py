@@ -86,6 +86,9 @@ class Lion(Optimizer):
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return lion, ("m",)
 
+    def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
+        return True
+
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         beta1, beta2 = hyper["betas"]
         return 0.0, beta1, 1.0 - beta1, beta2, 1.0 - beta2

@@ -181,6 +181,9 @@ class RMSProp(Optimizer):
             )
         return rmsprop_rates, ("alpha",)
 
+    def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
+        return True
+
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         rho, beta = hyper["rho"], hyper["momentum"]
         if hyper["accumulate"] == "rates":

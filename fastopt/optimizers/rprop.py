@@ -115,5 +115,8 @@ class Rprop(Optimizer):
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return rprop, ("size", "previous")
 
+    def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
+        return t > 1
+
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         return 0.0, 1.0, 1.0 if t == 1 else 0.0, *hyper["etas"], *hyper["step_sizes"]

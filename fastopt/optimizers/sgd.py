@@ -119,6 +119,9 @@ class SGD(Optimizer):
             return nesterov, ("p",)
         return (momentum, ("p",)) if hyper["momentum"] else (gradient_descent, ())
 
+    def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
+        return t > 1 or hyper["dampening"] == 0
+
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         beta = hyper["momentum"]
         if beta == 0:

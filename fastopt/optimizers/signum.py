@@ -97,6 +97,9 @@ class Signum(Optimizer):
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return (signum, ("m",)) if hyper["momentum"] else (signsgd, ())
 
+    def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
+        return True
+
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         beta = hyper["momentum"]
         return (0.0, beta, 1.0 - beta) if beta else (0.0,)
