@@ -62,11 +62,33 @@ def machine(monkeypatch):
 
 def test_all_threads_stay_while_they_are_faster_and_trials_become_rare(machine):
     large = kernel.Kernel(VARIANT, LARGE)
+    for phase in (PHASE, SAMPLE / launch.TRIAL_SHARE):  # a trial loses as much time as its launches take on all threads
+        assert machine.used(large, int(phase) + SAMPLE) == [2] * int(phase) + [1] * SAMPLE
+    used = machine.used(large, 10_000)
+    assert used.count(1) < 1.5 * SAMPLE * len(used) / launch.LONGEST_PHASE
+    assert machine.compiled == ["parallel"]
+
+
+def test_trials_that_lose_little_become_rare_more_slowly(machine):
+    large = kernel.Kernel(VARIANT, LARGE)
+    machine.seconds[1] = 1.001e-3
     for phase in (PHASE, 2 * PHASE, 4 * PHASE):
         assert machine.used(large, phase + SAMPLE) == [2] * phase + [1] * SAMPLE
-    used = machine.used(large, 10_000)
-    assert used.count(1) < 1.3 * SAMPLE * len(used) / launch.LONGEST_PHASE
-    assert machine.compiled == ["parallel"]
+
+
+def test_a_core_that_becomes_busy_is_noticed_at_once_and_costs_little(machine):
+    machine.seconds = {1: 12e-6, 2: 7e-6}
+    medium = kernel.Kernel(VARIANT, MEDIUM)
+    assert machine.used(medium, 5_000)[-10:] == [2] * 10
+    machine.seconds[2] = 8e-3  # a turn of the scheduler
+    used = machine.used(medium, 1_000)
+    assert used.count(2) < 2 * (launch.SLOW + SAMPLE)
+    begin = machine.now
+    machine.used(medium, 1_000_000)
+    assert (machine.now - begin) / 1_000_000 < 1.1 * machine.seconds[1]
+    machine.seconds[2] = 7e-6
+    machine.used(medium, 50_000)
+    assert machine.used(medium, 10) == [2] * 10
 
 
 def test_one_thread_takes_over_while_the_others_are_busy_and_hands_back(machine):

@@ -22,6 +22,8 @@ SAMPLE = 5  # launches that are timed before anything is decided
 SHORTEST_PHASE = 8  # launches between trials at first; twice as many after each trial that changed nothing
 LONGEST_PHASE = 1024
 WORTHWHILE = 0.95  # a trial must be faster by this factor to change anything
+SLOW = 4  # times as long as usual; after so many such launches the next trial comes at once
+TRIAL_SHARE = 0.02  # of all time, that trials with slower numbers of threads may take
 EMPTY_LAUNCHES = 20
 
 # Numba's workqueue ends the process when two threads launch at once, and with any layer two launches would share the cores.
@@ -98,17 +100,25 @@ class Launcher:
         self._trial_seconds: list[float] = []
         self._candidate = 1
         self._trials = 0
+        self._patience, self._slow = math.inf, 0
 
     def __call__(self, *arguments: Any) -> None:
         """Run the kernel; a parallel launch waits for its turn."""
         if runtime.is_foreign_thread():
             self._alone()(*arguments)
-        elif self._left:
-            self._left -= 1
-            self._launch(self._threads, arguments)
-        else:
+        elif not self._left:
             with _turn:
                 self._learn(arguments)
+        elif self._threads == 1:
+            self._left -= 1
+            self._launch(1, arguments)
+        else:
+            self._left -= 1
+            begin = time.perf_counter()
+            self._launch(self._threads, arguments)
+            if time.perf_counter() - begin > self._patience:
+                self._slow += 1
+                self._left = 0 if self._slow >= SLOW else self._left
 
     def _launch(self, threads: int, arguments: tuple[Any, ...]) -> None:
         if threads == 1 and self._begins_alone:
@@ -125,7 +135,8 @@ class Launcher:
         begin = time.perf_counter()
         self._launch(self._candidate if is_trial else self._threads, arguments)
         (self._trial_seconds if is_trial else self._seconds).append(time.perf_counter() - begin)
-        if len(self._trial_seconds) >= SAMPLE:
+        # One that is much slower need not go on for long.
+        if len(self._trial_seconds) >= SAMPLE or sum(self._trial_seconds) > SLOW * sum(self._seconds):
             self._conclude()
 
     def _other(self, arguments: tuple[Any, ...]) -> int:
@@ -153,12 +164,15 @@ class Launcher:
 
     def _conclude(self) -> None:
         """End the trial, and begin the next phase with the number of threads that was faster."""
-        if statistics.median(self._trial_seconds) < WORTHWHILE * statistics.median(self._seconds):
-            self._threads = self._candidate
+        usual, tried = statistics.median(self._seconds), statistics.median(self._trial_seconds)
+        if tried < WORTHWHILE * usual:
+            self._threads, usual = self._candidate, tried
             self._phase = SHORTEST_PHASE
         else:
-            self._phase = min(2 * self._phase, LONGEST_PHASE)
+            lost = sum(self._trial_seconds) - usual * len(self._trial_seconds)
+            self._phase = max(min(2 * self._phase, LONGEST_PHASE), round(lost / usual / TRIAL_SHARE))
         self._left = self._phase - SAMPLE
+        self._patience, self._slow = SLOW * usual, 0
         self._seconds, self._trial_seconds = [], []
 
 
