@@ -1,95 +1,84 @@
-"""``python -m bench``: one table per size with the speed of every optimizer, and how much longer the others take."""
+"""``python -m bench``: how fast each optimizer's step is, against the streaming limit, NumPy and other libraries.
+
+Without a selection it measures what the report shows: a quarter of an hour, or two minutes with ``--quick``.
+"""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import gc
 import importlib.metadata
 import json
 import math
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 import fastopt
-from bench import report, startup
-from bench.cases import CASES, DTYPES, SIZES, Case
-from bench.contenders import CONTENDERS, Contender, set_num_threads
-from bench.latency import latencies
+from bench import in_cache, latency, plan, report, startup, threshold
+from bench.cases import CASES, DTYPES
+from bench.contenders import CONTENDERS, LIMIT, OURS, Contender, set_num_threads
 from bench.measure import Result, interleaved
+from bench.options import OPTIONS
+from bench.plan import Cell
+from fastopt import info
 
-OURS, LIMIT, *OTHERS = [contender.name for contender in CONTENDERS]
+PACKAGES = ("numba", "numpy", "torch", "jax", "optax", "deepspeed", "keras", "thinc", "scikit-learn", "pennylane")
 
-# Name and width of each column.
-COLUMNS = {"optimizer": max(len(case.name) for case in CASES), "dtype": 7, OURS: 9, "GB/s": 6, "of limit": 8} | dict.fromkeys(
-    OTHERS, 19
-)
-
-SCALING_SIZE = 10_000_000  # elements
-
-PACKAGES = ("numba", "numpy", "torch", "jax", "optax")
+LONG = 0.2  # seconds that a step of the slowest contender takes, from which on there are fewer rounds
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print; see ``python -m bench --help``."""
-    args = _parser().parse_args(argv)
-    rounds, block_seconds = (3, 0.01) if args.quick else (15, 0.05)
-    set_num_threads(args.threads)
-    environment = _environment(args.threads)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    rounds, block_seconds = (3, 0.01) if args.quick else (9, 0.02)
+    most = fastopt.get_num_threads()
+    selection = (args.optimizer, args.option, args.dtype, args.size, args.threads)
+    if any(selection):
+        everything = (CASES, ["none"], DTYPES, plan.SIZES, [most])
+        cells = plan.chosen(*(some or all_ for some, all_ in zip(selection, everything, strict=True)))
+    else:
+        cells = list((plan.quick if args.quick else plan.report)(most))
+    set_num_threads(max(cell.threads for cell in cells))  # JAX keeps to the first number
+    environment = _environment()
     print(", ".join(f"{key} {value}" for key, value in environment.items()))
     for contender in CONTENDERS:
         if contender.missing:
             print(f"{contender.name} is left out: {' and '.join(contender.missing)} must be installed")
-    print(f"Times are medians of {rounds} rounds. The columns after 'of limit' show how many times as long the others take:")
-    print("the median of the rounds' ratios, and their quartiles. Less than 1 means that the other one is faster.")
-    results: list[Result] = []
-    for size in args.size:
-        print(f"\n{size:,} elements\n")
-        print(_row(list(COLUMNS)))
-        print(_row(["-" * width for width in COLUMNS.values()]))
-        for case, dtype in ((case, dtype) for case in args.optimizer for dtype in args.dtype):
-            if result := _measured(case, dtype, size, rounds, block_seconds):
-                results.append(result)
-                print(_row(_cells(result)), flush=True)
-    if not (args.json or args.html):
-        return
-    measured: dict[str, Any] = {"environment": environment, "results": [_record(r) for r in results]}
+    print("A time is the median over the rounds. The columns after 'of limit' show how many times as long the others take:")
+    print("the median of the rounds' ratios. Less than 1 means that the other one is faster.\n")
+    records = []
+    table = _Table([contender.name for contender in CONTENDERS if not contender.missing])
+    for cell in tqdm(cells, unit="cell", disable=None):
+        if result := _measured(cell, rounds, block_seconds):
+            records.append(_record(cell, result))
+            table.add(records[-1])
+    measured: dict[str, Any] = {"environment": environment, "results": records}
+    if args.html or (args.json and not any(selection)):
+        measured |= _details(args.quick, most)
     if args.html:
-        measured["scaling"] = list(_scaling(args.threads, rounds, block_seconds))
-        measured["latency"] = latencies(500 if args.quick else 5000)
-        measured["startup"] = startup.measured(1 if args.quick else 5)
         args.html.write_text(report.page(measured), encoding="utf-8")
     if args.json:
-        args.json.write_text(json.dumps(measured, indent=1))
-
-
-def _scaling(threads: int, rounds: int, block_seconds: float) -> Iterator[dict[str, Any]]:
-    """Large steps of two optimizers with 1, 2, 4, ... threads."""
-    counts = sorted({*(2**i for i in range(threads.bit_length()) if 2**i <= threads), threads})
-    for count in counts:
-        set_num_threads(count)
-        for case in (case for case in CASES if case.name in ("SGD", "Adam")):
-            problem = case.problem(SCALING_SIZE, "float32")
-            steps = {contender.name: contender.start(problem).step for contender in CONTENDERS[:2]}
-            seconds = interleaved(steps, min(rounds, 7), block_seconds)
-            yield {"optimizer": case.name, "threads": count, "bytes": case.traffic(SCALING_SIZE, "float32"), "seconds": seconds}
-    set_num_threads(threads)
+        args.json.write_text(json.dumps(measured, indent=None, separators=(",", ":")).replace('{"optimizer"', '\n{"optimizer"'))
 
 
 def _parser() -> argparse.ArgumentParser:
     names = dict.fromkeys([case.optimizer.__name__ for case in CASES] + [case.name for case in CASES])
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--optimizer", action=_SelectCases, default=CASES, metavar="NAME", nargs="+", choices=names)
-    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES)
-    parser.add_argument("--size", nargs="+", type=_size, default=SIZES, metavar="N", help="elements, such as 32e6")
-    parser.add_argument("--threads", type=int, default=fastopt.get_num_threads(), metavar="N")
-    parser.add_argument("--quick", action="store_true", help="few short rounds")
+    parser.add_argument("--optimizer", action=_SelectCases, metavar="NAME", nargs="+", choices=names)
+    parser.add_argument("--option", nargs="+", choices=["none", *OPTIONS], metavar="NAME", help=f"none, {', '.join(OPTIONS)}")
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES)
+    parser.add_argument("--size", nargs="+", type=_size, metavar="N", help="elements, such as 32e6")
+    parser.add_argument("--threads", nargs="+", type=int, metavar="N")
+    parser.add_argument("--quick", action="store_true", help="few short rounds, and without a selection few cells")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the times of every round")
-    parser.add_argument("--html", type=Path, metavar="PATH", help="write a report, with thread scaling, latency and cold start")
+    parser.add_argument("--html", type=Path, metavar="PATH", help="write a report with plots, which needs no network")
     return parser
 
 
@@ -104,24 +93,37 @@ def _size(text: str) -> int:
     return int(float(text))
 
 
-def _measured(case: Case, dtype: str, size: int, rounds: int, block_seconds: float) -> Result | None:
+def _measured(cell: Cell, rounds: int, block_seconds: float) -> Result | None:
     """Let all contenders that know the case take turns; None, and a printed line, if memory is too small for that."""
-    contenders = [contender for contender in CONTENDERS if contender.has(case) and not contender.missing]
-    if (needed := _bytes_needed(case, dtype, size, contenders)) > (available := _available_memory()):
-        print(f"{case.name} {dtype} is left out: it needs {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are available")
+    set_num_threads(cell.threads)
+    known = [contender for contender in CONTENDERS if _takes_part(contender, cell)]
+    contenders = _fitting(known, cell)
+    if left_out := [contender.name for contender in known if contender not in contenders]:
+        tqdm.write(f"{cell.case.name}, {cell.dtype}, {cell.size:,} elements: no memory for {', '.join(left_out)}")
+    if OURS not in (contender.name for contender in contenders):
         return None
-    problem = case.problem(size, dtype)
+    problem = cell.case.problem(cell.size, cell.dtype)
     steps = {contender.name: contender.start(problem).step for contender in contenders}
-    result = Result(case, dtype, size, interleaved(steps, rounds, block_seconds))
+    result = Result(cell.case, cell.dtype, cell.size, interleaved(steps, rounds, block_seconds, LONG))
     del problem, steps
     gc.collect()
     return result
 
 
-def _bytes_needed(case: Case, dtype: str, size: int, contenders: Sequence[Contender]) -> int:
-    # Each contender may hold all that a step touches, and while one runs there may be four temporaries.
-    arrays = len(contenders) * case.arrays + 4
-    return arrays * size * np.dtype(dtype).itemsize
+def _takes_part(contender: Contender, cell: Cell) -> bool:
+    is_wanted = contender.name in (cell.only or [contender.name]) and contender.name not in cell.without
+    # JAX can't change its number of threads once it has started.
+    can = cell.dtype in contender.dtypes and (cell.threads == fastopt.get_num_threads() or "jax" not in contender.requires)
+    return is_wanted and can and contender.has(cell.case) and not contender.missing
+
+
+def _fitting(contenders: Sequence[Contender], cell: Cell) -> list[Contender]:
+    """As many of them, the first ones, as there is memory for."""
+    array = cell.size * np.dtype(cell.dtype).itemsize
+    # Most have states and a temporary of their own, two have copies of everything, and some make four temporaries in a step.
+    shared, own = 2 + 2 * 2 + 4, cell.case.arrays - 1
+    fitting = max(0, int((_available_memory() / array - shared) // own))
+    return list(contenders)[:fitting]
 
 
 def _available_memory() -> float:
@@ -132,7 +134,23 @@ def _available_memory() -> float:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
-def _environment(threads: int) -> dict[str, Any]:
+def _details(is_quick: bool, threads: int) -> dict[str, Any]:
+    """What the report shows besides steps of all contenders."""
+    set_num_threads(threads)
+    rounds, sizes = (3, threshold.SIZES[::3]) if is_quick else (9, threshold.SIZES)
+    details: dict[str, Any] = {
+        "threshold": [_plain_record(r) | {"excess": threshold.excess(r)} for r in threshold.measured(sizes, rounds, 0.01)],
+        "latency": latency.quantiles(1000 if is_quick else 20_000),
+        "startup": startup.measured(1 if is_quick else 5),
+    }
+    if in_cache.compiler():
+        set_num_threads(1)
+        details["in_cache"] = [_plain_record(r) for r in in_cache.measured(in_cache.SIZE, rounds, 0.01)]
+    set_num_threads(threads)
+    return details
+
+
+def _environment() -> dict[str, Any]:
     def versions() -> Iterator[tuple[str, str]]:
         for package in PACKAGES:
             try:
@@ -140,49 +158,50 @@ def _environment(threads: int) -> dict[str, Any]:
             except importlib.metadata.PackageNotFoundError:
                 continue
 
-    machine = {"machine": platform.machine(), "CPUs": os.cpu_count(), "threads": threads}
-    return machine | {"Python": platform.python_version(), "fastopt": fastopt.__version__} | dict(versions())
+    machine = {"CPU": info.cpu_name(), "CPUs": info.cpu_count(), "machine": platform.machine(), "system": platform.system()}
+    today = {"date": datetime.datetime.now(datetime.timezone.utc).date().isoformat()}
+    return today | machine | {"Python": platform.python_version(), "fastopt": fastopt.__version__} | dict(versions())
 
 
-def _cells(result: Result) -> list[str]:
-    share = result.ratio(LIMIT, OURS)[1]
-    return [
-        result.case.name,
-        result.dtype,
-        _duration(result.median(OURS)),
-        f"{result.bandwidth(OURS) / 1e9:.1f}",
-        f"{share:.0%}",
-        *(_comparison(result, name) for name in OTHERS),
-    ]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1e6:.2f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
-
-
-def _comparison(result: Result, name: str) -> str:
-    if name not in result.seconds:
-        return "-"
-    low, median, high = result.ratio(name, OURS)
-    return f"{_number(median)} ({_number(low)} to {_number(high)})"
-
-
-def _number(x: float) -> str:
-    return f"{x:.2f}" if x < 10 else f"{x:.1f}" if x < 100 else f"{x:.0f}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, COLUMNS.values(), strict=True)) + " |"
-
-
-def _record(result: Result) -> dict[str, Any]:
+def _plain_record(result: Result) -> dict[str, Any]:
+    seconds = {name: [float(f"{each:.4g}") for each in times] for name, times in result.seconds.items()}
     return {
         "optimizer": result.case.name,
         "dtype": result.dtype,
         "size": result.size,
         "bytes": result.case.traffic(result.size, result.dtype),
-        "seconds": result.seconds,
+        "seconds": seconds,
     }
+
+
+def _record(cell: Cell, result: Result) -> dict[str, Any]:
+    return _plain_record(result) | {"option": cell.case.option, "threads": cell.threads}
+
+
+class _Table:
+    """Rows on the terminal, as they come; a new head wherever the number of elements or of threads changes."""
+
+    def __init__(self, contenders: Sequence[str]) -> None:
+        others = [name for name in contenders if name not in (OURS, LIMIT)]
+        names = [report.label(case.name, option) for case in CASES for option in ("none", *OPTIONS)]
+        widths = {"optimizer": max(map(len, names)), "dtype": 7, OURS: 9, "GB/s": 6, "of limit": 8}
+        self._widths = widths | {name: max(6, len(name)) for name in others}
+        self._others = others
+        self._head: tuple[int, int] | None = None
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Print a row."""
+        head = record["size"], record["threads"]
+        if head != self._head:
+            self._head = head
+            tqdm.write(f"\n{head[0]:,} elements, {head[1]} threads\n")
+            tqdm.write(self._row(list(self._widths)))
+            tqdm.write(self._row(["-" * width for width in self._widths.values()]))
+        name, dtype, _, *cells = report.cells(record, self._others)
+        tqdm.write(self._row([name, dtype, *cells]))
+
+    def _row(self, cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.ljust(width) for c, width in zip(cells, self._widths.values(), strict=True)) + " |"
 
 
 if __name__ == "__main__":
