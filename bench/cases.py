@@ -81,6 +81,7 @@ class Case:
         """Arrays of this size: a parameter of zeros, and a gradient that stays the same in every step."""
         theta = np.zeros(size, dtype)
         g = np.random.default_rng(0).standard_normal(size, theta.dtype.type)
+        g[g == 0] = 1  # among millions there are a few, and without eps they would be divided by 0
         lr = np.linspace(0.5 * LR, 1.5 * LR, size, dtype=dtype) if self.has_rates else LR
         return Problem(self, theta, g, lr)
 

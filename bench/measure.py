@@ -77,7 +77,8 @@ def _warm_up(step: Step) -> None:
 
 def _calls_within(step: Step, seconds: float) -> int:
     """How many calls take about so long, after all that happens in the first ones only."""
-    _warm_up(step)
+    for _ in range(2):  # PyTorch compiles the second step anew, as there are states then
+        _warm_up(step)
     calls = 1
     while (elapsed := timeit.timeit(step, number=calls)) < seconds / 4:
         calls *= 2

@@ -1,4 +1,7 @@
-"""The optimizers that were there first; their oracles are in ``tests/oracles.py``."""
+"""The optimizers that were there first; their oracles are in ``tests/oracles.py``.
+
+The benchmark takes some of them without eps: libraries differ in its place, and only so do all of them compute the same.
+"""
 
 from fastopt import SGD, AdaBelief, AdaDelta, AdaGrad, Adam, AdaMax, AdamW, Lion, RAdam, RMSProp, Signum
 from fastopt.optimizers import adabelief, adadelta, adagrad, adam, adamax, lion, radam, rmsprop, sgd, signum
@@ -51,6 +54,11 @@ ROWS = [
         *(RMSProp, {}, {"lr": 0.003, "rho": 0.9, "eps": 1e-6}, rmsprop.rmsprop, ("v",), oracles.rmsprop),
         torch=("RMSprop", {"lr": 0.003, "alpha": 0.9, "eps": 1e-6}),
         optax=("rmsprop", OPTAX_RMSPROP),
+    ),
+    Row(
+        *(RMSProp, {}, {"lr": 0.003, "rho": 0.9, "eps": 0.0}, rmsprop.rmsprop, ("v",), oracles.rmsprop),
+        torch=("RMSprop", {"lr": 0.003, "alpha": 0.9, "eps": 0.0}),
+        optax=("rmsprop", {"learning_rate": 0.003, "decay": 0.9, "eps": 0.0}),
         bench="RMSProp",
     ),
     Row(
@@ -61,6 +69,11 @@ ROWS = [
         *(Adam, {}, {}, adam.adam, ("m", "v"), oracles.adam),
         torch=("Adam", {}),
         optax=("adam", {"learning_rate": 0.001}),
+    ),
+    Row(
+        *(Adam, {}, {"eps": 0.0}, adam.adam, ("m", "v"), oracles.adam),
+        torch=("Adam", {"eps": 0.0}),
+        optax=("adam", {"learning_rate": 0.001, "eps": 0.0}),
         bench="Adam",
     ),
     Row(
@@ -77,6 +90,11 @@ ROWS = [
         *(AdamW, {}, {}, adam.adam, ("m", "v"), oracles.adamw),
         torch=("AdamW", {}),
         optax=("adamw", {"learning_rate": 0.001, "weight_decay": 0.01}),
+    ),
+    Row(
+        *(AdamW, {}, {"eps": 0.0}, adam.adam, ("m", "v"), oracles.adamw),
+        torch=("AdamW", {"eps": 0.0}),
+        optax=("adamw", {"learning_rate": 0.001, "weight_decay": 0.01, "eps": 0.0}),
         bench="AdamW",
     ),
     Row(
