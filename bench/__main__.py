@@ -30,7 +30,7 @@ from fastopt import info
 
 PACKAGES = ("numba", "numpy", "torch", "jax", "optax", "deepspeed", "keras", "thinc", "scikit-learn", "pennylane")
 
-LONG = 0.2  # seconds that a step of the slowest contender takes, from which on there are fewer rounds
+LONG = 0.5  # seconds a round, from which on there are fewer
 
 
 def main(argv: Sequence[str] | None = None) -> None:

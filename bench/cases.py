@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastopt
+from bench.options import OPTIONS
 from bench.traffic import Pass, passes
 from tests.row import Row
 from tests.table import TABLE
@@ -49,6 +50,8 @@ class Case:
         Whether the learning rate is an array.
     torch, optax : tuple or None
         The counterparts, None where the library has none.
+    option : str
+        One of `OPTIONS` that it has besides, or "none".
     """
 
     name: str
@@ -57,10 +60,11 @@ class Case:
     has_rates: bool = False
     torch: Counterpart | None = None
     optax: Counterpart | None = None
+    option: str = "none"
 
     def start(self, theta: NDArray[Any], lr: Any) -> fastopt.Optimizer:
         """The optimizer for a parameter."""
-        return self.optimizer(theta, lr=lr, **self.hyper)
+        return self.optimizer(theta, lr=lr, **self.hyper, **OPTIONS.get(self.option, {}))
 
     @functools.cached_property
     def passes(self) -> tuple[Pass, ...]:
@@ -92,6 +96,11 @@ def own_adam(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2,
     m = beta1 * m + one_minus_beta1 * g
     v = beta2 * v + one_minus_beta2 * g * g
     return theta - lr * debias_beta1 * m / (np.sqrt(v) * debias_root_beta2 + eps), m, v
+
+
+def with_option(case: Case, option: str) -> Case:
+    """The case with an option."""
+    return replace(case, option=option)
 
 
 def _without_rate(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -56,9 +56,11 @@ def start_in_place(problem: Problem) -> Running:
     return Running(functools.partial(optimizer.step, g), lambda: theta)
 
 
+OURS, LIMIT = "fastopt", "streaming limit"
+
 CONTENDERS = (
-    Contender("fastopt", start_fastopt),
-    Contender("streaming limit", start_limit),
+    Contender(OURS, start_fastopt),
+    Contender(LIMIT, start_limit),
     Contender("in-place NumPy", start_in_place, has=has_in_place),
     *PEERS,
 )

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.report import OURS, ratio
+from bench.contenders import OURS
+from bench.report import label, ratio
 
 BASELINE = Path(__file__).with_name("baseline.json")
 TOLERANCE = 0.8  # a ratio may fall to this share of its baseline; from run to run they differ by some ten per cent
@@ -24,9 +25,14 @@ def ratios(measured: Mapping[str, Any]) -> dict[str, float]:
     for record in measured["results"]:
         for contender in record["seconds"]:
             if contender != OURS:
-                name = f"{record['optimizer']}, {record['dtype']}, {record['size']:,} elements, against {contender}"
+                name = f"{_cell(record)}, against {contender}"
                 found[name] = round(float(ratio(record, contender) or 0.0), 3)
     return found
+
+
+def _cell(record: Mapping[str, Any]) -> str:
+    what = f"{label(record['optimizer'], record['option'])}, {record['dtype']}, {record['size']:,} elements"
+    return f"{what}, {record['threads']} thread{'s' if record['threads'] > 1 else ''}"
 
 
 def worse(baseline: Mapping[str, float], now: Mapping[str, float]) -> Iterator[str]:

@@ -7,6 +7,7 @@ and the caches hold the contender's own arrays.
 
 from __future__ import annotations
 
+import math
 import time
 import timeit
 from collections.abc import Callable, Mapping
@@ -47,7 +48,9 @@ class Result:
         return float(low), float(median), float(high)
 
 
-def interleaved(steps: Mapping[Name, Step], rounds: int, block_seconds: float) -> dict[Name, list[float]]:
+def interleaved(
+    steps: Mapping[Name, Step], rounds: int, block_seconds: float, long: float = math.inf
+) -> dict[Name, list[float]]:
     """Seconds a call of every step in every round.
 
     Parameters
@@ -58,8 +61,14 @@ def interleaved(steps: Mapping[Name, Step], rounds: int, block_seconds: float) -
         Blocks of each step. Every other round runs in the reverse order, so that a drift favours none.
     block_seconds : float
         How long a block should take; it has one call at least.
+    long : float, optional
+        Seconds that a round may take before there are fewer rounds: a third, but three at least.
     """
-    calls = {name: _calls_within(step, block_seconds) for name, step in steps.items()}
+    calls, durations = {}, {}
+    for name, step in steps.items():
+        calls[name], durations[name] = _calls_within(step, block_seconds)
+    if sum(durations.values()) > long:
+        rounds = min(rounds, max(3, rounds // 3))
     seconds: dict[Name, list[float]] = {name: [] for name in steps}
     for i in range(rounds):
         for name in list(steps)[:: -1 if i % 2 else 1]:
@@ -75,11 +84,12 @@ def _warm_up(step: Step) -> None:
         step()
 
 
-def _calls_within(step: Step, seconds: float) -> int:
-    """How many calls take about so long, after all that happens in the first ones only."""
+def _calls_within(step: Step, seconds: float) -> tuple[int, float]:
+    """How many calls take about so long, after all that happens in the first ones only; and how long they take."""
     for _ in range(2):  # PyTorch compiles the second step anew, as there are states then
         _warm_up(step)
     calls = 1
     while (elapsed := timeit.timeit(step, number=calls)) < seconds / 4:
         calls *= 2
-    return max(1, round(calls * seconds / elapsed))
+    fitting = max(1, round(calls * seconds / elapsed))
+    return fitting, fitting * elapsed / calls

@@ -86,5 +86,3 @@ def scaling(threads: int) -> Iterator[Cell]:
     """Large steps on 1, 2, 4, ... threads, but for all of them, which are measured anyway."""
     for count in (1 << i for i in range(threads.bit_length()) if 1 << i < threads):
         yield from (Cell(case, "float32", LARGE, count, only=(OURS, LIMIT)) for case in CASES if case.name in ("SGD", "Adam"))
-
-

@@ -63,10 +63,10 @@ def speed_up(figure: Figure, records: Sequence[Record], other: str) -> None:
 def scaling(figure: Figure, records: Sequence[Record]) -> None:
     """Bytes a second by the number of threads, of those that were measured with several."""
     axes = figure.subplots()
-    few = [r for r in records if r["threads"] < max(r["threads"] for r in records)]
-    cells = {(r["optimizer"], r["option"], r["dtype"], r["size"]) for r in few}
-    for i, cell in enumerate(sorted(cells)):
-        own = sorted((r for r in records if (r["optimizer"], r["option"], r["dtype"], r["size"]) == cell), key=lambda r: r["threads"])
+    by_cell: dict[tuple[Any, ...], list[Record]] = {}
+    for r in sorted(records, key=lambda r: r["threads"]):
+        by_cell.setdefault((r["optimizer"], r["option"], r["dtype"], r["size"]), []).append(r)
+    for i, (cell, own) in enumerate((cell, own) for cell, own in by_cell.items() if len(own) > 1):
         for contender, style in ((OURS, "-"), (LIMIT, "--")):
             points = [(r["threads"], _speed(r, contender)) for r in own]
             axes.plot(*zip(*points, strict=True), style, marker=".", color=_colour(i), label=cell[0] if style == "-" else None)

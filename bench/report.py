@@ -148,7 +148,7 @@ def cells(record: Record, others: Sequence[str]) -> list[str]:
     seconds = statistics.median(record["seconds"][OURS])
     share = ratio(record, LIMIT)
     found = [label(record["optimizer"], record["option"]), record["dtype"], f"{record['size']:,}", duration(seconds)]
-    found += [f"{record['bytes'] / seconds / 1e9:.1f}", "–" if share is None else f"{share:.0%}"]
+    found += [f"{record['bytes'] / seconds / 1e9:.1f}", "-" if share is None else f"{share:.0%}"]
     return found + [number(ratio(record, other)) for other in others]
 
 
@@ -159,7 +159,7 @@ def duration(seconds: float) -> str:
 
 def number(x: float | None) -> str:
     """A ratio with three digits."""
-    return "–" if x is None else f"{x:.2f}" if x < 10 else f"{x:.1f}" if x < 100 else f"{x:.0f}"
+    return "-" if x is None else f"{x:.2f}" if x < 10 else f"{x:.1f}" if x < 100 else f"{x:.0f}"
 
 
 def _others(records: Sequence[Record]) -> list[str]:
@@ -182,8 +182,8 @@ def _options(records: Sequence[Record], bare: Sequence[Record]) -> Section:
     for record in records:
         seconds = statistics.median(record["seconds"][OURS])
         before = plain.get((record["optimizer"], record["dtype"], record["size"]))
-        *first, _, _ = cells(record, [])[:5] + [""]
-        rows.append([*first[:4], cells(record, [])[5], number(before and seconds / before)])
+        *first, _, share = cells(record, [])
+        rows.append([*first, share, number(before and seconds / before)])
     head = ["optimizer", "dtype", "elements", OURS, "of limit", "of the bare step's time"]
     return Section("Options", "What each adds to a step, on arrays of its own.", (), head, rows)
 
@@ -205,14 +205,18 @@ def _in_cache(records: Sequence[Mapping[str, Any]]) -> Section:
         [r["optimizer"], r["dtype"], duration(statistics.median(r["seconds"][OURS])), *(number(ratio(r, n)) for n in names)]
         for r in records
     ]
-    text = f"{records[0]['size']:,} elements on one thread, where instructions count: how many times as long loops in C take that "
+    text = (
+        f"{records[0]['size']:,} elements on one thread, where instructions count: how many times as long loops in C take that "
+    )
     text += "were written by hand, compiled with -O3 -march=native, and with -fno-math-errno besides."
     return Section("In the cache, against C", text, (), ["optimizer", "dtype", OURS, *names], rows)
 
 
 def _latency(found: Mapping[str, Mapping[str, float]]) -> Section:
     shown = list(next(iter(found.values())))
-    rows = [[name, *(duration(quantiles[q]) for q in shown if q in ("50", "90", "99", "99.9"))] for name, quantiles in found.items()]
+    rows = [
+        [name, *(duration(quantiles[q]) for q in shown if q in ("50", "90", "99", "99.9"))] for name, quantiles in found.items()
+    ]
     text = "Single steps, one by one, each timed by itself, which adds 0.05 µs: the share that took no longer."
     head = ["step", "median", "90 %", "99 %", "99.9 %"]
     return Section("Latency", text, [lambda figure: plots.latency(figure, found)], head, rows)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,9 +26,10 @@ THRESHOLDS = {CHOSEN: None, "one thread": 2**62, "all threads": 0}
 
 # From few instructions for each byte to many.
 NAMES = ("SGD", "AdaGrad", "Adam", "MADGRAD")
-SIZES = tuple(round(10 ** (n / 2)) for n in range(6, 16))
+SIZES = tuple(round(10 ** (n / 2)) for n in range(6, 15))
 
-SETTLING_STEPS = 100  # until trials have shown what is fastest
+# Until trials have shown what is fastest.
+SETTLING_STEPS, SETTLING_SECONDS = 100, 0.2
 
 
 def measured(sizes: Sequence[int], rounds: int, block_seconds: float) -> Iterator[Result]:
@@ -44,7 +46,8 @@ def measured(sizes: Sequence[int], rounds: int, block_seconds: float) -> Iterato
 def _step(optimizer: fastopt.Optimizer, g: NDArray[Any], threshold: int | None) -> Callable[[], object]:
     """A step that keeps to a threshold while others have their own."""
     fastopt.set_parallel_threshold(threshold)
-    for _ in range(SETTLING_STEPS):
+    end = time.perf_counter() + SETTLING_SECONDS
+    while optimizer.step_count < SETTLING_STEPS and time.perf_counter() < end:
         optimizer.step(g)
     for p in optimizer.param_groups[0].parameters:
         runtime.choosers.difference_update(p.kernels.values())

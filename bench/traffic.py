@@ -32,7 +32,7 @@ class Pass(NamedTuple):
 
 
 def passes(optimizer: fastopt.Optimizer) -> tuple[Pass, ...]:
-    """The passes of a step: one, or two if something has to be measured first.
+    """The passes of a step: one, or two if something has to be measured or looked at first.
 
     Parameters
     ----------
@@ -43,6 +43,10 @@ def passes(optimizer: fastopt.Optimizer) -> tuple[Pass, ...]:
     (p,) = group.parameters
     has_rates = "lr" in p.elements
     step = Pass(len(p.arrays), 1 + has_rates + len(optimizer.elements))
+    if group["clip_norm"] is not None or optimizer.clip_norm is not None:
+        return Pass(0, 1), step
+    if group["cautious"]:  # the measure is the rule itself
+        return Pass(0, sum(step)), step
     if (measure := optimizer.measure(group)) is None:
         return (step,)
     coefficients = optimizer.measure_coefficients({**group, **group.scalars, **p.scalars}, 1)

@@ -32,7 +32,7 @@ def report() -> str:
         "numba": numba.__version__,
         "NumPy": np.__version__,
         "Python": f"{platform.python_version()} ({platform.python_implementation()}, {platform.system()} {platform.machine()})",
-        "CPU": f"{_cpu_name()}, {_cpu_count()} usable",
+        "CPU": f"{cpu_name()}, {cpu_count()} usable",
         "CPU quota": "none" if quota is None else f"{quota:g} CPUs",
         "threads": f"{fastopt.get_num_threads()} (NUMBA_NUM_THREADS = {numba.config.NUMBA_NUM_THREADS})",
         "threading layer": _threading_layer(),
@@ -50,7 +50,8 @@ def _attempt(fact: Callable[[], str]) -> str:
         return f"not to be had: {failure}"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """What the processor calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
@@ -59,7 +60,8 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _cpu_count() -> int:
+def cpu_count() -> int:
+    """CPUs that this process may use."""
     # What this process may use can be less than what the machine has; not every system tells.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

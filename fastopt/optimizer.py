@@ -127,7 +127,7 @@ class Optimizer(Training):
         if (plain := self._plain) is not None and grads is not None and type(scale) is float and scale == 1.0:
             group, p = plain
             g = p.gradient("grads", grads)
-            coefficients = group.steady or self._coefficients(group)
+            coefficients = self._coefficients(group) if group.steady is None else group.steady
             kernel = p.kernels.get(g.dtype) or group.kernel(p, g.dtype, coefficients)
             (kernel.run or kernel.prepare())(p.arrays, g, p.elements.get("lr", group.current["lr"]), coefficients)
             group.step_count += 1
@@ -180,7 +180,7 @@ class Optimizer(Training):
                 progress += scalars
                 launches += [group.launch(p, vectors[p], each[p]) for p in group.parameters]
                 continue
-            coefficients = group.steady or self._coefficients(group)
+            coefficients = self._coefficients(group) if group.steady is None else group.steady
             if group.scales:
                 coefficients += (group.scale,)
             if self._is_grouped:

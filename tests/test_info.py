@@ -81,9 +81,9 @@ def test_one_thread_starts_no_layer(monkeypatch):
 
 
 def test_a_processor_has_a_name(monkeypatch):
-    assert info._cpu_name()
+    assert info.cpu_name()
     monkeypatch.setattr(info.Path, "read_text", lambda path: (_ for _ in ()).throw(OSError))
-    assert info._cpu_name()
+    assert info.cpu_name()
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NUMBA_DISABLE_JIT", "1"), ("NUMBA_THREADING_LAYER", "none of them")])
