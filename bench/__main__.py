@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         cells = list((plan.quick if args.quick else plan.report)(most))
     set_num_threads(max(cell.threads for cell in cells))  # JAX keeps to the first number
+    if args.contender:
+        wanted = (OURS, *args.contender)
+        cells = [cell._replace(only=tuple(name for name in wanted if name in (cell.only or wanted))) for cell in cells]
     environment = _environment()
     print(", ".join(f"{key} {value}" for key, value in environment.items()))
     for contender in CONTENDERS:
@@ -76,6 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", nargs="+", choices=DTYPES)
     parser.add_argument("--size", nargs="+", type=_size, metavar="N", help="elements, such as 32e6")
     parser.add_argument("--threads", nargs="+", type=int, metavar="N")
+    contenders = [contender.name for contender in CONTENDERS if contender.name != OURS]
+    parser.add_argument(
+        "--contender", nargs="+", choices=contenders, metavar="NAME", help=f"default: all of {', '.join(contenders)}"
+    )
     parser.add_argument("--quick", action="store_true", help="few short rounds, and without a selection few cells")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the times of every round")
     parser.add_argument("--html", type=Path, metavar="PATH", help="write a report with plots, which needs no network")

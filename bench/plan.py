@@ -47,7 +47,7 @@ class Cell(NamedTuple):
 def chosen(
     cases: Sequence[Case], options: Sequence[str], dtypes: Sequence[str], sizes: Sequence[int], threads: Sequence[int]
 ) -> list[Cell]:
-    """All combinations; the size changes most slowly."""
+    """All combinations, in tables by threads and size. Others have no options, or not in the same step."""
     return [
         Cell(with_option(case, option), dtype, size, count, only=(OURS, LIMIT) if option != "none" else ())
         for count, size, case, option, dtype in itertools.product(threads, sizes, cases, options, dtypes)

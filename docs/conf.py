@@ -20,6 +20,7 @@ sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
 import catalogue  # noqa: E402  found through the line above
 import figures  # noqa: E402
+import measurements  # noqa: E402
 
 project = "fastopt"
 copyright = "2026, the fastopt developers"
@@ -74,6 +75,7 @@ def draw_figures(app: Sphinx) -> None:
 
 def write_lists(app: Sphinx) -> None:
     catalogue.write(GENERATED)
+    measurements.write(GENERATED)
     # Sphinx looks for what to generate in pages, not in what they include.
     generate_autosummary_docs([str(GENERATED / "reference.md")], output_dir=GENERATED / "api", app=app)
 
