@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 import fastopt
 from bench import in_cache, latency, plan, report, startup, threshold
-from bench.cases import CASES, DTYPES
+from bench.cases import CASES, DTYPES, SIZES, elements
 from bench.contenders import CONTENDERS, LIMIT, OURS, Contender, set_num_threads
 from bench.measure import Result, interleaved
 from bench.options import OPTIONS
 from bench.plan import Cell
+from bench.records import label, record
 from fastopt import info
 
 PACKAGES = ("numba", "numpy", "torch", "jax", "optax", "deepspeed", "keras", "thinc", "scikit-learn", "pennylane")
@@ -41,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     most = fastopt.get_num_threads()
     selection = (args.optimizer, args.option, args.dtype, args.size, args.threads)
     if any(selection):
-        everything = (CASES, ["none"], DTYPES, plan.SIZES, [most])
+        everything = (CASES, ["none"], DTYPES, SIZES, [most])
         cells = plan.chosen(*(some or all_ for some, all_ in zip(selection, everything, strict=True)))
     else:
         cells = list((plan.quick if args.quick else plan.report)(most))
-    set_num_threads(max(cell.threads for cell in cells))  # JAX keeps to the first number
+    threads = max(cell.threads for cell in cells)
+    set_num_threads(threads)  # JAX keeps to the first number
     if args.contender:
         wanted = (OURS, *args.contender)
         cells = [cell._replace(only=tuple(name for name in wanted if name in (cell.only or wanted))) for cell in cells]
@@ -59,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = []
     table = _Table([contender.name for contender in CONTENDERS if not contender.missing])
     for cell in tqdm(cells, unit="cell", disable=None):
-        if result := _measured(cell, rounds, block_seconds):
-            records.append(_record(cell, result))
+        if result := _measured(cell, threads, rounds, block_seconds):
+            records.append(record(result) | {"threads": cell.threads})
             table.add(records[-1])
     measured: dict[str, Any] = {"environment": environment, "results": records}
     if args.html or (args.json and not any(selection)):
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--optimizer", action=_SelectCases, metavar="NAME", nargs="+", choices=names)
     parser.add_argument("--option", nargs="+", choices=["none", *OPTIONS], metavar="NAME", help=f"none, {', '.join(OPTIONS)}")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES)
-    parser.add_argument("--size", nargs="+", type=_size, metavar="N", help="elements, such as 32e6")
+    parser.add_argument("--size", nargs="+", type=elements, metavar="N", help="elements, such as 32e6")
     parser.add_argument("--threads", nargs="+", type=int, metavar="N")
     contenders = [contender.name for contender in CONTENDERS if contender.name != OURS]
     parser.add_argument(
@@ -96,14 +98,10 @@ class _SelectCases(argparse.Action):
         setattr(namespace, self.dest, [c for c in CASES if c.name in values or c.optimizer.__name__ in values])
 
 
-def _size(text: str) -> int:
-    return int(float(text))
-
-
-def _measured(cell: Cell, rounds: int, block_seconds: float) -> Result | None:
+def _measured(cell: Cell, threads: int, rounds: int, block_seconds: float) -> Result | None:
     """Let all contenders that know the case take turns; None, and a printed line, if memory is too small for that."""
     set_num_threads(cell.threads)
-    known = [contender for contender in CONTENDERS if _takes_part(contender, cell)]
+    known = [contender for contender in CONTENDERS if _takes_part(contender, cell, threads)]
     contenders = _fitting(known, cell)
     if left_out := [contender.name for contender in known if contender not in contenders]:
         tqdm.write(f"{cell.case.name}, {cell.dtype}, {cell.size:,} elements: no memory for {', '.join(left_out)}")
@@ -117,17 +115,18 @@ def _measured(cell: Cell, rounds: int, block_seconds: float) -> Result | None:
     return result
 
 
-def _takes_part(contender: Contender, cell: Cell) -> bool:
+def _takes_part(contender: Contender, cell: Cell, threads: int) -> bool:
     is_wanted = contender.name in (cell.only or [contender.name]) and contender.name not in cell.without
     # JAX can't change its number of threads once it has started.
-    can = cell.dtype in contender.dtypes and (cell.threads == fastopt.get_num_threads() or "jax" not in contender.requires)
+    can = cell.dtype in contender.dtypes and (cell.threads == threads or "jax" not in contender.requires)
     return is_wanted and can and contender.has(cell.case) and not contender.missing
 
 
 def _fitting(contenders: Sequence[Contender], cell: Cell) -> list[Contender]:
     """As many of them, the first ones, as there is memory for."""
     array = cell.size * np.dtype(cell.dtype).itemsize
-    # Most have states and a temporary of their own, two have copies of everything, and some make four temporaries in a step.
+    # All share parameter and gradient but for some that copy both; each has its states and about one more, and one of them at a
+    # time makes up to four temporaries.
     shared, own = 2 + 2 * 2 + 4, cell.case.arrays - 1
     fitting = max(0, int((_available_memory() / array - shared) // own))
     return list(contenders)[:fitting]
@@ -146,13 +145,13 @@ def _details(is_quick: bool, threads: int) -> dict[str, Any]:
     set_num_threads(threads)
     rounds, sizes = (3, threshold.SIZES[::3]) if is_quick else (9, threshold.SIZES)
     details: dict[str, Any] = {
-        "threshold": [_plain_record(r) | {"excess": threshold.excess(r)} for r in threshold.measured(sizes, rounds, 0.01)],
+        "threshold": [record(r) | {"excess": threshold.excess(r)} for r in threshold.measured(sizes, rounds, 0.01)],
         "latency": latency.quantiles(1000 if is_quick else 20_000),
         "startup": startup.measured(1 if is_quick else 5),
     }
     if in_cache.compiler():
         set_num_threads(1)
-        details["in_cache"] = [_plain_record(r) for r in in_cache.measured(in_cache.SIZE, rounds, 0.01)]
+        details["in_cache"] = [record(r) for r in in_cache.measured(in_cache.SIZE, rounds, 0.01)]
     set_num_threads(threads)
     return details
 
@@ -170,27 +169,12 @@ def _environment() -> dict[str, Any]:
     return today | machine | {"Python": platform.python_version(), "fastopt": fastopt.__version__} | dict(versions())
 
 
-def _plain_record(result: Result) -> dict[str, Any]:
-    seconds = {name: [float(f"{each:.4g}") for each in times] for name, times in result.seconds.items()}
-    return {
-        "optimizer": result.case.name,
-        "dtype": result.dtype,
-        "size": result.size,
-        "bytes": result.case.traffic(result.size, result.dtype),
-        "seconds": seconds,
-    }
-
-
-def _record(cell: Cell, result: Result) -> dict[str, Any]:
-    return _plain_record(result) | {"option": cell.case.option, "threads": cell.threads}
-
-
 class _Table:
     """Rows on the terminal, as they come; a new head wherever the number of elements or of threads changes."""
 
     def __init__(self, contenders: Sequence[str]) -> None:
         others = [name for name in contenders if name not in (OURS, LIMIT)]
-        names = [report.label(case.name, option) for case in CASES for option in ("none", *OPTIONS)]
+        names = [label(case.name, option) for case in CASES for option in ("none", *OPTIONS)]
         widths = {"optimizer": max(map(len, names)), "dtype": 7, OURS: 9, "GB/s": 6, "of limit": 8}
         self._widths = widths | {name: max(6, len(name)) for name in others}
         self._others = others

@@ -98,6 +98,11 @@ def own_adam(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2,
     return theta - lr * debias_beta1 * m / (np.sqrt(v) * debias_root_beta2 + eps), m, v
 
 
+def elements(text: str) -> int:
+    """A number of elements as one types it: 1000 or 32e6."""
+    return int(float(text))
+
+
 def with_option(case: Case, option: str) -> Case:
     """The case with an option."""
     return replace(case, option=option)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contenders import OURS
-from bench.report import label, ratio
+from bench.records import label, ratio
 
 BASELINE = Path(__file__).with_name("baseline.json")
 TOLERANCE = 0.8  # a ratio may fall to this share of its baseline; from run to run they differ by some ten per cent

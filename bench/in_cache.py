@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastopt
-from bench.cases import CASES, DTYPES, Case
+from bench.cases import CASES, DTYPES, Case, elements
+from bench.contenders import OURS
 from bench.measure import Result, interleaved
 from fastopt.arrays import address
 
 SIZE = 100_000
-OURS = "fastopt"
 FLAGS = {"C": ("-O3", "-march=native"), "C, no errno": ("-O3", "-march=native", "-fno-math-errno")}
 
 # By case: what a step does to element i, with the states s and r, and the coefficients a, b, ... of `COEFFICIENTS`.
@@ -129,7 +129,7 @@ def measured(size: int, rounds: int, block_seconds: float) -> Iterator[Result]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print; see ``python -m bench.in_cache --help``."""
     parser = argparse.ArgumentParser(prog="python -m bench.in_cache", description=__doc__)
-    parser.add_argument("--size", type=lambda text: int(float(text)), default=SIZE, metavar="N")
+    parser.add_argument("--size", type=elements, default=SIZE, metavar="N")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args(argv)
     if compiler() is None:

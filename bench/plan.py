@@ -6,13 +6,12 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bench.cases import CASES, Case, with_option
+from bench.cases import CASES, SIZES, Case, with_option
 from bench.contenders import LIMIT, OURS
 from bench.options import OPTIONS
 
 # What is shown at every size, and against everyone.
 HEADLINE = ("SGD", "SGD momentum", "AdaGrad", "RMSProp", "Adam", "AdamW")
-SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 SMALL, LARGE, HUGE = 100_000, 10_000_000, 300_000_000
 
 COMPILED = "PyTorch compile"  # takes seconds to compile for each cell

@@ -6,13 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.contenders import LIMIT, OURS
-
-Record = Mapping[str, Any]
+from bench.latency import SIZES
+from bench.records import Record, ratio
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -39,7 +38,7 @@ def shares(figure: Figure, records: Sequence[Record]) -> None:
     own = [r for r in single if r["size"] == size]
     figure.set_size_inches(9, 1.5 + 0.16 * len(own))
     axes = figure.subplots()
-    values = [100 * float(np.median(np.divide(r["seconds"][LIMIT], r["seconds"][OURS]))) for r in own]
+    values = [100 * (ratio(r, LIMIT) or 0.0) for r in own]
     axes.barh([r["optimizer"] for r in own], values, color=COLOURS[0], height=0.6)
     axes.axvline(100, color="#888888", linewidth=0.8)
     axes.invert_yaxis()
@@ -53,7 +52,7 @@ def speed_up(figure: Figure, records: Sequence[Record], other: str) -> None:
     axes = figure.subplots()
     known = [r for r in records if other in r["seconds"]]
     for i, (name, own) in enumerate(_by_size(known).items()):
-        values = [float(np.median(np.divide(r["seconds"][other], r["seconds"][OURS]))) for r in own]
+        values = [ratio(r, other) for r in own]
         axes.plot([r["size"] for r in own], values, marker=".", color=_colour(i), label=name)
     axes.axhline(1, color="#888888", linewidth=0.8)
     axes.set(xscale="log", yscale="log", xlabel="elements", ylabel="times as long", title=other)
@@ -79,8 +78,8 @@ def latency(figure: Figure, found: Mapping[str, Mapping[str, float]]) -> None:
     axes = figure.subplots()
     for i, (name, quantiles) in enumerate(found.items()):
         shares = [float(share) for share in quantiles]
-        style = ("-", "--")[i // 5 % 2]
-        axes.plot([1e6 * t for t in quantiles.values()], shares, style, color=_colour(i % 5), label=name)
+        style = ("-", "--")[i // len(SIZES)]
+        axes.plot([1e6 * t for t in quantiles.values()], shares, style, color=_colour(i % len(SIZES)), label=name)
     axes.set(xscale="log", xlabel="µs", ylabel="% of steps")
     _legend(axes)
 

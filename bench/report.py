@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.figure import Figure
 
 from bench import plots
 from bench.contenders import LIMIT, OURS
-
-Record = Mapping[str, Any]
+from bench.records import Record, label, ratio
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>fastopt: measurements</title><style>
@@ -139,19 +137,6 @@ def svg(draw: Callable[[Figure], None]) -> str:
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()[file.getvalue().index("<svg") :]
-
-
-def ratio(record: Record, contender: str, reference: str = OURS) -> float | None:
-    """The median of the rounds' ratios of two contenders' times, if both were measured."""
-    seconds = record["seconds"]
-    if contender not in seconds or reference not in seconds:
-        return None
-    return float(np.median(np.divide(seconds[contender], seconds[reference])))
-
-
-def label(name: str, option: str) -> str:
-    """What an optimizer with an option is called."""
-    return name if option == "none" else f"{name}, {option}"
 
 
 def header(others: Sequence[str]) -> list[str]:

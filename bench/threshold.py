@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastopt
-from bench.cases import CASES
+from bench.cases import CASES, elements
 from bench.contenders import set_num_threads
 from bench.measure import Result, interleaved
 from fastopt.engine import runtime
@@ -50,7 +50,8 @@ def _step(optimizer: fastopt.Optimizer, g: NDArray[Any], threshold: int | None) 
     while optimizer.step_count < SETTLING_STEPS and time.perf_counter() < end:
         optimizer.step(g)
     for p in optimizer.param_groups[0].parameters:
-        runtime.choosers.difference_update(p.kernels.values())
+        for kernel in p.kernels.values():
+            runtime.keep_choice(kernel)
     fastopt.set_parallel_threshold(None)
     return functools.partial(optimizer.step, g)
 
@@ -64,7 +65,7 @@ def excess(result: Result) -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print; see ``python -m bench.threshold --help``."""
     parser = argparse.ArgumentParser(prog="python -m bench.threshold", description=__doc__)
-    parser.add_argument("--size", nargs="+", type=lambda text: int(float(text)), default=SIZES, metavar="N")
+    parser.add_argument("--size", nargs="+", type=elements, default=SIZES, metavar="N")
     parser.add_argument("--threads", type=int, default=fastopt.get_num_threads(), metavar="N")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args(argv)

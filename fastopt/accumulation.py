@@ -42,6 +42,8 @@ class Accumulation:
 
     def add(self, vectors: Mapping[Parameter, NDArray[Any]]) -> None:
         """Add the gradient of each parameter to its sum."""
+        if not self.count:  # the last time may have been interrupted
+            self._begun.clear()
         for p, g in vectors.items():
             if p not in self._buffers:
                 self._buffers[p] = aligned_zeros(p.theta.size, p.theta.dtype)

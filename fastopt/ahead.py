@@ -32,15 +32,15 @@ def parsed(spec: str) -> tuple[type[Optimizer], dict[str, Any]]:
     name, _, given = spec.partition(",")
     if name not in optimizers.__all__:
         raise ValueError(f"there is no optimizer {name!r}; there are {', '.join(optimizers.__all__)}")
-    wrong = f"{given!r} must be key=value, with values as Python writes them"
     try:
         call = ast.parse(f"{name}({given})", mode="eval").body
-        keywords = call.keywords if isinstance(call, ast.Call) and not call.args else None
-        arguments = {str(each.arg): ast.literal_eval(each.value) for each in keywords or ()}
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise ValueError
+        arguments = {each.arg or "": ast.literal_eval(each.value) for each in call.keywords}
+        if "" in arguments:  # of two asterisks
+            raise ValueError
     except (SyntaxError, ValueError):
-        raise ValueError(wrong) from None
-    if keywords is None:
-        raise ValueError(wrong)
+        raise ValueError(f"{given!r} must be key=value, with values as Python writes them") from None
     return getattr(optimizers, name), arguments
 
 
@@ -72,4 +72,8 @@ def compile_ahead(specs: Sequence[str], dtypes: Sequence[str]) -> Iterator[tuple
     for name, optimizer in ready:
         begin = time.perf_counter()
         optimizer.warmup()
+        for group in optimizer.param_groups:
+            for p in group.parameters:
+                for kernel in (*p.kernels.values(), *p.measure_kernels.values()):
+                    kernel.compile_both()  # those of several threads, too, if there is but one here
         yield name, time.perf_counter() - begin

@@ -28,8 +28,8 @@ class Optimizer(Training):
     r"""Base class of all optimizers.
 
     A subclass gives hyper-parameters to ``super().__init__`` and overrides `choose` and `coefficients`; `initial`, `advance`,
-    `measure`, `measure_coefficients` and `is_steady` if it needs them. The options that all optimizers have are carried out around its
-    rule, which must not do it again.
+    `measure`, `measure_coefficients` and `is_steady` if it needs them. The options that all optimizers have are carried out
+    around its rule, which must not do it again.
 
     Parameters
     ----------

@@ -104,8 +104,8 @@ class Parameter:
         self.array: NDArray[Any] = array
         self.shape = array.shape
         self.order = memory_order(array)
-        self._contiguous = f"{self.order.lower()}_contiguous"  # the flag of an array in this order
-        self._readable = ALIGNED | (C_CONTIGUOUS if self.order == "C" else F_CONTIGUOUS)  # those of one that kernels can read
+        self._contiguous = C_CONTIGUOUS if self.order == "C" else F_CONTIGUOUS  # the flag of an array in this order
+        self._readable = ALIGNED | self._contiguous  # those of one that kernels can read
         self.is_complex = array.dtype.kind == "c"
         self.theta: NDArray[Any] = parts(array.reshape(-1, order=self.order))
         self.is_paired = self.is_complex and complex_mode == "modulus"
@@ -152,7 +152,7 @@ class Parameter:
         if array.shape != self.shape:
             raise ValueError(f"{name} must have the shape {self.shape} of {self.name}, got {array.shape}")
         require_writable(name, array)
-        if not getattr(array.flags, self._contiguous):
+        if not array.flags.num & self._contiguous:
             raise ValueError(f"{name} must be contiguous in {self.order} order, as {self.name} is")
 
     def use(self, state_names: Sequence[str], has_average: bool = False) -> None:

@@ -58,6 +58,12 @@ class Recipe:
         """
         raise NotImplementedError
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # What is known of the coefficients of the class above need not hold for others.
+        if "coefficients" in vars(cls) and "is_steady" not in vars(cls):
+            cls.is_steady = Recipe.is_steady  # type: ignore[method-assign]
+
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
         """Compute what the rule takes after its states, in double precision.
 
@@ -80,6 +86,8 @@ class Recipe:
 
     def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
         """Whether `coefficients` gives the same from step `t` on, so that it need not be called again until `hyper` changes.
+
+        A class that overrides `coefficients` and not this one has the default.
 
         Parameters
         ----------

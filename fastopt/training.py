@@ -109,14 +109,16 @@ class Training(Assembly):
         self._require_unswapped()
         averaged = [p for p in self._parameters if AVERAGE in p.states]
         swap(averaged)
-        self._is_swapped = True
-        self._note_plain()
+        self._set_swapped(True)
         try:
             yield
         finally:
-            self._is_swapped = False
-            self._note_plain()
+            self._set_swapped(False)
             swap(averaged)
+
+    def _set_swapped(self, value: bool) -> None:
+        self._is_swapped = value
+        self._note_plain()
 
     def _require_unswapped(self) -> None:
         if self._is_swapped:

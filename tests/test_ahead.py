@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastopt
@@ -48,7 +49,16 @@ def test_optimizers_are_named_as_they_are_typed(spec, cls, arguments):
 
 
 def test_every_usual_optimizer_can_be_made():
-    assert [ahead.parsed(spec)[0] for spec in ahead.USUAL][-1] is fastopt.AdamW
+    for spec in ahead.USUAL:
+        cls, arguments = ahead.parsed(spec)
+        cls(np.ones(3), **arguments).step(np.ones(3))
+
+
+def test_kernels_of_several_threads_are_compiled_where_there_is_one(tmp_path: Path) -> None:
+    command = "from fastopt.__main__ import main\nstatus = main(['warmup', '--optimizer', 'SGD', '--dtype', 'float32'])\n"
+    fresh.run(command + "report(status=status)", tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"), NUMBA_NUM_THREADS="1")
+    assert len(list((tmp_path / "cache").rglob("*serial*.nbc"))) == 1
+    assert len(list((tmp_path / "cache").rglob("*parallel*.nbc"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -59,6 +69,8 @@ def test_every_usual_optimizer_can_be_made():
         (["--optimizer", "Adam,clip_norm=abs(1)"], "'clip_norm=abs\\(1\\)' must be key=value, with values as Python"),
         (["--optimizer", "Adam,0.1"], "'0.1' must be key=value"),
         (["--optimizer", "Adam,1 +"], "must be key=value"),
+        (["--optimizer", "Adam,lr=0.1)("], "must be key=value"),
+        (["--optimizer", "Adam,**{'lr': 1}"], "must be key=value"),
         (["--optimizer", "Adam,weight=1"], "Adam has no argument 'weight'"),
         (["--optimizer", "Adam", "--dtype", "float16"], "dtype must be float32 or float64, got 'float16'"),
     ],

@@ -142,3 +142,16 @@ def test_a_rule_with_a_wrong_number_of_values_does_not_compile():
 
     with pytest.raises(numba.TypingError, match="missing"):
         numba.njit(lambda x: adam(x, x, x))(1.0)
+
+
+@pytest.mark.parametrize("view", [np.s_[:], np.s_[::-1], np.s_[::2], np.s_[1:], np.s_[7:31], np.s_[29:9:-1]], ids=str)
+@pytest.mark.parametrize(("begin", "end"), [(0, 20), (3, 17), (5, 5), (19, 20)])
+def test_spans_of_views_with_any_stride_are_stepped(view, begin, end):
+    step = fastopt.embed(fastopt.SGD, np.float32, lr=1.0).step
+    kernel = numba.njit(lambda theta, g, row: step(theta, g, (), row, begin, end))
+    base = np.zeros(60, np.float32)
+    theta = base[view]
+    kernel(theta, np.ones(60, np.float32), fastopt.embed(fastopt.SGD, np.float32, lr=1.0).table(1)[0])
+    expected = np.zeros(60, np.float32)
+    expected[view][begin:end] = -1.0
+    assert_same_bits(base, expected)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 
@@ -212,6 +215,88 @@ def test_a_threshold_decides_alone(machine, monkeypatch, size):
         fastopt.set_parallel_threshold(threshold)
         assert fastopt.get_parallel_threshold() == threshold
         assert machine.used(kernel.Kernel(VARIANT, size), 100) == [threads] * 100
+
+
+@pytest.mark.parametrize("size", [MEDIUM, LARGE])
+@pytest.mark.parametrize("seconds", [1e-6, 1e-3])
+def test_a_threshold_decides_over_what_was_found_out(machine, size, seconds):
+    machine.seconds[1] = seconds
+    known = kernel.Kernel(VARIANT, size)
+    machine.used(known, 100)
+    for threshold, threads in ((0, 2), (2**40, 1)):
+        fastopt.set_parallel_threshold(threshold)
+        assert machine.used(known, 100) == [threads] * 100
+    fastopt.set_parallel_threshold(None)
+
+
+def test_trials_go_on_after_the_machine_was_asleep(machine):
+    medium = kernel.Kernel(VARIANT, MEDIUM)
+    machine.seconds = {1: 12e-6, 2: 3e4}
+    machine.used(medium, SAMPLE + 1)
+    machine.seconds[2] = 7e-6
+    machine.used(medium, launch.LONGEST_PAUSE + 100)
+    assert machine.used(medium, 10) == [2] * 10
+
+
+def test_waking_is_not_measured_for_long_nor_kept_while_cores_are_busy(machine):
+    machine.waking = 8e-3
+    begin = machine.now
+    machine.used(kernel.Kernel(VARIANT, MEDIUM), SAMPLE + 1)
+    assert machine.now - begin < 0.05
+    assert launch._launch_seconds == {}
+
+
+def test_a_signal_handler_may_step_while_a_launcher_learns(machine):
+    medium = kernel.Kernel(VARIANT, MEDIUM)
+    machine.used(medium, SAMPLE)
+    launcher = medium.prepare()
+    inner = launcher._parallel
+
+    def interrupted(*arguments):
+        inner(*arguments)
+        if arguments[0]:
+            launcher._parallel = inner
+            for _ in range(2 * SAMPLE):
+                launcher()
+            launcher._parallel = interrupted
+
+    launcher._parallel = interrupted
+    machine.threads.clear()
+    for _ in range(SAMPLE):
+        launcher()
+    # A trial that was interrupted looks slow; all launches were made, and the next phase begins.
+    assert machine.threads.count(2) >= 1
+    assert machine.threads.count(1) >= 2 * SAMPLE
+    launcher._parallel = inner
+    assert machine.used(medium, PHASE) == [1] * PHASE
+
+
+def test_threads_can_be_set_while_another_thread_makes_optimizers():
+    stop = threading.Event()
+    failures = []
+
+    def make():
+        while not stop.is_set():
+            fastopt.SGD(np.ones(3)).step(np.ones(3))
+
+    def guarded():
+        try:
+            make()
+        except Exception as failure:
+            failures.append(failure)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    try:
+        for i in range(2000):
+            fastopt.set_num_threads(1 + i % 2)
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(before)
+    assert failures == []
 
 
 @pytest.mark.parametrize("wrong", [1.5, "2", True])

@@ -17,8 +17,39 @@ def test_coefficients_that_are_said_to_be_steady_are(row):
                 assert optimizer.coefficients(hyper, later) == optimizer.coefficients(hyper, t)
 
 
+GRADIENTS = np.random.default_rng(0).normal(size=(8, 3))
+
+STEADY = {"AdaDelta", "AdaGrad", "Lion", "RMSProp", "Rprop", "SGD", "Signum"}
+
+
+@every_row
+def test_these_become_steady(row):
+    optimizer = row.make(np.zeros(3))
+    hyper = optimizer.param_groups[0].current
+    assert optimizer.is_steady(hyper, 2) == (row.optimizer.__name__ in STEADY and not hyper.get("lr_decay"))
+
+
+class Decaying(fastopt.RMSProp):
+    """Overrides the coefficients alone, of a class whose own ones are steady."""
+
+    def coefficients(self, hyper, t):
+        return super().coefficients({**hyper, "rho": 1.0 - 1.0 / t}, t)
+
+
+def test_coefficients_of_a_subclass_are_computed_in_each_step():
+    kept, expected = Decaying(np.ones(3)), fastopt.RMSProp(np.ones(3))
+    for t, g in enumerate(GRADIENTS, 1):
+        kept.step(g)
+        expected.param_groups[0]["rho"] = 1.0 - 1.0 / t if t > 1 else 0.0
+        expected.step(g)
+    assert_same_bits(kept.params, expected.params)
+
+
 class Counting(fastopt.SGD):
     calls = 0
+
+    def is_steady(self, hyper, t):
+        return super().is_steady(hyper, t)
 
     def coefficients(self, hyper, t):
         type(self).calls += 1
@@ -43,9 +74,6 @@ def stepped(optimizer, gradients):
     for g in gradients:
         optimizer.step(g)
     return optimizer.params
-
-
-GRADIENTS = np.random.default_rng(0).normal(size=(8, 3))
 
 
 @pytest.mark.parametrize("change", [{"rho": 0.5}, {"eps": 0.1}, {"weight_decay": 0.3}, {"lr": 0.5}, {"maximize": True}])

@@ -43,30 +43,36 @@ class Kernel:
         self._traffic = size * variant.bytes_per_element
         self._seconds: float | None = None  # on one thread, once it is known
         self._serial: Run | None = None
-        runtime.choosers.add(self)
+        runtime.choose_anew_with_changes(self)
 
     def prepare(self) -> Run:
         """Choose between serial and parallel for the next launches, and compile the choice if need be."""
         threshold = runtime.get_parallel_threshold()
-        is_short = self._seconds is not None and self._seconds < SERIAL_BELOW_SECONDS
+        finds_out = threshold is None
+        is_short = finds_out and self._seconds is not None and self._seconds < SERIAL_BELOW_SECONDS
         if self._traffic < (SERIAL_BELOW_BYTES if threshold is None else threshold) or is_short:
             self.run = self._alone()
         elif runtime.is_foreign_thread():
             return self._alone()  # for the present
         elif runtime.available_threads() == 1:
             self.run = self._alone()
-        elif threshold is None and self._seconds is None and self._traffic < ALONE_FIRST_BELOW_BYTES:
+        elif finds_out and self._seconds is None and self._traffic < ALONE_FIRST_BELOW_BYTES:
             self.run = Sampled(self._alone(), self._note)
         else:
-            tries = threshold is None and self._traffic < NO_TRIAL_FROM_BYTES
-            threads = runtime.get_num_threads()
-            self.run = Launcher(self._alone, self._parallel(), self._length, threads, self._seconds, tries)
+            tries = finds_out and self._traffic < NO_TRIAL_FROM_BYTES
+            seconds, threads = self._seconds if tries else None, runtime.get_num_threads()
+            self.run = Launcher(self._alone, self._parallel(), self._length, threads, seconds, tries)
         return self.run
 
     def compile(self) -> None:
-        """Compile all that launches may come to need."""
+        """Compile all that launches may come to need, with the present number of threads."""
         if isinstance(self.prepare(), Sampled):
             self._parallel()
+
+    def compile_both(self) -> None:
+        """Compile what launches may come to need with any number of threads."""
+        self._alone()
+        self._parallel()
 
     def _alone(self) -> Run:
         """What runs on the caller's thread."""

@@ -24,7 +24,8 @@ LONGEST_PHASE = 1024
 WORTHWHILE = 0.95  # a trial must be faster by this factor to change anything
 SLOW = 4  # times as long as usual; after so many such launches the next trial comes at once
 TRIAL_SHARE = 0.02  # of all time, that trials with slower numbers of threads may take
-EMPTY_LAUNCHES = 20
+LONGEST_PAUSE = 1_000_000  # launches between trials, however much was lost: the machine may have been asleep
+EMPTY_LAUNCHES, EMPTY_SECONDS = 20, 2e-3
 
 # Numba's workqueue ends the process when two threads launch at once, and with any layer two launches would share the cores.
 # Reentrant, so that a signal handler that steps an optimizer during a step doesn't wait for itself.
@@ -95,49 +96,57 @@ class Launcher:
         self._threads = 1 if self._begins_alone else threads
         self._phase = SHORTEST_PHASE
         # Launches until the next that is timed; those that are: at present, and in a trial with another number.
-        self._left: float = 0 if self._begins_alone else SHORTEST_PHASE - SAMPLE if tries else math.inf
-        self._seconds: list[float] = [] if seconds is None else [seconds] * SAMPLE
+        self._left: float = SHORTEST_PHASE - SAMPLE if tries else math.inf
+        self._seconds: list[float] = []
         self._trial_seconds: list[float] = []
+        if seconds is not None:
+            self._left, self._seconds = 0, [seconds] * SAMPLE
         self._candidate = 1
         self._trials = 0
         self._patience, self._slow = math.inf, 0
+        self._is_learning = False
 
     def __call__(self, *arguments: Any) -> None:
         """Run the kernel; a parallel launch waits for its turn."""
         if runtime.is_foreign_thread():
             self._alone()(*arguments)
-        elif not self._left:
+        elif self._left <= 0 and not self._is_learning:  # a signal handler may step while it does
             with _turn:
                 self._learn(arguments)
-        elif self._threads == 1:
+        elif self._threads == 1 and self._begins_alone:
             self._left -= 1
-            self._launch(1, arguments)
+            self._alone()(*arguments)
         else:
             self._left -= 1
-            begin = time.perf_counter()
-            self._launch(self._threads, arguments)
-            if time.perf_counter() - begin > self._patience:
+            if self._launch(self._threads, arguments) > self._patience:
                 self._slow += 1
                 self._left = 0 if self._slow >= SLOW else self._left
 
-    def _launch(self, threads: int, arguments: tuple[Any, ...]) -> None:
+    def _launch(self, threads: int, arguments: tuple[Any, ...]) -> float:
+        """Run it on so many threads; how long it took, in seconds."""
         if threads == 1 and self._begins_alone:
+            begin = time.perf_counter()
             self._alone()(*arguments)
         else:
             with _turn:
+                begin = time.perf_counter()
                 self._parallel(self._length, threads, *arguments)
+        return time.perf_counter() - begin
 
     def _learn(self, arguments: tuple[Any, ...]) -> None:
         """Launch it, and note how long it took: first as it is at present, then with another number of threads."""
-        is_trial = len(self._seconds) >= SAMPLE
-        if is_trial and not self._trial_seconds:
-            self._candidate = self._other(arguments)
-        begin = time.perf_counter()
-        self._launch(self._candidate if is_trial else self._threads, arguments)
-        (self._trial_seconds if is_trial else self._seconds).append(time.perf_counter() - begin)
-        # One that is much slower need not go on for long.
-        if len(self._trial_seconds) >= SAMPLE or sum(self._trial_seconds) > SLOW * sum(self._seconds):
-            self._conclude()
+        self._is_learning = True
+        try:
+            is_trial = len(self._seconds) >= SAMPLE
+            if is_trial and not self._trial_seconds:
+                self._candidate = self._other(arguments)
+            seconds = self._launch(self._candidate if is_trial else self._threads, arguments)
+            (self._trial_seconds if is_trial else self._seconds).append(seconds)
+            # One that is much slower need not go on for long.
+            if len(self._trial_seconds) >= SAMPLE or sum(self._trial_seconds) > SLOW * sum(self._seconds):
+                self._conclude()
+        finally:
+            self._is_learning = False
 
     def _other(self, arguments: tuple[Any, ...]) -> int:
         """Another number of threads: the best for equal shares of the work and what waking costs; or half, for busy cores."""
@@ -153,14 +162,17 @@ class Launcher:
         """Seconds of a launch that has nothing to do."""
         if threads == 1:
             return 0.0
-        if threads not in _launch_seconds:
-            times = []
-            for _ in range(EMPTY_LAUNCHES):
+        if threads in _launch_seconds:
+            return _launch_seconds[threads]
+        times: list[float] = []
+        with _turn:
+            while len(times) < EMPTY_LAUNCHES and sum(times) < EMPTY_SECONDS:
                 begin = time.perf_counter()
                 self._parallel(0, threads, *arguments)
                 times.append(time.perf_counter() - begin)
-            _launch_seconds[threads] = statistics.median(times)
-        return _launch_seconds[threads]
+        if len(times) == EMPTY_LAUNCHES:  # else cores are busy, which may not last
+            _launch_seconds[threads] = min(times)
+        return min(times)
 
     def _conclude(self) -> None:
         """End the trial, and begin the next phase with the number of threads that was faster."""
@@ -169,8 +181,8 @@ class Launcher:
             self._threads, usual = self._candidate, tried
             self._phase = SHORTEST_PHASE
         else:
-            lost = sum(self._trial_seconds) - usual * len(self._trial_seconds)
-            self._phase = max(min(2 * self._phase, LONGEST_PHASE), round(lost / usual / TRIAL_SHARE))
+            lost = len(self._trial_seconds) * (tried - usual)
+            self._phase = max(min(2 * self._phase, LONGEST_PHASE), min(round(lost / usual / TRIAL_SHARE), LONGEST_PAUSE))
         self._left = self._phase - SAMPLE
         self._patience, self._slow = SLOW * usual, 0
         self._seconds, self._trial_seconds = [], []

@@ -19,17 +19,16 @@ from fastopt.engine.sums import LANES, add_products
 _get_num_threads = types.ExternalFunction("get_num_threads", types.intp())  # as Numba declares it
 _set_num_threads = types.ExternalFunction("set_num_threads", types.void(types.int32))
 
-# Spans begin at multiples of this many elements: on cache lines, and at vector boundaries, for every dtype.
-GRAIN = 1024
-
-ALIGNMENT = 64  # bytes of a cache line
+GRAIN = 1024  # spans begin at multiples of this many elements, so that no two threads write to one cache line but at most once
+CACHE_LINE = 64  # bytes
 
 
 @register_jitable
 def _span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any) -> None:
     # In two parts, so that the second begins on a cache line: vectors that lie across two take longer.
-    theta = arrays[0]
-    head = min(hi, lo + -(int64(theta.ctypes.data) + lo * theta.strides[0]) % ALIGNMENT // theta.strides[0])
+    # In a caller's own loop theta may be a view with any stride; then it makes no difference where the second part begins.
+    stride = arrays[0].strides[0]
+    head = min(hi, lo + -(int64(arrays[0].ctypes.data) + lo * stride) % CACHE_LINE // max(1, stride))
     for begin, end in ((lo, head), (head, hi)):
         # Unsigned bounds: with signed ones Numba adds a test for negative indices, and the loop stays scalar.
         for i in range(uint64(begin), uint64(end)):

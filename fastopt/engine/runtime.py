@@ -26,13 +26,25 @@ _threads: int | None = None
 _parallel_threshold: int | None = None
 _forked = False
 
-# Everything that has chosen how many threads to use, and says so in an attribute `run`: None until it is to choose (anew).
-choosers: weakref.WeakSet[Any] = weakref.WeakSet()
+# Weak references by identity: no set of them, which could not be gone through while another thread adds one.
+_choosers: dict[int, weakref.ref[Any]] = {}
+
+
+def choose_anew_with_changes(chooser: Any) -> None:
+    """Set ``chooser.run`` to None whenever the number of threads or the threshold changes."""
+    key = id(chooser)
+    _choosers[key] = weakref.ref(chooser, lambda _: _choosers.pop(key, None))
+
+
+def keep_choice(chooser: Any) -> None:
+    """Leave ``chooser.run`` as it is from now on."""
+    _choosers.pop(id(chooser), None)
 
 
 def _choose_anew() -> None:
-    for chooser in list(choosers):
-        chooser.run = None
+    for reference in list(_choosers.values()):
+        if (chooser := reference()) is not None:
+            chooser.run = None
 
 
 def set_num_threads(n: int) -> None:
@@ -113,8 +125,8 @@ def get_parallel_threshold() -> int | None:
 
 
 def available_threads() -> int:
-    """Number of threads that a kernel may be launched on in this process and this thread, if both are to live."""
-    return 1 if _forked or is_foreign_thread() else get_num_threads()
+    """Number of threads that a kernel may be launched on in this process, if it is to live; see also `is_foreign_thread`."""
+    return 1 if _forked else get_num_threads()
 
 
 def is_foreign_thread() -> bool:
