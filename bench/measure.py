@@ -62,13 +62,13 @@ def interleaved(
     block_seconds : float
         How long a block should take; it has one call at least.
     long : float, optional
-        Seconds that a round may take before there are fewer rounds: a third, but three at least.
+        Seconds that a round may take before there are fewer rounds: three fifths, but three at least.
     """
     calls, durations = {}, {}
     for name, step in steps.items():
         calls[name], durations[name] = _calls_within(step, block_seconds)
     if sum(durations.values()) > long:
-        rounds = min(rounds, max(3, rounds // 3))
+        rounds = min(rounds, max(3, round(0.6 * rounds)))
     seconds: dict[Name, list[float]] = {name: [] for name in steps}
     for i in range(rounds):
         for name in list(steps)[:: -1 if i % 2 else 1]:

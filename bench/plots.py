@@ -85,8 +85,8 @@ def latency(figure: Figure, found: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def _by_size(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Those in single precision that have several sizes, by optimizer."""
-    single = [r for r in records if r["dtype"] == "float32"]
+    """Those in single precision (or double, if there are no others) that have several sizes, by optimizer."""
+    single = [r for r in records if r["dtype"] == "float32"] or list(records)
     found = {name: [r for r in single if r["optimizer"] == name] for name in dict.fromkeys(r["optimizer"] for r in single)}
     several = {name: own for name, own in found.items() if len(own) > 1}
     return {name: sorted(own, key=lambda r: r["size"]) for name, own in (several or found).items()}

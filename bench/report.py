@@ -71,7 +71,8 @@ def sections(measured: Mapping[str, Any]) -> Iterator[Section]:
     others = _others(bare)
     yield Section(
         "How many times as long others take",
-        "Against the number of elements, in single precision. Below 1, at the grey line, the other one is faster.",
+        "Against the number of elements, in single precision, or in double where the other has no other. Below 1, at the grey "
+        "line, the other one is faster.",
         [lambda figure, other=other: plots.speed_up(figure, bare, other) for other in others],
     )
     for size in dict.fromkeys(record["size"] for record in bare):
