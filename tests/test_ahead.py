@@ -51,7 +51,9 @@ def test_optimizers_are_named_as_they_are_typed(spec, cls, arguments):
 def test_every_usual_optimizer_can_be_made():
     for spec in ahead.USUAL:
         cls, arguments = ahead.parsed(spec)
-        cls(np.ones(3), **arguments).step(np.ones(3))
+        optimizer = cls(np.ones(3), **arguments)
+        optimizer.step(np.ones(3))
+        assert np.all(optimizer.params < 1.0)
 
 
 def test_kernels_of_several_threads_are_compiled_where_there_is_one(tmp_path: Path) -> None:
