@@ -134,7 +134,7 @@ class Launcher:
         return time.perf_counter() - begin
 
     def _learn(self, arguments: tuple[Any, ...]) -> None:
-        """Launch it, and note how long it took: first as it is at present, then with another number of threads."""
+        """Launch it in turn, and note how long it took: first as it is at present, then with another number of threads."""
         self._is_learning = True
         try:
             is_trial = len(self._seconds) >= SAMPLE
@@ -165,11 +165,10 @@ class Launcher:
         if threads in _launch_seconds:
             return _launch_seconds[threads]
         times: list[float] = []
-        with _turn:
-            while len(times) < EMPTY_LAUNCHES and sum(times) < EMPTY_SECONDS:
-                begin = time.perf_counter()
-                self._parallel(0, threads, *arguments)
-                times.append(time.perf_counter() - begin)
+        while len(times) < EMPTY_LAUNCHES and sum(times) < EMPTY_SECONDS:
+            begin = time.perf_counter()
+            self._parallel(0, threads, *arguments)
+            times.append(time.perf_counter() - begin)
         if len(times) == EMPTY_LAUNCHES:  # else cores are busy, which may not last
             _launch_seconds[threads] = min(times)
         return min(times)
