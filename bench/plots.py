@@ -84,6 +84,15 @@ def latency(figure: Figure, found: Mapping[str, Mapping[str, float]]) -> None:
     _legend(axes)
 
 
+def startup(figure: Figure, found: Mapping[str, Sequence[float]]) -> None:
+    """What a process pays for before its second step."""
+    figure.set_size_inches(9, 2.2)
+    axes = figure.subplots()
+    axes.barh(list(found), [1e3 * statistics.median(seconds) for seconds in found.values()], color=COLOURS[0], height=0.6)
+    axes.invert_yaxis()
+    axes.set(xlabel="ms")
+
+
 def _by_size(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Those in single precision (or double, if there are no others) that have several sizes, by optimizer."""
     single = [r for r in records if r["dtype"] == "float32"] or list(records)

@@ -95,7 +95,10 @@ def sections(measured: Mapping[str, Any]) -> Iterator[Section]:
         yield _latency(found)
     if found := measured.get("startup"):
         rows = [[what, f"{1e3 * statistics.median(seconds):.2f} ms"] for what, seconds in found.items()]
-        yield Section("Cold start", "Medians over fresh processes, with a cache that is filled.", (), ["what", "time"], rows)
+        figures = [lambda figure: plots.startup(figure, found)]
+        yield Section(
+            "Cold start", "Medians over fresh processes, with a cache that is filled.", figures, ["what", "time"], rows
+        )
 
 
 def environment(measured: Mapping[str, Any]) -> str:

@@ -127,7 +127,7 @@ def test_the_report_is_one_file_with_everything(tmp_path):
     headings = ["Machine", "Memory traffic, and its limit", "How many times as long others take", "1,000 elements, 2 threads"]
     headings += ["Options", "Threads", "How many threads", "In the cache, against C", "Latency", "Cold start"]
     assert re.findall("<h2>(.*)</h2>", text) == [*headings[:4], "2,000 elements, 2 threads", *headings[4:]]
-    assert text.count("<svg") == 5
+    assert text.count("<svg") == 6
     assert not re.search(r"(src|href)=.https?:", text)
     data = json.loads(measured.read_text())
     assert {"CPU", "date", "numba", "numpy"} <= data["environment"].keys()
