@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastopt.engine.tables import address
+
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 PAGE = 4096
 
@@ -30,11 +32,6 @@ def aligned_zeros(size: int, dtype: DTypeLike, page_offset: int = 0) -> NDArray[
     raw = np.zeros(size * dtype.itemsize + PAGE, np.uint8)
     offset = (page_offset - address(raw)) % PAGE
     return raw[offset : offset + size * dtype.itemsize].view(dtype)
-
-
-def address(array: NDArray[Any]) -> int:
-    """Where the first element lies in memory."""
-    return int(array.__array_interface__["data"][0])
 
 
 def complex_of(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike
 from fastopt import optimizers
 from fastopt.arrays import FLOATS, one_of
 from fastopt.engine.compile import OPTIONS, Rule
-from fastopt.engine.loop import SPANS
+from fastopt.engine.loop import span
 from fastopt.optimizer import Optimizer
 from fastopt.tracing import Branch, Tree, traced
 
@@ -238,7 +238,7 @@ def _compiled(name: str, dtype: np.dtype[Any]) -> Any:
     made = _function(name, dtype)
     source = _source(made)
     names = {"carray": carray, "infinity": math.inf, "math": math, "number": made.dtype.type, "pointer": _pointer}
-    names |= {"rule": made.rule, "span": SPANS["step"]}
+    names |= {"rule": made.rule, "span": span}
     file = f"<{made.name}>"
     linecache.cache[file] = len(source), None, source.splitlines(True), file  # where Numba and tracebacks look for it
     exec(compile(source, file, "exec"), names)

@@ -10,10 +10,9 @@ from numba.extending import register_jitable
 from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import DTypeLike, NDArray
 
-from fastopt.adapting import adapted
 from fastopt.arrays import FLOATS, one_of, require_array
 from fastopt.engine.compile import Rule
-from fastopt.engine.loop import SPANS
+from fastopt.engine.loop import span
 from fastopt.engine.storage import load
 from fastopt.optimizer import Optimizer
 
@@ -88,18 +87,11 @@ class Embedded:
         """
         if steps < 0:
             raise ValueError(f"steps must be at least 0, got {steps}")
-        optimizer = self._make(np.zeros(1, self._dtype))
-        (group,) = optimizer.param_groups
-        (p,) = group.parameters
-        rows: list[tuple[float, ...]] = []
+        optimizer, g = self._make(np.zeros(1, self._dtype)), np.zeros(1, self._dtype)
+        rows = []
         for _ in range(steps):
-            optimizer._follow_schedules()
-            coefficients, progress = adapted(optimizer, group, {})
-            rows.append((group.current["lr"], *coefficients[p]))
-            for kept, scalars in progress:
-                kept.update(scalars)
-            group.step_count += 1
-            optimizer._step_count += 1
+            optimizer.step(g)
+            rows.append(optimizer._stepping.numbers())
         return np.array(rows, np.float64).reshape(steps, -1 if steps else self._numbers)
 
 
@@ -153,7 +145,7 @@ def _require_elementwise(optimizer: Optimizer) -> None:
     (group,) = optimizer.param_groups
     (p,) = group.parameters
     name = type(optimizer).__name__
-    if group.measure is not None or optimizer._surveys:
+    if group.measure is not None or optimizer._stepping.needs_norms():
         raise ValueError(f"{name} can't be embedded: with these arguments it needs sums over all elements")
     if group.hyper["frozen"]:
         raise ValueError(f"{name} can't be embedded: a frozen group takes no steps")
@@ -162,7 +154,7 @@ def _require_elementwise(optimizer: Optimizer) -> None:
 
 
 def _for_compiled_code(rule: Rule, dtype: np.dtype[Any], count: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    number, span = dtype.type, SPANS["step"]
+    number = dtype.type
 
     @register_jitable  # type: ignore[untyped-decorator]
     def values(row: Any) -> Any:

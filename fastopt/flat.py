@@ -91,7 +91,9 @@ class Flat:
             If `dtype` is another one.
         """
         chosen = self.buffer.dtype if dtype is None else one_of("dtype", dtype, COPIES)
-        return Flat(self.tree, aligned_zeros(self.buffer.size, chosen))
+        other = Flat(self.tree, aligned_zeros(self.buffer.size, chosen))
+        other.layout = self.layout  # the same object, so that it need not be compared at each step
+        return other
 
 
 def flatten(params: Any) -> Flat:

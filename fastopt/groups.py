@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,18 +14,18 @@ from fastopt.arrays import aligned_zeros, parts
 from fastopt.element_arrays import checked_arrays, checked_bounds, checked_copies, is_tree, require_mask
 from fastopt.engine.compile import Rule
 from fastopt.engine.formats import encoded, storage_view
-from fastopt.engine.kernel import Kernel
 from fastopt.engine.pairs import paired_states
 from fastopt.flat import array_of
 from fastopt.hyperparameters import checked, is_choice
-from fastopt.measuring import variant_of
 from fastopt.memory import Memory
 from fastopt.options import DEFAULTS, Wrapped
 from fastopt.parameters import AVERAGE, Parameter
+from fastopt.step.changes import Changes
+from fastopt.step.scalars import Scalars, running_scalars
 from fastopt.tree import leaves, map_leaves, with_leaves
 
 if TYPE_CHECKING:
-    from fastopt.assembly import Assembly
+    from fastopt.recipe import Recipe
 
 # Hyper-parameters that may be arrays, which each group checks against its parameters.
 ARRAYS = ("lr", "mask", "bounds", "copy_to")
@@ -33,25 +33,26 @@ ARRAYS = ("lr", "mask", "bounds", "copy_to")
 # The rule for some hyper-parameters, and the names of its states.
 Choice = tuple[Rule, tuple[str, ...]]
 
-# A callable that updates a parameter, and its arguments.
-Launch = tuple[Callable[..., None], tuple[Any, ...]]
-
 
 class Group(MutableMapping[str, Any]):
     """``group["lr"] = 3e-4``: every assignment is checked at once, and the next step uses it.
 
     Parameters
     ----------
+    index : int
+        Its place among the groups.
     names : sequence of str
         How messages and state dicts call the parameters.
     params : ndarray, Flat, or list, tuple or dict of them, nested
         The arrays are held, not copied.
     hyper : mapping
         All hyper-parameters of the optimizer.
-    optimizer : weakref.ref
-        To the optimizer: a strong one would keep both, and all state, alive until Python looks for cycles.
+    recipe : Recipe
+        What makes the optimizer what it is.
     memory : Memory
         What the optimizer writes to; the parameters are added.
+    changes : Changes
+        Where to note that something was changed.
     complex_mode : {"parts", "modulus"}
         How rules take complex numbers, see `Parameter`.
     state_names : collection of str, optional
@@ -75,53 +76,74 @@ class Group(MutableMapping[str, Any]):
         The same as `hyper`, with the numbers that schedules gave last in their place.
     measure : callable or None
         What is summed up over the elements before a step, with what the options do around it.
-    adapts : bool
-        Whether steps depend on sums, scalars or arrays of the parameters, see `adapting`.
-    scalars : dict of float
-        Running scalars, see `Optimizer.advance`.
+    running : Scalars
+        Running scalars, see `Optimizer.advance`; with `per_tensor` those of all tensors.
+    scalars : mapping
+        The same, if there are not some for each tensor.
+    has_rates : bool
+        Whether the learning rate is an array.
     scales : bool
         Whether the rule takes a scale of the gradient as its last coefficient, see `start_scaling`.
-    scale : float
-        That scale, in the step that is under way.
     zeroes : bool
         Whether a step sets the gradient to zero.
-    step_count : int
+    counter : ndarray of int64, shape (1,)
         How many steps the group has taken.
-    steady : tuple or None
-        What the kernels take as coefficients in this step and all that follow, once that is known.
     state_names : tuple of str
         The states that it has; the present rule may use fewer.
     """
 
     def __init__(
         self,
+        index: int,
         names: Sequence[str],
         params: Any,
         hyper: Mapping[str, Any],
-        optimizer: weakref.ref[Assembly],
+        recipe: Recipe,
         memory: Memory,
+        changes: Changes,
         complex_mode: str,
         state_names: Collection[str] | None = None,
     ) -> None:
         self.params = map_leaves(lambda leaf: leaf, params)  # containers of its own: the caller's may change
         found = [leaf for _, leaf in leaves(params, "")]
         self.parameters = [Parameter(name, leaf, memory, complex_mode) for name, leaf in zip(names, found, strict=True)]
-        self._optimizer = optimizer
-        self._checks = self._owner.checks
-        self._memory = memory
-        self._count: int | None = None  # of the coefficients that the kernels take
+        self.index, self._recipe, self._changes, self._memory = index, recipe, changes, memory
+        self._checks = recipe.checks
         self.scales = False
-        self.scale = 1.0
         self._copies: Any = None
         self._take({key: self._checked(key, value) for key, value in hyper.items()})
         self.state_names = needed_states(self.hyper, self._used) if state_names is None else tuple(state_names)
-        self.step_count = 0
-        self.steady: tuple[Any, ...] | None = None
-        self.scalars: dict[str, Any] = {} if self._owner.per_tensor else dict(self._owner.scalars)
+        self.counter = np.zeros(1, np.int64)
+        self._count = memoryview(self.counter)  # which is read in a third of the time
         for p in self.parameters:
-            p.elements |= {name: aligned_zeros(p.theta.size, p.theta.dtype) for name in self._owner.elements}
-            if self._owner.per_tensor:
-                p.scalars = {name: np.full(p.tensors, value) for name, value in self._owner.scalars.items()}
+            p.elements |= {name: aligned_zeros(p.theta.size, p.theta.dtype) for name in recipe.elements}
+        self._make_scalars()
+
+    def _make_scalars(self) -> None:
+        """Give the group its running scalars, or each tensor its own."""
+        first, tensors = self._recipe.scalars, [p.tensors for p in self.parameters]
+        is_by_tensor = self._recipe.per_tensor
+        self.scalar_memory = running_scalars(first, sum(tensors) if is_by_tensor else 1)
+        self.running = Scalars(first, self.scalar_memory, is_single=not is_by_tensor)
+        self.scalars: Mapping[str, Any] = {} if is_by_tensor else self.running
+        if is_by_tensor:
+            ends = itertools.accumulate(tensors)
+            for p, count, end in zip(self.parameters, tensors, ends, strict=True):
+                p.scalars = Scalars(first, self.scalar_memory[:, :, end - count : end], is_single=False)
+
+    @property
+    def step_count(self) -> int:
+        """How many steps the group has taken."""
+        return self._count[0]
+
+    @step_count.setter
+    def step_count(self, value: int) -> None:
+        self.counter[0] = value
+
+    @property
+    def last_coefficients(self) -> tuple[Any, ...]:
+        """What the rule takes after the optimizer's own coefficients."""
+        return self.option_coefficients + self.scale_coefficient()
 
     def __getitem__(self, key: str) -> Any:
         return self.params_copy() if key == "params" else self.hyper[key]
@@ -174,38 +196,45 @@ class Group(MutableMapping[str, Any]):
 
     def commit(self, hyper: dict[str, Any]) -> None:
         """Take hyper-parameters that `check` gave."""
-        before = self._of_kernels()
+        before = self._of_passes()
         has_other_copies = hyper["copy_to"] is not self.hyper["copy_to"]
         self._take(hyper)
-        if has_other_copies or self._of_kernels() != before:
-            self.use_states()
         if has_other_copies:
             self.fill_copies()
-            self._owner._note_memory()
-        self._owner._note_changes()
+        if has_other_copies or self._of_passes() != before:
+            self._changes.note_plan()
+        else:
+            self._changes.note_numbers(self.index)
 
-    def _of_kernels(self) -> tuple[Any, ...]:
-        """All that tells which kernels are needed."""
-        return self.rule, self.measure, self._lr_is_array, [type(c) for c in self.option_coefficients]
+    def _of_passes(self) -> tuple[Any, ...]:
+        """All that tells which passes a step makes, and which arrays are read in them."""
+        hyper = self.hyper
+        kinds = [type(c) for c in self.option_coefficients]
+        arrays = [value if is_tree(value) else None for value in (hyper["lr"], hyper["mask"], *(hyper["bounds"] or ()))]
+        return self.rule, self.measure, kinds, [*map(id, arrays)], hyper["frozen"], hyper["clip_norm"], [*self.schedules]
 
     def start_scaling(self) -> None:
         """Let the rule take a scale of the gradient from now on."""
         self.scales = True
         self._wrap()
-        self.use_states()
+        self._changes.note_plan()
 
     def paired_states(self) -> frozenset[str]:
         """The states that are complex where rules take pairs."""
-        starts = {name: [self._owner.initial(name, self.hyper, p.theta) for p in self.parameters] for name in self._used}
+        starts = {name: [self._recipe.initial(name, self.hyper, p.theta) for p in self.parameters] for name in self._used}
         known = [name for name, values in starts.items() if any(map(np.ndim, values))]
         count = len(inspect.signature(self._chosen).parameters) - 3 - len(self._used)
         return paired_states(self._chosen, self._used, [AVERAGE, *known], count)
 
-    def use_states(self) -> None:
-        """Let the kernels update the states that the present rule needs."""
-        self._count = None
-        for p in self.parameters:
-            p.use(self._used, has_average=self.hyper["ema_decay"] is not None)
+    def arrays(self, p: Parameter) -> list[NDArray[Any]]:
+        """What the rule updates of a parameter: theta, the copy, the average, and the states that the optimizer's rule uses."""
+        copies = [] if p.copy is None else [p.copy]
+        averages = [p.states[AVERAGE]] if self.hyper["ema_decay"] is not None else []
+        return [p.formed(vector) for vector in (p.theta, *copies, *averages, *(p.states[name] for name in self._used))]
+
+    def measured(self, p: Parameter) -> list[NDArray[Any]]:
+        """What measures see of a parameter: theta, and the states of the optimizer's own rule."""
+        return [p.formed(vector) for vector in (p.theta, *(p.states[name] for name in self._used))]
 
     def _take(self, hyper: dict[str, Any]) -> None:
         self.hyper = hyper
@@ -216,10 +245,8 @@ class Group(MutableMapping[str, Any]):
         self.current: Mapping[str, Any] = hyper
         self._wrap()
         sides = hyper["bounds"] or (None, None)
-        needs_arrays = hyper["mask"] is not None or hyper["cautious"] or bool(self._owner.elements) or any(map(is_tree, sides))
-        self.adapts = bool(needs_arrays or self.measure or self._owner.scalars)
-        self._lr_is_array = is_tree(hyper["lr"])
-        self._place("lr", hyper["lr"] if self._lr_is_array else None)
+        self.has_rates = is_tree(hyper["lr"])
+        self._place("lr", hyper["lr"] if self.has_rates else None)
         self._place("mask", hyper["mask"])
         for name, side in zip(("lower", "upper"), sides, strict=True):
             self._place(name, side if is_tree(side) else None)
@@ -229,19 +256,13 @@ class Group(MutableMapping[str, Any]):
 
     def _wrap(self) -> None:
         """Make the rule and the measure with what the options do around them."""
-        hyper, own = self.hyper, self._owner.own_options
+        hyper, own = self.hyper, self._recipe.own_options
         self.wrapped = Wrapped(self._chosen, hyper, own, scales=self.scales)
         self.rule, self.option_coefficients = self.wrapped.rule, self.wrapped.coefficients(self.current)
         # What an optimizer measures, or, if it is cautious, how far the update agrees with the gradient.
-        measure = self._chosen if hyper["cautious"] else self._owner.measure(hyper)
+        measure = self._chosen if hyper["cautious"] else self._recipe.measure(hyper)
         self._wrapped_measure = None if measure is None else Wrapped(measure, hyper, own, True, self.scales)
         self.measure = None if self._wrapped_measure is None else self._wrapped_measure.rule
-
-    def move(self, memory: Memory) -> None:
-        """Know of more memory that the optimizer writes to."""
-        self._memory = memory
-        for p in self.parameters:
-            p.move(memory)
 
     def _place(self, name: str, tree: Any) -> None:
         """Give each parameter its array of a tree, as a vector."""
@@ -300,57 +321,27 @@ class Group(MutableMapping[str, Any]):
         return own if self._wrapped_measure is None else own + self._wrapped_measure.coefficients(self.current)
 
     def scale_coefficient(self) -> tuple[float, ...]:
-        """What the rule and the measure take last."""
-        return (self.scale,) if self.scales else ()
-
-    def require_numbers(self, coefficients: tuple[Any, ...]) -> None:
-        """Raise TypeError unless the coefficients are as many numbers as kernels were made for."""
-        if not (isinstance(coefficients, tuple) and all(isinstance(c, (float, str, np.ndarray)) for c in coefficients)):
-            raise TypeError(f"coefficients must be a tuple of floats, got {coefficients!r}")
-        if self._count not in (None, len(coefficients)):
-            raise TypeError(f"coefficients must be as many at every step, got {len(coefficients)} instead of {self._count}")
-        self._count = len(coefficients)
-
-    def kernel(self, p: Parameter, gradient: np.dtype[Any], coefficients: tuple[Any, ...]) -> Kernel:
-        """The kernel that steps one of the parameters with a gradient of some dtype."""
-        kernel = p.kernels.get(gradient)
-        if kernel is None:
-            theta, *others = p.arrays
-            arrays = (theta, theta[:0].astype(gradient), *others) if self.zeroes else p.arrays
-            kernel = p.kernels[gradient] = Kernel(variant_of(p, self.rule, arrays, gradient, coefficients), p.length)
-        return kernel
-
-    def launch(self, p: Parameter, g: NDArray[Any], coefficients: tuple[Any, ...]) -> Launch:
-        """What updates one of the parameters, compiled or loaded from the cache if need be."""
-        kernel = p.kernels.get(g.dtype) or self.kernel(p, g.dtype, coefficients)
-        arrays = p.arrays if not self.zeroes else (p.arrays[0], g, *p.arrays[1:])
-        return kernel.run or kernel.prepare(), (arrays, g, p.elements.get("lr", self.current["lr"]), coefficients)
-
-    @property
-    def _owner(self) -> Assembly:
-        optimizer = self._optimizer()
-        if optimizer is None:
-            raise ValueError("the optimizer of this group is gone")
-        return optimizer
+        """What the rule and the measure take last: where compiled code writes the scale of a step."""
+        return (1.0,) if self.scales else ()
 
     def _choose(self, hyper: Mapping[str, Any]) -> Choice:
-        owner = self._owner
-        if hyper["cautious"] and owner.measure(hyper) is not None:
+        recipe = self._recipe
+        if hyper["cautious"] and recipe.measure(hyper) is not None:
             raise ValueError(
-                f"cautious=True is not for {type(owner).__name__}, whose step depends on norms of the whole update"
+                f"cautious=True is not for {type(recipe).__name__}, whose step depends on norms of the whole update"
             )
-        rule, names = owner.choose(hyper)
+        rule, names = recipe.choose(hyper)
         if AVERAGE in names:
             raise ValueError(
-                f"{type(owner).__name__} can't have a state {AVERAGE!r}: the average of the parameters has that name"
+                f"{type(recipe).__name__} can't have a state {AVERAGE!r}: the average of the parameters has that name"
             )
         return rule, names
 
     def _checked(self, key: str, value: Any) -> Any:
         if key == "lr" and is_tree(value):
-            if not self._owner.takes_rates:
+            if not self._recipe.takes_rates:
                 raise TypeError(
-                    f"lr must be a number or a schedule for {type(self._owner).__name__}, got {type(value).__name__}"
+                    f"lr must be a number or a schedule for {type(self._recipe).__name__}, got {type(value).__name__}"
                 )
             return checked_arrays(self.parameters, self.params, key, value)
         if key == "mask":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Container, Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,35 +13,39 @@ from numpy.typing import NDArray
 from fastopt.arrays import address
 
 
-class _Everything(Container[int]):
-    def __contains__(self, item: object) -> bool:
-        return True
+# Of a piece: the name of its parameter, or where those of several begin, with their names.
+Names = str | list[tuple[int, str]]
 
 
 class Memory:
-    """Disjoint contiguous pieces of memory, each with the name of its parameter, sorted by address.
-
-    Attributes
-    ----------
-    owners : container of int
-        ``id`` of the arrays that own some of the memory; they live as long as the pieces, which are views of them. If some of
-        it is not NumPy's own, any array may lie in it, and every number is here.
-    """
+    """Disjoint contiguous pieces of memory with the names of their parameters, sorted by address."""
 
     def __init__(self) -> None:
-        self.owners: Container[int] = set()
-        self._pieces: list[tuple[int, int, str]] = []
+        self._pieces: list[tuple[int, int, Names]] = []
 
     def copy(self) -> Memory:
         """A copy to which more can be added."""
         other = Memory()
-        other.owners = set(self.owners) if isinstance(self.owners, set) else self.owners
         other._pieces = self._pieces.copy()
         return other
 
+    @contextlib.contextmanager
+    def unchanged_by_errors(self) -> Iterator[None]:
+        """Have the same pieces as before if there is an exception within a ``with`` block."""
+        before = self._pieces.copy()
+        try:
+            yield
+        except BaseException:
+            self._pieces = before
+            raise
+
     def rename(self, names: Mapping[str, str]) -> None:
         """Let parameters have other names."""
-        self._pieces = [(begin, end, names.get(name, name)) for begin, end, name in self._pieces]
+
+        def renamed(name: Names) -> Names:
+            return names.get(name, name) if isinstance(name, str) else [(begin, names.get(n, n)) for begin, n in name]
+
+        self._pieces = [(begin, end, renamed(name)) for begin, end, name in self._pieces]
 
     def add(self, name: str, array: NDArray[Any]) -> None:
         """Take the memory of a contiguous array.
@@ -54,14 +59,14 @@ class Memory:
             raise ValueError(f"{other} and {name} overlap in memory, or are the same array; each parameter needs its own")
         if array.size:
             begin = address(array)
-            bisect.insort(self._pieces, (begin, begin + array.nbytes, name))
-        owner = array
-        while isinstance(owner.base, np.ndarray):
-            owner = owner.base
-        if not owner.flags.owndata:
-            self.owners = _Everything()
-        elif isinstance(self.owners, set):
-            self.owners.add(id(owner))
+            bisect.insort(self._pieces, (begin, begin + array.nbytes, name), key=_begin)
+
+    def add_buffer(self, buffer: NDArray[Any], names: Sequence[str], begins: Sequence[int]) -> None:
+        """Take a new buffer, which has vectors of several parameters; they begin at these elements."""
+        if buffer.size and names:
+            begin, item = address(buffer), buffer.itemsize
+            places = [(begin + item * at, name) for at, name in zip(begins, names, strict=True)]
+            bisect.insort(self._pieces, (begin, begin + buffer.nbytes, places), key=_begin)
 
     def remove(self, array: NDArray[Any]) -> None:
         """Give back the memory of an array that was added."""
@@ -72,5 +77,18 @@ class Memory:
         """The name of the parameter that has a piece that a contiguous array lies in, even if only in part."""
         begin = address(array)
         # The last piece that begins before the array ends: if it ends before the array begins, so do all before it.
-        i = bisect.bisect_left(self._pieces, (begin + array.nbytes,)) - 1
-        return self._pieces[i][2] if i >= 0 and begin < self._pieces[i][1] and array.nbytes else None
+        i = bisect.bisect_left(self._pieces, begin + array.nbytes, key=_begin) - 1
+        if i < 0 or begin >= self._pieces[i][1] or not array.nbytes:
+            return None
+        name = self._pieces[i][2]
+        if isinstance(name, str):
+            return name
+        return name[max(0, bisect.bisect_right(name, begin, key=_begin) - 1)][1]
+
+    def table(self) -> NDArray[Any]:
+        """Where pieces begin and end, shape (pieces, 2)."""
+        return np.array([piece[:2] for piece in self._pieces], np.int64).reshape(-1, 2)
+
+
+def _begin(piece: tuple[Any, ...]) -> int:
+    return int(piece[0])

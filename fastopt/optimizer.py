@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
-from numpy.typing import NDArray
-
-from fastopt import checkpoint, survey
-from fastopt.adapting import Progress, adapted, measured, warm
+from fastopt import checkpoint
 from fastopt.arrays import FLOATS, one_of
-from fastopt.assembly import Assembly
+from fastopt.element_arrays import is_tree
 from fastopt.flat import equal
-from fastopt.groups import Group, Launch
-from fastopt.hyperparameters import finite
+from fastopt.groups import ARRAYS, Group
+from fastopt.hyperparameters import checked
 from fastopt.options import DEFAULTS, WHOLE, Options
-from fastopt.parameters import Parameter
+from fastopt.parameters import AVERAGE
 from fastopt.partition import are_groups, partition
-from fastopt.training import Training
+from fastopt.recipe import Recipe
+from fastopt.step.accumulation import Accumulation
+from fastopt.step.averages import exchange
+from fastopt.step.changes import Changes
+from fastopt.step.model import Model
+from fastopt.step.stepping import Stepping, Vectors
 from fastopt.tree import map_leaves
 
 
-class Optimizer(Training):
+class Optimizer(Recipe):
     r"""Base class of all optimizers.
 
     A subclass gives hyper-parameters to ``super().__init__`` and overrides `choose` and `coefficients`; `initial`, `advance`,
@@ -76,6 +79,14 @@ class Optimizer(Training):
         If a parameter can't be updated in place, or a hyper-parameter is not allowed. The message names it.
     """
 
+    _accumulation: Accumulation
+    _background: tuple[int, ThreadPoolExecutor] | None
+    _changes: Changes
+    _is_swapped: bool
+    _model: Model
+    _reduction: str
+    _stepping: Stepping
+
     def __init__(self, params: Any, *, options: Options | None = None, **hyper: Any) -> None:
         given: dict[str, Any] = dict(options or {})
         by_name = given.pop("by_name", None)
@@ -123,79 +134,10 @@ class Optimizer(Training):
         -----
         After an error, parameters, state and step counter are as they were.
         """
-        # What most steps are, without anything around it: for small arrays the way there takes longer than the work.
-        if (plain := self._plain) is not None and grads is not None and type(scale) is float and scale == 1.0:
-            group, p = plain
-            g = p.gradient("grads", grads)
-            coefficients = self._coefficients(group) if group.steady is None else group.steady
-            kernel = p.kernels.get(g.dtype) or group.kernel(p, g.dtype, coefficients)
-            (kernel.run or kernel.prepare())(p.arrays, g, p.elements.get("lr", group.current["lr"]), coefficients)
-            group.step_count += 1
-            self._step_count += 1
-        else:
-            self._step(grads, scale)
-
-    def _step(self, grads: Any, scale: float) -> None:
-        """Take a step with all that may be around the update."""
-        if type(scale) is not float or scale != 1.0:
-            scale = finite("scale", scale)
-        if self._has_schedules:
-            self._follow_schedules()
         if grads is None or self._accumulation.count or self._is_swapped:
-            vectors, scale = self._accumulated(grads, scale)
-        elif self._is_lone:
-            (p,) = self._parameters
-            vectors = {p: p.gradient("grads", grads)}
+            self._take_accumulated(grads, scale)
         else:
-            vectors = self._vectors(grads, "grads")
-        if scale != 1.0:
-            self._start_scaling()
-        active = self._active
-        apart = self._require_zeroable(vectors, grads) if self._zeroes else ()
-        for group in active:
-            group.scale = scale
-        if self._surveys and not self._pass(vectors, apart):
-            return
-        launches, progress = self._launches(active, vectors)
-        # Nothing has changed so far, and nothing can fail from here on.
-        for run, arguments in launches:
-            run(*arguments)
-        for kept, scalars_of_step in progress:
-            kept.update(scalars_of_step)
-        for array in apart:
-            array[...] = 0
-        for group in active:
-            group.step_count += 1
-        self._step_count += 1
-        self.discard()
-
-    def _launches(self, active: Sequence[Group], vectors: Mapping[Parameter, NDArray[Any]]) -> tuple[list[Launch], Progress]:
-        """What updates each parameter, and the scalars to keep afterwards."""
-        sums = measured(self, active, vectors) if self._measures else {}
-        launches: list[Launch] = []
-        progress: Progress = []
-        for group in active:
-            if group.adapts:
-                each, scalars = adapted(self, group, sums)
-                progress += scalars
-                launches += [group.launch(p, vectors[p], each[p]) for p in group.parameters]
-                continue
-            coefficients = self._coefficients(group) if group.steady is None else group.steady
-            if group.scales:
-                coefficients += (group.scale,)
-            if self._is_grouped:
-                # With one group a wrong number fails at the first launch, with several after others may have run.
-                group.require_numbers(coefficients)
-            launches += [group.launch(p, vectors[p], coefficients) for p in group.parameters]
-        return launches, progress
-
-    def _coefficients(self, group: Group) -> tuple[Any, ...]:
-        """What the kernels of a group take in its next step, but for the scale."""
-        t = group.step_count + 1
-        coefficients = self.coefficients(group.current, t) + group.option_coefficients
-        if self.is_steady(group.hyper, t) and not group.schedules:
-            group.steady = coefficients
-        return coefficients
+            self._stepping.take(self, grads, scale)
 
     def step_async(self, grads: Any = None, scale: float = 1.0) -> Future[None]:
         """Take a step in a thread in the background, while this one computes something else.
@@ -219,20 +161,59 @@ class Optimizer(Training):
             self._background = process, ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastopt")
         return self._background[1].submit(self.step, grads, scale)
 
+    def accumulate(self, grads: Any) -> None:
+        """Add the gradients of a micro-batch to a buffer of the optimizer's own, from which ``step()`` will take them.
+
+        With ``reduction="mean"`` that step is one with their mean, with ``"sum"`` with their sum. The buffer has the dtypes of
+        the parameters. Pending gradients are no part of state dicts, copies and pickles; `discard` forgets them, and so does a
+        step that is skipped.
+
+        Parameters
+        ----------
+        grads : ndarray, Flat, or list, tuple or dict of them
+            As `step` takes them; only read.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step` does for gradients. Nothing is changed then.
+        """
+        self._accumulation.add(grads)
+
+    def discard(self) -> None:
+        """Forget the gradients that were accumulated since the last step."""
+        self._stepping.accumulated[0] = 0
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add a group of parameters, as in PyTorch. From then on gradients are a list with those of each group.
+
+        Parameters
+        ----------
+        group : mapping
+            With the key ``"params"``, and hyper-parameters of its own; for others the values given at construction hold. Its
+            steps are counted from 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter or a hyper-parameter is not allowed, or the optimizer was made with `by_name`. Nothing is changed.
+        """
+        self._model.add(group)
+
     @property
     def params(self) -> Any:
         """The parameter arrays, nested as they were given (with groups, a list with those of each group)."""
-        return map_leaves(lambda leaf: leaf, self._structure)
+        return map_leaves(lambda leaf: leaf, self._model.structure)
 
     @property
     def param_groups(self) -> tuple[Group, ...]:
         """The groups, each a mapping of hyper-parameters and ``"params"``; assign to its items at any time."""
-        return tuple(self._groups)
+        return tuple(self._model.groups)
 
     @property
     def step_count(self) -> int:
         """How many steps were taken."""
-        return self._step_count
+        return int(self._stepping.counter[0])
 
     @property
     def lr(self) -> Any:
@@ -246,20 +227,20 @@ class Optimizer(Training):
         ValueError
             On reading, if groups have different rates: then see `param_groups`.
         """
-        first, *others = [group["lr"] for group in self._groups]
+        first, *others = [group["lr"] for group in self._model.groups]
         if not all(equal(first, lr) for lr in others):
             raise ValueError("the groups have different learning rates; read param_groups[i]['lr']")
         return first
 
     @lr.setter
     def lr(self, value: Any) -> None:
-        for group, hyper in [(group, group.check({"lr": value})) for group in self._groups]:
+        for group, hyper in [(group, group.check({"lr": value})) for group in self._model.groups]:
             group.commit(hyper)
 
     @property
     def state(self) -> Mapping[str, Any]:
         """The state arrays by name, nested as the parameters are: views of flat buffers (None in a group without it)."""
-        return MappingProxyType({name: self._state(name) for name in self._state_names})
+        return MappingProxyType({name: self._model.state(name) for name in self._model.state_names})
 
     def warmup(self, gradient_dtype: Any = None) -> None:
         """Compile what the next step will run, or load it from the cache.
@@ -275,12 +256,7 @@ class Optimizer(Training):
             If `gradient_dtype` is another one.
         """
         given = None if gradient_dtype is None else one_of("gradient_dtype", gradient_dtype, FLOATS)
-        gradients = {p: given or p.theta.dtype for p in self._parameters}
-        self._follow_schedules()
-        for group in self._groups:
-            warm(self, group, gradients)
-            if self._surveys:
-                survey.warm(group, gradients)
+        self._stepping.compile(self, {p: given or p.theta.dtype for p in self._model.parameters})
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later run needs, besides the parameters, to go on with the same bits.
@@ -292,7 +268,7 @@ class Optimizer(Training):
             optimizer that loads the dict keeps its own.
         """
         self._require_unswapped()
-        return checkpoint.save(type(self).__name__, self._step_count, self._whole(), self._groups)
+        return checkpoint.save(type(self).__name__, self.step_count, self._whole(), self._model.groups)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave. The values are copied.
@@ -308,14 +284,129 @@ class Optimizer(Training):
             If it is damaged or belongs to another optimizer or to other parameters. Nothing is changed then.
         """
         self._require_unswapped()
-        self._step_count, whole = checkpoint.load(type(self).__name__, self.checks, self._groups, state_dict)
-        self._skipped_steps = whole.pop("skipped_steps")
-        self._reduction = whole.pop("reduction")
-        self._survey = survey.Survey(whole["clip_norm"], whole["nonfinite"])
-        self._accumulation.clear()
-        for group in self._groups:
+        stepping = self._stepping
+        count, whole = checkpoint.load(type(self).__name__, self.checks, self._model.groups, state_dict)
+        stepping.counter[0], stepping.skipped[0], stepping.accumulated[0] = count, whole["skipped_steps"], 0
+        stepping.clip_norm, stepping.nonfinite, self._reduction = whole["clip_norm"], whole["nonfinite"], whole["reduction"]
+        stepping.forget_norm()
+        for group in self._model.groups:
             group.fill_copies()  # parameters may have been loaded before
-        self._note_changes()
+        self._changes.note_plan()
+
+    @property
+    def clip_norm(self) -> float | None:
+        """What the norm of all gradients together is limited to, or None."""
+        return self._stepping.clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, value: float | None) -> None:
+        self._stepping.clip_norm = checked(self.checks, "clip_norm", value)
+        self._changes.note_plan()
+
+    @property
+    def nonfinite(self) -> str:
+        """What is done about gradients that are not finite: ``"propagate"``, ``"skip"`` or ``"raise"``."""
+        return self._stepping.nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, value: str) -> None:
+        self._stepping.nonfinite = checked(self.checks, "nonfinite", value)
+        self._changes.note_plan()
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The norm of all gradients of the last step, scaled but not clipped; None if no option asks for norms.
+
+        With ``clip_norm=math.inf`` it is computed, and nothing is clipped.
+        """
+        return self._stepping.last_norm
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were skipped because gradients were not finite."""
+        return int(self._stepping.skipped[0])
+
+    @property
+    def ema(self) -> Any:
+        """The averages of the parameters, nested as these are: views of what the kernels update (None in a group without).
+
+        Raises
+        ------
+        AttributeError
+            If no group was constructed with `ema_decay`.
+        """
+        if AVERAGE not in self._model.state_names:
+            raise AttributeError(f"this {type(self).__name__} has no averages; construct it with ema_decay=")
+        return self._model.state(AVERAGE)
+
+    @contextlib.contextmanager
+    def swap_ema(self) -> Iterator[None]:
+        """Let the parameters hold their averages within a ``with`` block, to evaluate them.
+
+        Meanwhile `ema` has the parameters, and the optimizer takes no step and gives no state dict.
+
+        Raises
+        ------
+        AttributeError
+            If no group was constructed with `ema_decay`.
+        RuntimeError
+            If they are swapped already.
+        """
+        _ = self.ema
+        self._require_unswapped()
+        averaged = [group for group in self._model.groups if AVERAGE in group.state_names]
+        self._stepping.exchange(exchange, averaged)
+        self._is_swapped = True
+        try:
+            yield
+        finally:
+            self._is_swapped = False
+            self._stepping.exchange(exchange, averaged)
+
+    def _require_unswapped(self) -> None:
+        if self._is_swapped:
+            raise RuntimeError("the parameters are swapped with their averages; leave the block of swap_ema() first")
+
+    def _take_accumulated(self, grads: Any, scale: float) -> None:
+        """Take a step with the gradients that were added up."""
+        self._require_unswapped()
+        count = self._accumulation.count
+        if grads is not None:
+            raise ValueError(
+                f"{count} gradients were accumulated: take them by step() first, accumulate these too, or discard()"
+            )
+        if not count and self._model.active:
+            raise TypeError("grads is missing, and nothing was accumulated")
+        vectors = Vectors(self._accumulation.sums() if self._model.active else {})
+        self._stepping.take_vectors(self, vectors, scale, count if self._reduction == "mean" else 1)
+
+    def _build(
+        self,
+        groups: Sequence[Mapping[str, Any]],
+        hyper: Mapping[str, Any],
+        whole: Mapping[str, Any],
+        is_grouped: bool,
+        structure: Any = None,
+        state_names: Sequence[tuple[str, ...]] | None = None,
+        paired: frozenset[str] = frozenset(),
+    ) -> None:
+        """Make everything anew; with a structure the groups are its leaves, by their paths."""
+        for key, value in hyper.items():
+            # Each group checks an array against its parameters.
+            if not (callable(value) or (key in ARRAYS and (key != "lr" or is_tree(value)))):
+                checked(self.checks, key, value)
+        whole = {key: checked(self.checks, key, value) for key, value in whole.items()}
+        # What groups know of the optimizer: no more than it is before it has any, so that both are freed at once.
+        recipe = type(self).__new__(type(self))
+        vars(recipe).update({key: value for key, value in vars(self).items() if key not in Optimizer.__annotations__})
+        changes = Changes()
+        nesting = (is_grouped, structure, state_names, paired)
+        model = Model(recipe, changes, groups, hyper, whole["complex_mode"], *nesting)
+        self._model, self._changes, self._reduction = model, changes, whole["reduction"]
+        self._stepping = Stepping(model, changes, whole["clip_norm"], whole["nonfinite"])
+        self._accumulation = Accumulation(model, self._stepping.accumulated)
+        self._background = None
+        self._is_swapped = False
 
     def _whole(self) -> dict[str, Any]:
         """What belongs to no group."""
@@ -323,27 +414,27 @@ class Optimizer(Training):
             "clip_norm": self.clip_norm,
             "nonfinite": self.nonfinite,
             "reduction": self._reduction,
-            "complex_mode": self._complex_mode,
-            "skipped_steps": self._skipped_steps,
+            "complex_mode": self._model.complex_mode,
+            "skipped_steps": self.skipped_steps,
         }
 
     def __repr__(self) -> str:
-        parts = list(map(repr, self._groups))
+        parts = list(map(repr, self._model.groups))
         parts += [f"{key}={value!r}" for key, value in self._whole().items() if value != WHOLE.get(key, 0)]
-        return f"{type(self).__name__}({', '.join(parts)}, step_count={self._step_count})"
+        return f"{type(self).__name__}({', '.join(parts)}, step_count={self.step_count})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "groups": [dict(group) for group in self._groups],
-            "defaults": self._defaults,
+            "groups": [dict(group) for group in self._model.groups],
+            "defaults": self._model.defaults,
             "whole": {key: value for key, value in self._whole().items() if key in WHOLE},
-            "is_grouped": self._is_grouped,
-            "structure": self._structure if self._by_name else None,
+            "is_grouped": self._model.is_grouped,
+            "structure": self._model.structure if self._model.by_name else None,
             # Not those of the present rule: momentum may have been switched off since.
-            "state_names": [group.state_names for group in self._groups],
-            "paired": self._paired,
+            "state_names": [group.state_names for group in self._model.groups],
+            "paired": self._model.paired,
             "state_dict": self.state_dict(),
-            "attributes": {key: value for key, value in vars(self).items() if key not in Assembly.__annotations__},
+            "attributes": {key: value for key, value in vars(self).items() if key not in Optimizer.__annotations__},
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
@@ -351,18 +442,6 @@ class Optimizer(Training):
         kept = (saved[key] for key in ("groups", "defaults", "whole", "is_grouped", "structure", "state_names", "paired"))
         self._build(*kept)
         self.load_state_dict(saved["state_dict"])
-
-    def _follow_schedules(self) -> None:
-        """Call each schedule once, before all else: it is the caller's code, and may change arrays and the optimizer."""
-        schedules = {id(s): s for group in self._groups for s in group.schedules.values()}
-        if not schedules:
-            return
-        values = {key: schedule(self._step_count) for key, schedule in schedules.items()}
-        for group in self._groups:
-            if group.schedules:
-                given = {key: values[id(s)] for key, s in group.schedules.items() if id(s) in values}
-                group.follow(given, self._step_count)
-
 
 def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:
     """Compile what the next step of some optimizers will run, or load it from the cache, so that no step waits for it.

@@ -1,15 +1,12 @@
-"""One parameter array with its state: the checks of what users hand over, and the vectors that kernels take."""
+"""One parameter array with its state: the checks of what users hand over, and the vectors that spans take."""
 
 from __future__ import annotations
 
-import functools
 import math
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy import ndarray
 from numpy.typing import NDArray
 
 from fastopt.arrays import (
@@ -19,9 +16,7 @@ from fastopt.arrays import (
     COMPLEX,
     F_CONTIGUOUS,
     FLOATS,
-    OWNDATA,
     PAGE,
-    address,
     aligned_zeros,
     complex_of,
     is_contiguous,
@@ -30,14 +25,9 @@ from fastopt.arrays import (
     require_array,
     shaped_like,
 )
-from fastopt.engine.compile import Rule
-from fastopt.engine.kernel import Kernel
-from fastopt.engine.sums import Blocks
+from fastopt.engine.tables import address
 from fastopt.flat import Flat, array_of
 from fastopt.memory import Memory
-
-# NumPy makes one object of each, so that nearly all arrays can be told by identity.
-FLOAT32, FLOAT64 = FLOATS
 
 # The state that holds the average of theta.
 AVERAGE = "theta_ema"
@@ -66,21 +56,13 @@ class Parameter:
     states : dict of ndarray, shape (size,)
         State vectors by name, in the order of `theta`.
     copy : ndarray of shape (size,), or None
-        Where to write the new theta a second time, as kernels take it.
-    arrays : tuple of ndarray
-        What the kernel updates: theta, the copy, the average, and the states that the optimizer's own rule uses.
-    measured : tuple of ndarray
-        What measures see: theta, and the states of the optimizer's own rule.
+        Where to write the new theta a second time, as spans take it.
     elements : dict of ndarray, shape (size,)
-        What kernels read for every element, by name: rates, a mask.
+        What spans read for every element, by name: rates, a mask.
     is_paired : bool
-        Whether rules take pairs. Kernels then get arrays of shape ``(size / 2, 2)`` of all that is complex.
-    scalars : dict of ndarray, shape (tensors,)
+        Whether rules take pairs. Spans then get arrays of shape ``(size / 2, 2)`` of all that is complex.
+    scalars : mapping of str to ndarray, shape (tensors,)
         Running scalars that each tensor has of its own, see `Optimizer.advance`.
-    kernels : dict
-        By the gradient's dtype, made when first needed.
-    measure_kernels : dict
-        By measure and the gradient's dtype.
 
     Raises
     ------
@@ -105,45 +87,23 @@ class Parameter:
         self.shape = array.shape
         self.order = memory_order(array)
         self._contiguous = C_CONTIGUOUS if self.order == "C" else F_CONTIGUOUS  # the flag of an array in this order
-        self._readable = ALIGNED | self._contiguous  # those of one that kernels can read
+        self.readable = ALIGNED | self._contiguous  # those of one that spans can read
         self.is_complex = array.dtype.kind == "c"
         self.theta: NDArray[Any] = parts(array.reshape(-1, order=self.order))
         self.is_paired = self.is_complex and complex_mode == "modulus"
-        # Of gradients that need only be looked at briefly.
-        self._plain_shape = None if self.is_complex else array.shape
         self.copy: NDArray[Any] | None = None
         self.states: dict[str, NDArray[Any]] = {}
-        self.arrays: tuple[NDArray[Any], ...] = (self.formed(self.theta),)
-        self.measured: tuple[NDArray[Any], ...] = self.arrays
         self.elements: dict[str, NDArray[Any]] = {}
-        self.scalars: dict[str, NDArray[Any]] = {}
-        self.kernels: dict[np.dtype[Any], Kernel] = {}
-        self.measure_kernels: dict[tuple[Rule, np.dtype[Any]], Kernel] = {}
+        self.scalars: MutableMapping[str, NDArray[Any]] = {}
         self._memory = memory
         memory.add(name, self.theta)
-        self._accepted: Callable[[], Any] = lambda: None
         self._scratch: NDArray[Any] | None = None
         self._scratch_parts = self.theta[:0]
-
-    def add_state(self, name: str, vector: NDArray[Any]) -> None:
-        """Take a vector as a state."""
-        self.states[name] = vector
-        self._memory.add(self.name, vector)
 
     def start(self, name: str, value: Any) -> None:
         """Fill a state: with a vector as `theta` is one, or with a number, which is real where rules take pairs."""
         state = self.states[name]
         (self.shaped(state) if self.is_paired and np.ndim(value) == 0 else state)[...] = value
-
-    def move(self, memory: Memory) -> None:
-        """Know of more memory that the optimizer writes to."""
-        self._memory = memory
-        self.note_memory()
-
-    def note_memory(self) -> None:
-        """Look at all gradients anew: what the optimizer writes to has changed."""
-        self._owners = self._memory.owners
-        self._accepted = lambda: None
 
     def require_writable(self, name: str, array: NDArray[Any]) -> None:
         """Raise TypeError or ValueError unless kernels can write the new theta to an array."""
@@ -155,33 +115,21 @@ class Parameter:
         if not array.flags.num & self._contiguous:
             raise ValueError(f"{name} must be contiguous in {self.order} order, as {self.name} is")
 
-    def use(self, state_names: Sequence[str], has_average: bool = False) -> None:
-        """Let the kernels update these states of the optimizer's own rule from now on, and the average of theta."""
-        theta, *own = (self.formed(vector) for vector in (self.theta, *(self.states[name] for name in state_names)))
-        copy = [] if self.copy is None else [self.formed(self.copy)]
-        average = [self.formed(self.states[AVERAGE])] if has_average else []
-        self.arrays = (theta, *copy, *average, *own)
-        self.measured = (theta, *own)
-        self.kernels.clear()
-        self.measure_kernels.clear()
-        self._owners = self._memory.owners
-
-    @functools.cached_property
-    def blocks(self) -> Blocks:
-        """The blocks of its tensors: of the arrays of a `Flat`, else of the array itself."""
+    def tensor_sizes(self) -> list[int]:
+        """How many elements loops go over in each of its tensors: the arrays of a `Flat`, else the array itself."""
         leaf = self.leaf
         sizes = [math.prod(shape) for _, shape, _ in leaf.layout] if isinstance(leaf, Flat) else [self.array.size]
-        return Blocks([size * (1 + self.is_complex - self.is_paired) for size in sizes])
+        return [size * (1 + self.is_complex - self.is_paired) for size in sizes]
 
     @property
     def tensors(self) -> int:
         """How many tensors it has."""
-        return len(self.blocks.firsts)
+        return len(self.leaf.layout) if isinstance(self.leaf, Flat) else 1
 
     @property
     def length(self) -> int:
         """How many elements loops go over."""
-        return len(self.arrays[0])
+        return self.theta.size // (1 + self.is_paired)
 
     def formed(self, vector: NDArray[Any]) -> NDArray[Any]:
         """A vector as kernels take it: in pairs, if it is complex and rules take those."""
@@ -244,26 +192,16 @@ class Parameter:
         ValueError
             If its shape differs, or if it lies in memory that the step writes to.
         """
-        # First the way of nearly all steps: an array with memory of its own can't overlap, and one accepted before doesn't.
-        if type(g) is ndarray and g.shape == self._plain_shape and ((dtype := g.dtype) is FLOAT32 or dtype is FLOAT64):
-            flags = g.flags.num
-            if flags & self._readable == self._readable and (
-                (flags & OWNDATA and id(g) not in self._owners) or g is self._accepted()
-            ):
-                return g if g.ndim == 1 else g.ravel("K")
-        return self._checked_gradient(name, self.unwrap(name, g))
-
-    def _checked_gradient(self, name: str, g: Any) -> NDArray[Any]:
+        g = self.unwrap(name, g)
         if isinstance(g, np.generic):  # what NumPy makes of 0-d arrays
             g = np.asarray(g)
         require_array(name, g, COMPLEX if self.is_complex else FLOATS)
         g = np.asarray(g)  # no subclass, which could lie about its shape
         if g.shape != self.shape:
             raise ValueError(f"{name} must have the shape {self.shape} of {self.name}, got {g.shape}")
-        if self._is_readable(g):
+        if g.flags.num & self.readable == self.readable:
             if other := self._memory.overlapped(g):
                 raise ValueError(f"{name} overlaps {other} or its state; a gradient needs memory of its own")
-            self._accepted = weakref.ref(g)
             return self.formed(parts(g.reshape(-1, order=self.order)))
         if any(np.shares_memory(g, array) for array in (self.theta, *self.states.values())):
             raise ValueError(f"{name} overlaps {self.name} or its state; a gradient needs memory of its own")
@@ -281,10 +219,6 @@ class Parameter:
         """The array, or a copy if it lies in memory that steps write to."""
         return array if self._memory.overlapped(array) is None else array.copy("K")
 
-    def _is_readable(self, g: NDArray[Any]) -> bool:
-        """Whether a kernel can read `g` where it is."""
-        return g.flags.num & self._readable == self._readable
-
 
 def require_writable(name: str, array: NDArray[Any]) -> None:
     """Raise ValueError unless kernels can write to an array."""
@@ -294,22 +228,23 @@ def require_writable(name: str, array: NDArray[Any]) -> None:
         raise ValueError(f"{name} must be aligned to its dtype {array.dtype}")
 
 
-def allocate(parameters: Sequence[Parameter], name: str, is_paired: bool = True) -> None:
+def allocate(parameters: Sequence[Parameter], name: str, memory: Memory, is_paired: bool = True) -> None:
     """Give each parameter a state of zeros under this name; those of one dtype share one flat buffer.
 
-    Where rules take pairs, it is complex if it is paired itself, else real.
+    Where rules take pairs, it is complex if it is paired itself, else real. The buffers are added to the memory.
     """
     for dtype in FLOATS:
         alike = [p for p in parameters if p.theta.dtype == dtype]
         grain = ALIGNMENT // dtype.itemsize
-        sizes = [p.theta.size if is_paired else p.length for p in alike]
-        # Every segment begins where theta does in its cache line, so that one of their vectors lies across two where all do.
-        offsets = [address(p.theta) % ALIGNMENT // dtype.itemsize for p in alike]
-        lengths = [-(-(offset + size) // grain) * grain for offset, size in zip(offsets, sizes, strict=True)]
         # Streams at the same place in their pages get in each other's way, since caches and store buffers look at that first.
         others = max((len(p.states) for p in alike), default=0)
-        buffer = aligned_zeros(sum(lengths), dtype, page_offset=(1 + others) * 16 * ALIGNMENT % PAGE)
-        begin = 0
-        for p, offset, size, length in zip(alike, offsets, sizes, lengths, strict=True):
-            p.add_state(name, buffer[begin + offset : begin + offset + size])
-            begin += length
+        begins, sizes, end = [], [], 0
+        for p in alike:
+            # Every segment begins where theta does in its cache line, so that one of their vectors lies across two where all do.
+            begins.append(end + address(p.theta) % ALIGNMENT // dtype.itemsize)
+            sizes.append(p.theta.size if is_paired else p.length)
+            end = -(-(begins[-1] + sizes[-1]) // grain) * grain
+        buffer = aligned_zeros(end, dtype, page_offset=(1 + others) * 16 * ALIGNMENT % PAGE)
+        for p, begin, size in zip(alike, begins, sizes, strict=True):
+            p.states[name] = buffer[begin : begin + size]
+        memory.add_buffer(buffer, [p.name for p in alike], begins)

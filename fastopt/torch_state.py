@@ -154,7 +154,7 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
 
     counterpart = _counterpart(optimizer)
     template = getattr(torch.optim, counterpart.name)([torch.zeros(1, requires_grad=True)]).state_dict()["param_groups"][0]
-    optimizer._follow_schedules()
+    optimizer._stepping.prepare(optimizer)
     state: dict[int, dict[str, Any]] = {}
     param_groups: list[dict[str, Any]] = []
     count = 0

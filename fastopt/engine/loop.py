@@ -1,6 +1,6 @@
 """The loops: each element of every array is loaded once, updated in registers and stored once, or summed up.
 
-All kernels of a rule run the same span, so their results agree to the last bit whatever the number of threads.
+A span is the loop of a rule over some elements. Whoever runs spans, in whatever pieces, gets the same bits.
 """
 
 from __future__ import annotations
@@ -8,23 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import int64, prange, types, uint64
-from numba.extending import register_jitable
+import numpy as np
+from numba import carray, float64, int64, types, uint64
+from numba.extending import overload, register_jitable
 
-from fastopt.engine.storage import load, of_tensor, store
-from fastopt.engine.sums import LANES, add_products
+from fastopt.engine.addresses import pointer, vector, word
+from fastopt.engine.storage import load, store
+from fastopt.engine.sums import LANES, add_lanes, add_products
 
-# What Numba's own parallel code calls. In Python, with checks, reading and setting the number takes longer than a small launch,
-# and Numba doesn't cache a kernel that calls `numba.set_num_threads`.
-_get_num_threads = types.ExternalFunction("get_num_threads", types.intp())  # as Numba declares it
-_set_num_threads = types.ExternalFunction("set_num_threads", types.void(types.int32))
+# NumPy scalar types of arrays, one for each.
+Kinds = tuple[type, ...]
 
-GRAIN = 1024  # spans begin at multiples of this many elements, so that no two threads write to one cache line but at most once
 CACHE_LINE = 64  # bytes
+ITEM = 8  # bytes of an address, and of a coefficient
+
+
+# Among the kinds of what a rule reads: not an array, but the next number in the row of coefficients.
+NUMBER = np.int64
 
 
 @register_jitable
-def _span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any) -> None:
+def span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any) -> None:
+    """Update the elements ``[lo, hi)`` of ``arrays``, which are ``(theta, *states)`` (compiled code only)."""
     # In two parts, so that the second begins on a cache line: vectors that lie across two take longer.
     # In a caller's own loop theta may be a view with any stride; then it makes no difference where the second part begins.
     stride = arrays[0].strides[0]
@@ -38,28 +43,16 @@ def _span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any
 
 
 @register_jitable
-def _tensors_span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any) -> None:
-    # Tensor s has the elements from bounds[s] to bounds[s + 1], and coefficients of its own.
-    bounds = coefficients[-1]
-    for s in range(bounds.size - 1):
-        begin, end = max(lo, bounds[s]), min(hi, bounds[s + 1])
-        if begin < end:
-            _span(rule, dtype, arrays, g, lr, of_tensor(coefficients[:-1], s), begin, end)
-
-
-@register_jitable
-def _measured_span(measure: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any) -> None:
-    # Block b has the elements from blocks[b] to blocks[b + 1], and a row of sums of its own.
-    values, blocks, sums = coefficients[:-2], coefficients[-2], coefficients[-1]
-    for b in range(lo, hi):
-        begin, end = blocks[b], blocks[b + 1]
-        full = begin + (end - begin) // LANES * LANES
-        for first in range(begin, full, LANES):
-            # One sum after the other would wait for the one before; as many lanes as there are here fill vector registers.
-            for lane in range(uint64(LANES)):
-                _measure(measure, dtype, arrays, g, lr, values, uint64(first) + lane, sums[b], lane)
-        for lane in range(uint64(end - full)):
-            _measure(measure, dtype, arrays, g, lr, values, uint64(full) + lane, sums[b], lane)
+def _sum(measure: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any, sums: Any) -> None:
+    sums[...] = 0.0
+    full = lo + (hi - lo) // LANES * LANES
+    for first in range(lo, full, LANES):
+        # One sum after the other would wait for the one before; as many lanes as there are here fill vector registers.
+        for lane in range(uint64(LANES)):
+            _measure(measure, dtype, arrays, g, lr, coefficients, uint64(first) + lane, sums, lane)
+    for lane in range(uint64(hi - full)):
+        _measure(measure, dtype, arrays, g, lr, coefficients, uint64(full) + lane, sums, lane)
+    add_lanes(sums)
 
 
 @register_jitable
@@ -68,11 +61,48 @@ def _measure(measure: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficient
     add_products(sums, lane, measure(old[0], load(g, i, dtype), load(lr, i, dtype), *(old[1:] + load(coefficients, i, dtype))))
 
 
-SPANS = {"step": _span, "tensors": _tensors_span, "measure": _measured_span}
+def operands_at(addresses: Any, row: Any, size: Any, kinds: Any) -> Any:
+    """Arrays of these kinds at an address each, and numbers from a row, in the order of the kinds (compiled code only).
+
+    Both addresses and numbers are pointers to the first of those that are left.
+    """
+    raise NotImplementedError("operands_at exists in compiled code only")
 
 
-def serial_loop(rule: Callable[..., Any], dtype: type, kind: str = "step") -> Callable[..., None]:
-    """Kernel over the elements ``[lo, hi)``, for one thread.
+@overload(operands_at, strict=False)
+def _operands_at(addresses: Any, row: Any, size: Any, kinds: Any) -> Callable[..., Any]:
+    if len(kinds) == 0:
+        return lambda addresses, row, size, kinds: ()
+    if kinds[0].instance_type == types.int64:
+        return lambda addresses, row, size, kinds: (
+            vector(row, 1, float64)[0],
+            *operands_at(addresses, row + ITEM, size, kinds[1:]),
+        )
+    return lambda addresses, row, size, kinds: (
+        array_at(word(addresses), size, kinds[0]),
+        *operands_at(addresses + ITEM, row, size, kinds[1:]),
+    )
+
+
+def array_at(address: Any, size: Any, kind: Any) -> Any:
+    """An array of a NumPy scalar type; of a complex one, pairs of its parts (compiled code only)."""
+    raise NotImplementedError("array_at exists in compiled code only")
+
+
+@overload(array_at, strict=False)
+def _array_at(address: Any, size: Any, kind: Any) -> Callable[..., Any]:
+    if not isinstance(kind.instance_type, types.Complex):
+        return lambda address, size, kind: vector(address, size, kind)
+    part = kind.instance_type.underlying_float
+
+    def pairs(address: Any, size: Any, kind: Any) -> Any:
+        return carray(pointer(address, part), (size, 2))
+
+    return pairs
+
+
+def updating_span(rule: Callable[..., Any], dtype: type, updated: Kinds, gradient: type, read: Kinds) -> Callable[..., None]:
+    """Span that steps elements.
 
     Parameters
     ----------
@@ -80,39 +110,42 @@ def serial_loop(rule: Callable[..., Any], dtype: type, kind: str = "step") -> Ca
         ``rule(theta, g, lr, *states, *coefficients)`` gives the new theta and states of one element.
     dtype : type
         The NumPy scalar type to compute in.
-    kind : {"step", "tensors", "measure"}, default "step"
-        "tensors": coefficients of two dimensions have a row for each tensor, and ``bounds`` comes after all coefficients.
-        "measure": the rule gives pairs of factors, whose products are added up; ``[lo, hi)`` counts blocks, and ``blocks``
-        and ``sums`` come after the coefficients. See `engine.sums`.
+    updated : tuple of type
+        The NumPy scalar types of theta and of what is updated besides; a complex one is one of pairs.
+    gradient : type
+        That of the gradient.
+    read : tuple of type
+        Of the rate and the coefficients: `NUMBER`, or the type of an array.
 
     Returns
     -------
     callable
-        ``kernel(lo, hi, arrays, g, lr, coefficients)``, not compiled yet. `arrays` is ``(theta, *states)``.
+        ``span(operands, g, coefficients, begin, end, sums)``, not compiled yet: the address of the addresses of all arrays but
+        the gradient, that of the gradient, and that of the numbers; which elements; and nothing.
     """
-    span = SPANS[kind]
+    arrays_read = ITEM * len(updated)
 
-    def kernel(lo: Any, hi: Any, arrays: Any, g: Any, lr: Any, coefficients: Any) -> None:
-        span(rule, dtype, arrays, g, lr, coefficients, lo, hi)
+    def kernel(operands: Any, g: Any, coefficients: Any, begin: Any, end: Any, sums: Any) -> None:
+        arrays = operands_at(operands, coefficients, end, updated)
+        others = operands_at(operands + arrays_read, coefficients, end, read)
+        span(rule, dtype, arrays, array_at(g, end, gradient), others[0], others[1:], begin, end)
 
     return kernel
 
 
-def parallel_loop(rule: Callable[..., Any], dtype: type, kind: str = "step") -> Callable[..., None]:
-    """Kernel over ``size`` elements or blocks in ``threads`` spans: ``kernel(size, threads, arrays, g, lr, coefficients)``.
+def measuring_span(
+    measure: Callable[..., Any], dtype: type, updated: Kinds, gradient: type, read: Kinds, products: int
+) -> Callable[..., None]:
+    """Span that only reads: the measure gives pairs of factors, whose products are added up at ``sums``.
 
-    See `serial_loop` for the parameters.
+    The memory there holds `LANES` doubles for each product; the sum of a product is left in the first of them.
     """
-    span = SPANS[kind]
-    grain = 1 if kind == "measure" else GRAIN
+    arrays_read = ITEM * len(updated)
 
-    def kernel(size: Any, threads: Any, arrays: Any, g: Any, lr: Any, coefficients: Any) -> None:
-        grains = (size + grain - 1) // grain
-        length = (grains + threads - 1) // threads * grain
-        callers = _get_num_threads()
-        _set_num_threads(threads)
-        for part in prange(threads):
-            span(rule, dtype, arrays, g, lr, coefficients, min(part * length, size), min((part + 1) * length, size))
-        _set_num_threads(callers)
+    def kernel(operands: Any, g: Any, coefficients: Any, begin: Any, end: Any, sums: Any) -> None:
+        arrays = operands_at(operands, coefficients, end, updated)
+        others = operands_at(operands + arrays_read, coefficients, end, read)
+        lanes = carray(pointer(sums, float64), (products, LANES))
+        _sum(measure, dtype, arrays, array_at(g, end, gradient), others[0], others[1:], begin, end, lanes)
 
     return kernel

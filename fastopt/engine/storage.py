@@ -47,20 +47,6 @@ def _load(source: Any, i: Any, dtype: Any) -> Callable[..., Any]:
     return lambda source, i, dtype: dtype(source)
 
 
-def of_tensor(coefficients: Any, s: Any) -> Any:
-    """The coefficients with the number of tensor ``s`` in place of each array of two dimensions (compiled code only)."""
-    raise NotImplementedError("of_tensor exists in compiled code only")
-
-
-@overload(of_tensor, strict=False)
-def _of_tensor(coefficients: Any, s: Any) -> Callable[..., Any]:
-    if len(coefficients) == 0:
-        return lambda coefficients, s: ()
-    if isinstance(coefficients[0], types.Array) and coefficients[0].ndim == 2:
-        return lambda coefficients, s: (coefficients[0][s, 0], *of_tensor(coefficients[1:], s))
-    return lambda coefficients, s: (coefficients[0], *of_tensor(coefficients[1:], s))
-
-
 @overload(store, strict=False)
 def _store(destination: Any, i: Any, values: Any, dtype: Any) -> Callable[..., Any]:
     if isinstance(destination, types.Array):

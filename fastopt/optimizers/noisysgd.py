@@ -131,7 +131,7 @@ class NoisySGD(Optimizer):
     def _draw(self, state: Mapping[str, Any]) -> None:
         """Fill the arrays of noise from a state of the generator on."""
         self._generator.bit_generator.state = self._drawn_from = state
-        for p in self._parameters:
+        for p in self._model.parameters:
             noise = p.elements["noise"]
             for begin in range(0, noise.size, CHUNK):
                 part = noise[begin : begin + CHUNK]

@@ -63,12 +63,12 @@ class _ScheduleFree(Optimizer):
             New arrays, nested as the parameters are (with groups, a list with those of each group).
         """
         averages = {}
-        for group in self._groups:
+        for group in self._model.groups:
             beta = self._beta(group.hyper)
             for p in group.parameters:
                 z = p.states["z"]
                 averages[p] = p.view((p.theta - p.theta.dtype.type(1.0 - beta) * z) / p.theta.dtype.type(beta))
-        return with_leaves(self._structure, [averages[p] for p in self._parameters])
+        return with_leaves(self._model.structure, [averages[p] for p in self._model.parameters])
 
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         return theta if name == "z" else 0.0

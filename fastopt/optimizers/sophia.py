@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fastopt.engine.compile import Variant, part, rule
-from fastopt.engine.kernel import Kernel
-from fastopt.groups import Choice
+from fastopt.engine.compile import part, rule
+from fastopt.groups import Choice, Group
 from fastopt.hyperparameters import Check, nonnegative
 from fastopt.optimizer import Optimizer
 from fastopt.options import Options
+from fastopt.step.passes import Pass
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -130,10 +130,9 @@ class Sophia(Optimizer):
         TypeError, ValueError
             As `step` does for gradients. Nothing is changed then.
         """
-        vectors = self._vectors(estimate, "estimate")
-        for group, p in ((each, p) for each in self._groups for p in each.parameters if p in vectors):
-            vector = vectors[p]
-            beta2 = group.current["betas"][1]
-            variant = Variant(averaged, p.theta.dtype, vector.dtype, (), ("number",), lr_is_array=False)
-            run = Kernel(variant, p.theta.size).prepare()
-            run((p.states["h"],), vector, 1.0 - beta2, (beta2,))
+        self._stepping.apart(self._averaging, self._model.active, "estimate", estimate)
+
+    def _averaging(self, group: Group) -> Pass:
+        """What averages an estimate into the state of a group."""
+        beta2 = group.current["betas"][1]
+        return Pass(averaged, group.parameters, lambda p: [p.states["h"]], 1.0 - beta2, (beta2,))

@@ -1,0 +1,337 @@
+"""One step as one compiled call: gradients are looked at, summed up, clipped, and everything is updated and counted.
+
+What it goes through are the tables of a plan (`engine.tables`). As the counters and the running scalars move in the same call as
+the arrays, no exception that comes from outside, a signal's, finds them apart.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import float64, int64, prange, types
+from numba.extending import register_jitable
+
+from fastopt.engine.addresses import call, half_word, record, vector, word
+from fastopt.engine.compile import compiled_function
+from fastopt.engine.loop import ITEM
+from fastopt.engine.sums import BLOCK, LANES
+from fastopt.engine.tables import (
+    DATA,
+    DESCR,
+    FLAGS,
+    HEADER,
+    ITEMS,
+    NDIM,
+    PASS,
+    SHAPE,
+    SIZE,
+    TYPE,
+    group_type,
+    header_type,
+    leaf_type,
+    pass_type,
+    row_type,
+    tensor_type,
+)
+
+# What a call does.
+SQUARES, MEASURES, UPDATE = 1, 2, 4
+
+# How it ends. All but the first leave everything as it was.
+DONE, UNKNOWN_GRADIENT, NOT_FINITE, OUT_OF_RANGE, INTERRUPTED, BUSY = range(6)
+
+# Spans begin at multiples of this many elements, so that no two threads write to one cache line but at most once.
+GRAIN = 1024
+
+# A sum of squares of float64 beyond these may have lost some of its terms.
+LEAST, LARGEST = 1e-290, 1.7976931348623157e308
+
+# With less traffic than this, other threads of Python need not run meanwhile.
+SHORT_BYTES = 256 * 1024
+
+# What Numba's own parallel code calls. In Python, with checks, reading and setting the number takes longer than a small launch,
+# and Numba doesn't cache a kernel that calls `numba.set_num_threads`.
+_get_num_threads = types.ExternalFunction("get_num_threads", types.intp())  # as Numba declares it
+_set_num_threads = types.ExternalFunction("set_num_threads", types.void(types.int32))
+_save_thread = types.ExternalFunction("PyEval_SaveThread", types.intp())
+_restore_thread = types.ExternalFunction("PyEval_RestoreThread", types.void(types.intp))
+
+
+@register_jitable
+def _accepted(array: Any, leaf: Any, header: Any) -> Any:
+    """Where the elements of a gradient lie, if it is one that spans can read; else 0."""
+    if word(array + TYPE) != header.array_type or half_word(array + NDIM) != leaf.ndim or word(array + DESCR) != leaf.descr:
+        return 0
+    if half_word(array + FLAGS) & leaf.flags != leaf.flags:
+        return 0
+    for i in range(leaf.ndim):
+        if word(word(array + SHAPE) + ITEM * i) != word(leaf.shape + ITEM * i):
+            return 0
+    begin = word(array + DATA)
+    if begin == leaf.known:
+        return begin
+    end = begin + leaf.size * leaf.itemsize
+    if header.is_looking_twice or (leaf.size and _is_written(header, begin, end)):
+        return 0
+    leaf.known = begin
+    return begin
+
+
+@register_jitable
+def _is_written(header: Any, begin: Any, end: Any) -> Any:
+    """Whether steps write to some of this memory."""
+    pieces = vector(header.pieces, 2 * header.piece_count, int64)
+    low, high = 0, header.piece_count  # the last piece that begins before the end
+    while low < high:
+        middle = (low + high) // 2
+        if pieces[2 * middle] < end:
+            low = middle + 1
+        else:
+            high = middle
+    return low > 0 and begin < pieces[2 * low - 1]
+
+
+@register_jitable
+def _look(header: Any, gradients: Any) -> Any:
+    """Take note of where the gradients lie: those of a list or tuple, or a lone one; whether all are known."""
+    leaves = vector(header.leaves, header.leaf_count, leaf_type)
+    kind = word(gradients + TYPE)
+    if kind != header.list_type and kind != header.tuple_type:
+        return header.leaf_count == 1 and _take(header, leaves[0], gradients)
+    if word(gradients + SIZE) != header.leaf_count:
+        return False
+    items = word(gradients + ITEMS) if kind == header.list_type else gradients + header.tuple_items
+    for i in range(header.leaf_count):
+        if not _take(header, leaves[i], word(items + ITEM * i)):
+            return False
+    return True
+
+
+@register_jitable
+def _take(header: Any, leaf: Any, array: Any) -> Any:
+    if leaf.is_active:
+        begin = _accepted(array, leaf, header)
+        if begin == 0:
+            return False
+        tensors = vector(header.tensors, leaf.first + leaf.count, tensor_type)
+        for t in range(leaf.first, leaf.first + leaf.count):
+            tensors[t].gradient = begin + tensors[t].offset * leaf.itemsize
+    return True
+
+
+@register_jitable
+def _first_row(rows: Any, count: Any, begin: Any) -> Any:
+    """The last row whose work begins here or before."""
+    low, high = 0, count
+    while high - low > 1:
+        middle = (low + high) // 2
+        if rows[middle].begin <= begin:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@register_jitable
+def _run_share(address: Any, which: Any, part: Any, parts: Any) -> None:
+    """Run one of so many equal shares of a pass."""
+    header = record(address, header_type)
+    tensors_at, of_pass = header.tensors, record(which, pass_type)
+    rows = vector(of_pass.rows, of_pass.count, row_type)
+    begin, end = of_pass.work * part // parts, of_pass.work * (part + 1) // parts
+    grain = BLOCK if of_pass.products else GRAIN
+    for r in range(_first_row(rows, of_pass.count, begin), of_pass.count):
+        row = rows[r]
+        if row.begin >= end:
+            break
+        lo = max(0, (begin - row.begin) // row.cost * grain)
+        hi = min(row.size, (end - row.begin) // row.cost * grain)
+        if lo < hi:
+            gradient = vector(tensors_at, row.tensor + 1, tensor_type)[row.tensor].gradient
+            if row.zeroed:  # the gradient is among what the rule updates
+                vector(row.zeroed, 1, int64)[0] = gradient
+            if of_pass.products == 0:
+                call(row.function, row.operands, gradient, row.coefficients, lo, hi, 0)
+            else:
+                for at in range(lo, hi, BLOCK):
+                    sums = of_pass.sums + (row.block + at // BLOCK) * of_pass.products * LANES * ITEM
+                    call(row.function, row.operands, gradient, row.coefficients, at, min(hi, at + BLOCK), sums)
+
+
+@register_jitable
+def _add_up(which: Any) -> None:
+    """Add up the blocks of each row, from the first to the last: ``totals[tensor, product]``."""
+    of_pass = record(which, pass_type)
+    rows = vector(of_pass.rows, of_pass.count, row_type)
+    for r in range(of_pass.count):
+        row = rows[r]
+        blocks = (row.size + BLOCK - 1) // BLOCK
+        totals = vector(of_pass.totals + row.tensor * of_pass.products * ITEM, of_pass.products, float64)
+        sums = vector(of_pass.sums, (row.block + blocks) * of_pass.products * LANES, float64)
+        for product in range(of_pass.products):
+            total = 0.0
+            for block in range(row.block, row.block + blocks):
+                total += sums[(block * of_pass.products + product) * LANES]
+            totals[product] = total
+
+
+@register_jitable
+def limited_norm(norms: Any, limits: Any, factors: Any) -> Any:
+    """The norm of all groups together; and the factor of each group, by which norms are limited.
+
+    Parameters
+    ----------
+    norms : ndarray, shape (groups,)
+        Of the gradients of each group.
+    limits : ndarray, shape (groups + 1,)
+        Of each group, and then of all together; infinity for none.
+    factors : ndarray, shape (groups,)
+        Written to.
+    """
+    total, limited = 0.0, 0.0
+    for i in range(norms.size):
+        is_short = limits[i] == math.inf or norms[i] <= limits[i]  # which a NaN is not
+        factors[i] = 1.0 if is_short else limits[i] / norms[i]
+        total = math.hypot(total, norms[i])
+        limited = math.hypot(limited, limits[i] if norms[i] > limits[i] else norms[i])
+    limit = limits[norms.size]
+    if not (limit == math.inf or limited <= limit):
+        for i in range(norms.size):
+            factors[i] *= limit / limited
+    return total
+
+
+@register_jitable
+def _decide(header: Any) -> Any:
+    """Limit norms, or find that something is not finite, from the sums of squares."""
+    squares = record(header.squares, pass_type)
+    rows = vector(squares.rows, squares.count, row_type)
+    groups = vector(header.groups, header.group_count, group_type)
+    norms = vector(header.norms, header.group_count, float64)
+    is_in_range = True
+    for i in range(header.group_count):
+        square = 0.0
+        for r in range(groups[i].first, groups[i].first + groups[i].count):
+            total = vector(squares.totals, rows[r].tensor + 1, float64)[rows[r].tensor]
+            is_in_range &= not rows[r].is_double or (total >= LEAST and total <= LARGEST)
+            square += total
+        is_in_range &= square <= LARGEST or square != square or not rows[groups[i].first].is_double
+        norms[i] = math.sqrt(square)
+    if not is_in_range:
+        return OUT_OF_RANGE
+    total = limited_norm(
+        norms, vector(header.limits, header.group_count + 1, float64), vector(header.factors, header.group_count, float64)
+    )
+    vector(header.norm, 1, float64)[0] = total
+    return NOT_FINITE if header.nonfinite and not total < math.inf else DONE
+
+
+@register_jitable
+def _write_scales(header: Any, scale: Any) -> None:
+    """Let the spans of each group take this scale, and the factor that limits the group's norm."""
+    groups = vector(header.groups, header.group_count, group_type)
+    factors = vector(header.factors, header.group_count, float64)
+    for i in range(header.group_count):
+        cells = vector(groups[i].cells, groups[i].cell_count, int64)
+        for k in range(groups[i].cell_count):
+            vector(cells[k], 1, float64)[0] = scale * factors[i]
+        if groups[i].square_cell:
+            vector(groups[i].square_cell, 1, float64)[0] = scale
+
+
+@register_jitable
+def _count(header: Any) -> None:
+    """Count the step, and let the new running scalars take the place of the old ones."""
+    vector(header.step_count, 1, int64)[0] += 1
+    if header.accumulated:
+        vector(header.accumulated, 1, int64)[0] = 0
+    groups = vector(header.groups, header.group_count, group_type)
+    for i in range(header.group_count):
+        group = groups[i]
+        vector(group.step_count, 1, int64)[0] += 1
+        scalars = vector(group.scalars, group.scalar_count, float64)
+        following = vector(group.next_scalars, group.scalar_count, float64)
+        for k in range(group.scalar_count):
+            scalars[k] = following[k]
+
+
+def _step(parallel: bool) -> Callable[..., int]:
+    """The function, not compiled yet."""
+
+    def step(threads: Any, address: Any, gradients: Any, scale: Any, count: Any, token: Any, phases: Any) -> Any:
+        header = record(address, header_type)
+        if header.busy:
+            return BUSY
+        if vector(header.step_count, 1, int64)[0] != count:
+            return INTERRUPTED
+        if gradients:
+            header.token = token
+            if not _look(header, gradients):
+                return UNKNOWN_GRADIENT
+        elif header.token != token:
+            return INTERRUPTED
+        header.busy = 1
+        state = _save_thread() if header.traffic > SHORT_BYTES else 0
+        status = DONE
+        for phase in (SQUARES, MEASURES, UPDATE):
+            if phases & phase and status == DONE:
+                if phase != UPDATE or not phases & MEASURES:
+                    _write_scales(header, scale)
+                which = header.squares if phase == SQUARES else header.measures if phase == MEASURES else header.updates
+                if parallel:
+                    callers = _get_num_threads()
+                    _set_num_threads(threads)
+                    for part in prange(threads):
+                        _run_share(address, which, part, threads)
+                    _set_num_threads(callers)
+                else:
+                    _run_share(address, which, 0, 1)
+                if phase == UPDATE:
+                    _count(header)
+                else:
+                    _add_up(which)
+                    status = _decide(header) if phase == SQUARES else DONE
+        if state:
+            _restore_thread(state)
+        header.busy = 0
+        return status
+
+    return step
+
+
+@functools.cache
+def step_function(parallel: bool) -> Callable[..., int]:
+    """``step(threads, plan, gradients, scale, count, token, phases)``, compiled or loaded from the cache.
+
+    Parameters
+    ----------
+    parallel : bool
+        Whether it runs on several threads.
+
+    Returns
+    -------
+    callable
+        It takes the number of threads, which makes no difference to the results; the address of a plan's header; that of a
+        Python object with the gradients, or 0 where their addresses are known; what gradients are multiplied with; how many
+        steps were taken before; a number that tells the calls of one step from those of others; and what to do. It gives how
+        it ended.
+    """
+    number = types.int64
+    signature = number(number, number, number, types.float64, number, number, number)
+    dispatcher = compiled_function(_step(parallel), signature, "step_parallel" if parallel else "step_serial", parallel)
+    return dispatcher.overloads[signature.args].entry_point  # type: ignore[no-any-return]
+
+
+def nothing() -> tuple[Any, ...]:
+    """Arguments after the number of threads for a step that has nothing to do."""
+    return _NOTHING.ctypes.data, 0, 1.0, 0, 0, MEASURES
+
+
+_STEPS_OF_NOTHING = np.zeros(1, np.int64)
+_PASS_OF_NOTHING = np.zeros(1, PASS)
+_NOTHING = np.zeros(1, HEADER)
+_NOTHING["step_count"], _NOTHING["measures"] = _STEPS_OF_NOTHING.ctypes.data, _PASS_OF_NOTHING.ctypes.data

@@ -1,0 +1,97 @@
+"""Gradients of several micro-batches, added up in buffers of their own until a step takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.arrays import aligned_zeros
+from fastopt.engine import steps
+from fastopt.engine.compile import part
+from fastopt.parameters import Parameter
+from fastopt.step.model import Model
+from fastopt.step.passes import Pass
+from fastopt.step.plan import Plan, Work
+from fastopt.step.plans import Dtypes, Plans
+
+
+@part
+def taking(theta: Any, g: Any, lr: Any) -> Any:
+    """Take the gradient."""
+    return g
+
+
+@part
+def adding(theta: Any, g: Any, lr: Any) -> Any:
+    """Add the gradient."""
+    return theta + g
+
+
+class Accumulation:
+    """Sums of gradients in the dtypes of their parameters.
+
+    Parameters
+    ----------
+    model : Model
+        Whose gradients are added.
+    count : ndarray of int64, shape (1,)
+        How many were added since the last step, which sets it to zero.
+    """
+
+    def __init__(self, model: Model, count: NDArray[Any]) -> None:
+        self._model, self._counter = model, count
+        self._count = memoryview(count)
+        self._plans = Plans(model, self._built)
+        self._buffers: dict[Parameter, NDArray[Any]] = {}
+        self._begun: set[Parameter] = set()
+        self._attempt: tuple[int, set[Parameter]] = 0, set()
+
+    @property
+    def count(self) -> int:
+        """How many gradients were added since the last step."""
+        return self._count[0]
+
+    def add(self, grads: Any) -> None:
+        """Add the gradient of each parameter to its sum."""
+        begun, active = self._known_sums(), {p for group in self._model.active for p in group.parameters}
+        if begun != self._begun or not active <= self._buffers.keys():
+            self._begun = begun
+            self._buffers |= {p: aligned_zeros(p.theta.size, p.theta.dtype) for p in active - self._buffers.keys()}
+            self._plans.forget()
+        self._attempt = self.count, active
+        self._plans.run(grads, "grads", lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
+
+    def sums(self) -> dict[Parameter, NDArray[Any]]:
+        """What was added up for the parameters that are stepped.
+
+        Raises
+        ------
+        ValueError
+            If nothing was added for one of them.
+        """
+        begun, parameters = self._known_sums(), [p for group in self._model.active for p in group.parameters]
+        if missing := [p for p in parameters if p not in begun]:
+            raise ValueError(f"nothing was accumulated for {missing[0].name}")
+        return {p: p.formed(self._buffers[p]) for p in parameters}
+
+    def _known_sums(self) -> set[Parameter]:
+        """Those with a sum. What `add` did is told by the counter, for it may have been interrupted before or after."""
+        if not self.count:
+            return set()
+        before, parameters = self._attempt
+        if before == 0:
+            return parameters
+        return self._begun | parameters if before < self.count else self._begun
+
+    def _built(self, dtypes: Dtypes) -> Plan:
+        active = [p for group in self._model.active for p in group.parameters]
+        # The first one takes the place of what is there: so nothing has to be set to zero before.
+        of_rules = {adding: [p for p in active if p in self._begun], taking: [p for p in active if p not in self._begun]}
+        works = [
+            Work(Pass(rule, parameters, lambda p: [p.formed(self._buffers[p])], 0.0, ()), np.zeros(1, np.int64))
+            for rule, parameters in of_rules.items()
+            if parameters
+        ]
+        return Plan(self._model.parameters, works, self._model.memory, dtypes, self._counter)

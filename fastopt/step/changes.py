@@ -1,0 +1,37 @@
+"""What was changed since the last step: groups note it, and the optimizer looks at it, so that no step looks at each group."""
+
+from __future__ import annotations
+
+
+class Changes:
+    """Shared by an optimizer and its groups, which need not know it.
+
+    Attributes
+    ----------
+    any : bool
+        Whether there are some.
+    of_plan : bool
+        Whether the plan must be built anew.
+    groups : set of int
+        Those whose numbers changed.
+    """
+
+    __slots__ = ("any", "groups", "of_plan")
+
+    def __init__(self) -> None:
+        self.any, self.of_plan = True, True
+        self.groups: set[int] = set()
+
+    def note_numbers(self, group: int) -> None:
+        """Other numbers for the same passes."""
+        self.groups.add(group)
+        self.any = True
+
+    def note_plan(self) -> None:
+        """Other passes, arrays, or groups."""
+        self.any = self.of_plan = True
+
+    def clear(self) -> None:
+        """All of them are taken note of."""
+        self.any = self.of_plan = False
+        self.groups.clear()

@@ -1,0 +1,210 @@
+"""What an optimizer steps: groups of parameters, how they are nested, their states, and the memory of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.flat import Flat
+from fastopt.groups import Group
+from fastopt.memory import Memory
+from fastopt.parameters import AVERAGE, Parameter, allocate
+from fastopt.step.changes import Changes
+from fastopt.tree import leaves, leaves_if_alike, map_leaves, matching_leaves, paths, with_leaves
+
+if TYPE_CHECKING:
+    from fastopt.recipe import Recipe
+
+
+class Model:
+    """The groups of an optimizer.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What makes the optimizer what it is; see `description_of`.
+    changes : Changes
+        Where groups note what was changed.
+    groups : sequence of mapping
+        Parameters under ``"params"``, and hyper-parameters of their own. With a structure, the parameters by their paths.
+    defaults : mapping
+        Hyper-parameters that groups have if they don't set them.
+    complex_mode : {"parts", "modulus"}
+        How rules take complex numbers.
+    is_grouped : bool
+        Whether gradients come as a list with those of each group.
+    structure : optional
+        How the parameters are nested, if the groups are made by names.
+    state_names : sequence of tuple of str, optional
+        The states of each group; by default those that they need.
+    paired : frozenset of str
+        States that are known to be pairs.
+
+    Attributes
+    ----------
+    groups : list of Group
+    parameters : list of Parameter
+        Of all groups, in the order of their gradients.
+    structure : tree
+        How they are nested.
+    memory : Memory
+        What steps write to.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        changes: Changes,
+        groups: Sequence[Mapping[str, Any]],
+        defaults: Mapping[str, Any],
+        complex_mode: str,
+        is_grouped: bool,
+        structure: Any = None,
+        state_names: Sequence[tuple[str, ...]] | None = None,
+        paired: frozenset[str] = frozenset(),
+    ) -> None:
+        self._recipe, self._changes = recipe, changes
+        self.defaults, self.complex_mode = dict(defaults), complex_mode
+        self.is_grouped, self.by_name, self.paired = is_grouped, structure is not None, paired
+        self.memory = Memory()
+        self.groups: list[Group] = []
+        for i, given in enumerate(groups):
+            if self.by_name:
+                name_of = dict(zip(paths(structure), (name for name, _ in leaves(structure, "params")), strict=True))
+                names = [name_of[path] for path in given["params"]]
+            else:
+                prefix = f"params[{i}]['params']" if is_grouped else "params"
+                names = [name for name, _ in leaves(given["params"], prefix)]
+            own = None if state_names is None else state_names[i]
+            self.groups.append(self._group(given, i, names, own))
+        self._arrange(structure)
+        if not self.parameters:
+            raise ValueError("params holds no array")
+        if len({p.name for p in self.parameters}) < len(self.parameters):
+            raise ValueError("params has two different keys with the same repr, so that a state dict could not tell them apart")
+        self._allocate(self.groups)
+
+    def add(self, given: Mapping[str, Any]) -> None:
+        """Add a group; see `Optimizer.add_param_group`."""
+        if self.by_name:
+            raise ValueError("an optimizer with by_name can't take more groups; construct it with groups instead")
+        if not isinstance(given, Mapping) or "params" not in given:
+            raise TypeError(f"group must be a mapping with the key 'params', got {given!r}")
+        with self.memory.unchanged_by_errors():
+            count = len(self.groups)
+            names = [name for name, _ in leaves(given["params"], f"params[{count}]['params']")]
+            added = self._group(given, count, names)
+            self._allocate([added])
+        if not self.is_grouped:
+            renamed = {p.name: f"params[0]['params']{p.name.removeprefix('params')}" for p in self.parameters}
+            for p in self.parameters:
+                p.name = renamed[p.name]
+            self.memory.rename(renamed)
+            self.is_grouped, self.structure = True, [self.structure]
+        self.groups.append(added)
+        self.parameters += added.parameters
+        self.structure.append(added.params)
+        self._is_plain = None
+        self._changes.note_plan()
+
+    @property
+    def active(self) -> list[Group]:
+        """The groups that are not frozen."""
+        return [group for group in self.groups if not group.hyper["frozen"]]
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The states of all groups."""
+        return tuple(dict.fromkeys(name for group in self.groups for name in group.state_names))
+
+    def state(self, name: str) -> Any:
+        """A state nested as the parameters are, as views; None where there is none."""
+        if self.is_grouped:
+            return [group.state(name) for group in self.groups]
+        return with_leaves(self.structure, [p.view(p.states[name]) if name in p.states else None for p in self.parameters])
+
+    def collected(self, grads: Any) -> Any:
+        """The gradients as arrays, or a list or tuple of arrays, if that can be told quickly; else anything."""
+        if self._is_plain is None:
+            self._note_form()
+        if self._is_plain:
+            return grads
+        if self._is_lone:
+            return _buffer(self.structure, grads)
+        found = leaves_if_alike(self.structure, grads)
+        if found is None:
+            return ()  # which are not the gradients of anything
+        if not self._has_flats:
+            return found
+        return [_buffer(p.leaf, g) for p, g in zip(self.parameters, found, strict=True)]
+
+    def vectors(self, grads: Any, name: str) -> dict[Parameter, NDArray[Any]]:
+        """The gradient of every parameter, checked, as vectors; not those of frozen groups."""
+        return {p: p.gradient(path, g) for p, path, g in self.named(grads, name)}
+
+    def named(self, grads: Any, name: str) -> list[tuple[Parameter, str, Any]]:
+        """The gradient of every parameter, and what messages call it; not those of frozen groups."""
+        frozen = {p for group in self.groups if group.hyper["frozen"] for p in group.parameters}
+        if frozen and self.is_grouped and isinstance(grads, (list, tuple)) and len(grads) == len(self.groups):
+            grads = [group.params if group.hyper["frozen"] else own for group, own in zip(self.groups, grads, strict=True)]
+        named = list(matching_leaves(self.structure, grads, name))
+        return [(p, path, g) for p, (path, g) in zip(self.parameters, named, strict=True) if p not in frozen]
+
+    def _group(
+        self, given: Mapping[str, Any], index: int, names: Sequence[str], state_names: tuple[str, ...] | None = None
+    ) -> Group:
+        if unknown := [key for key in given if key != "params" and key not in self.defaults]:
+            raise TypeError(f"group {index} has the key {unknown[0]!r}; this optimizer has {', '.join(self.defaults)}")
+        own = {key: given.get(key, value) for key, value in self.defaults.items()}
+        shared = (self._recipe, self.memory, self._changes, self.complex_mode)
+        group = Group(index, names, given["params"], own, *shared, state_names)
+        if not self._recipe.takes_modulus and any(p.is_paired for p in group.parameters):
+            raise ValueError(f"complex_mode='modulus' is not for {type(self._recipe).__name__}")
+        return group
+
+    def _arrange(self, structure: Any) -> None:
+        """Order all parameters as they are nested."""
+        if structure is None:
+            of_groups = [group.params for group in self.groups]
+            self.structure = of_groups if self.is_grouped else of_groups[0]
+            self.parameters = [p for group in self.groups for p in group.parameters]
+        else:
+            by_path = {path: p for group in self.groups for path, p in zip(group.params, group.parameters, strict=True)}
+            self.structure = map_leaves(lambda leaf: leaf, structure)
+            self.parameters = [by_path[path] for path in paths(structure)]
+        self._is_plain: bool | None = None  # not known yet
+
+    def _note_form(self) -> None:
+        """Take note of how gradients come, so that no step has to look at that."""
+        leaves_of = [p.leaf for p in self.parameters]
+        self._is_lone = len(leaves_of) == 1 and self.structure is leaves_of[0]
+        self._has_flats = any(isinstance(leaf, Flat) for leaf in leaves_of)
+        is_list = type(self.structure) in (list, tuple) and len(self.structure) == len(leaves_of)
+        is_flat_list = is_list and all(own is leaf for own, leaf in zip(self.structure, leaves_of, strict=True))
+        self._is_plain = (self._is_lone or is_flat_list) and not self._has_flats
+
+    def _allocate(self, groups: Sequence[Group]) -> None:
+        """Give new groups their states; those of one name share a buffer."""
+        # Every state once, in the order in which the groups name them.
+        names = list(dict.fromkeys(name for group in groups for name in group.state_names))
+        for group in groups:
+            if any(p.is_paired for p in group.parameters):
+                self.paired |= group.paired_states()
+        for name in names:
+            holders = [p for group in groups if name in group.state_names for p in group.parameters]
+            allocate(holders, name, self.memory, is_paired=name in self.paired)
+            for group in groups:
+                for p in group.parameters if name in group.state_names else []:
+                    start = p.theta if name == AVERAGE else self._recipe.initial(name, group.hyper, p.theta)
+                    if np.any(start):  # pages that hold zeros are best left untouched
+                        p.start(name, start)
+        for group in groups:
+            group.fill_copies()
+
+
+def _buffer(leaf: Any, g: Any) -> Any:
+    """The buffer of a gradient that is a `Flat` with the layout of this one."""
+    return g.buffer if type(g) is Flat and g.layout is getattr(leaf, "layout", None) else g

@@ -1,0 +1,129 @@
+"""What a step does with the tensors of a group in one pass over them: a rule, its operands, and the numbers it takes."""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.engine.compile import Rule, Variant, compiled_span
+from fastopt.engine.loop import ITEM
+from fastopt.engine.tables import address
+from fastopt.parameters import Parameter
+
+# A number for all, numbers for each tensor, or the name of an array that has one for each element.
+Coefficient = float | NDArray[Any] | str
+
+
+class Pass:
+    """A rule or a measure over the parameters of a group.
+
+    Parameters
+    ----------
+    rule : callable
+        It takes theta and the gradient, a rate, states, and coefficients.
+    parameters : sequence of Parameter
+        What it goes over.
+    arrays : callable
+        Gives the arrays of a parameter that the rule updates, theta first; or, if it measures, reads.
+    lr : float or None
+        None if each parameter has an array of them.
+    coefficients : sequence
+        As they are in the next step; their kinds stay what they are.
+    is_by_tensor : bool, default False
+        Whether some coefficients are numbers for each tensor.
+    measures : bool, default False
+        Whether the rule gives pairs of factors, whose products are summed up.
+    zeroes : bool, default False
+        Whether the rule updates the gradient, right after theta.
+
+    Attributes
+    ----------
+    rows : ndarray of float64, shape (1 or tensors, numbers)
+        What spans read: the rate and the coefficients that are numbers.
+    products : int
+        How many are summed up.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        parameters: Sequence[Parameter],
+        arrays: Callable[[Parameter], Sequence[NDArray[Any]]],
+        lr: float | None,
+        coefficients: Sequence[Coefficient],
+        is_by_tensor: bool = False,
+        measures: bool = False,
+        zeroes: bool = False,
+    ) -> None:
+        self.rule, self.parameters, self.zeroes = rule, parameters, zeroes
+        self._arrays = arrays
+        self._names = [None if lr is not None else "lr", *(c if isinstance(c, str) else None for c in coefficients)]
+        self._has_names = any(isinstance(c, str) for c in coefficients)
+        self._has_rate = lr is not None
+        tensors = sum(len(p.tensor_sizes()) for p in parameters) if is_by_tensor else 1
+        self._count = self._names.count(None)
+        self.rows: NDArray[Any] = np.zeros((tensors, self._count))
+        self.is_by_tensor = is_by_tensor
+        self._pack = functools.partial(struct.Struct(f"{self._count}d").pack_into, memoryview(self.rows).cast("B"), 0)
+        number = 2 + len(arrays(parameters[0])) + len(coefficients) - zeroes if parameters else 0
+        self.products = _products(rule, number) if measures else 0
+        self.write(lr, coefficients)
+
+    def write(self, lr: float | None, coefficients: Sequence[Coefficient]) -> None:
+        """Let the next steps take these numbers."""
+        numbers: Sequence[Any] = coefficients
+        if self._has_names:
+            numbers = [c for c in coefficients if not isinstance(c, str)]
+        if self._has_rate:
+            numbers = (lr, *numbers)
+        if len(numbers) != self._count:
+            given, before = (len(coefficients) + count - len(numbers) for count in (len(numbers), self._count))
+            raise TypeError(f"coefficients must be as many at every step, got {given} instead of {before}")
+        if not self.is_by_tensor:
+            self._pack(*numbers)
+        else:
+            for column, number in enumerate(numbers):
+                self.rows[:, column] = number
+
+    def scale_cells(self) -> NDArray[Any]:
+        """The addresses of the last numbers of all rows."""
+        return address(self.rows) + ITEM * (self._count * np.arange(1, len(self.rows) + 1) - 1)
+
+    def variant(self, p: Parameter, gradient: np.dtype[Any]) -> Variant:
+        """Which span goes over a parameter with gradients of some dtype."""
+        theta, *states = map(element_of, self._arrays(p))
+        g = np.result_type(gradient, np.complex64) if theta.kind == "c" else gradient
+        if self.zeroes:
+            states.insert(0, g)
+        reads = tuple(None if name is None else p.elements[name].dtype for name in self._names)
+        return Variant(self.rule, theta, g, tuple(states), reads, self.products)
+
+    def operands(self, p: Parameter) -> list[tuple[int, int]]:
+        """Addresses and bytes an element of all arrays but the gradient, in the order in which spans take them."""
+        updated = [(address(array), element_of(array).itemsize) for array in self._arrays(p)]
+        if self.zeroes:
+            updated.insert(1, (0, 0))
+        read = [p.elements[name] for name in self._names if name is not None]
+        return updated + [(address(array), array.itemsize) for array in read]
+
+    def compile(self, gradients: Mapping[Parameter, np.dtype[Any]]) -> None:
+        """Compile all spans, or load them from the cache."""
+        for p in self.parameters:
+            compiled_span(self.variant(p, gradients[p]))
+
+
+def element_of(array: NDArray[Any]) -> np.dtype[Any]:
+    """The dtype of what a loop takes at once: a number, or a pair, which is the complex number that its parts make."""
+    return array.dtype if array.ndim == 1 else np.dtype(f"c{2 * array.itemsize}")
+
+
+@functools.cache
+def _products(measure: Rule, arguments: int) -> int:
+    """How many products a measure sums up."""
+    with np.errstate(all="ignore"):
+        return len(measure(*[np.float64(1.0)] * arguments))

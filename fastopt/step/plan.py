@@ -1,0 +1,271 @@
+"""The plan of a step: tables of all that it does, built when something changes, and run by one compiled call."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.arrays import complex_of
+from fastopt.engine import steps
+from fastopt.engine.compile import compiled_span
+from fastopt.engine.launch import Launch
+from fastopt.engine.loop import ITEM
+from fastopt.engine.sums import BLOCK, LANES
+from fastopt.engine.tables import GROUP, HEADER, KNOWS_OBJECTS, LEAF, PASS, ROW, TENSOR, address, table
+from fastopt.memory import Memory
+from fastopt.parameters import Parameter
+from fastopt.step.passes import Pass
+
+WRITEABLE = 0x400  # the flag of an array, by NumPy's C interface
+
+NO_SCALARS = np.zeros((2, 0))
+
+_tokens = itertools.count(1)
+
+
+class Work(NamedTuple):
+    """What a step does with the parameters of a group. Some passes may not be there."""
+
+    update: Pass
+    step_count: NDArray[Any]  # of the group, shape (1,)
+    measure: Pass | None = None
+    squares: Pass | None = None  # of the gradient, for its norm
+    scalars: NDArray[Any] = NO_SCALARS  # running ones, and those that take their place
+    clip_norm: float | None = None
+    is_scaled: bool = False  # whether the last number of each pass is a scale of the gradient
+
+
+class Plan:
+    """What steps go through.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter
+        In the order in which their gradients come.
+    works : sequence of Work
+        Of the groups that are stepped; the gradients of others are not looked at.
+    memory : Memory
+        What steps write to, where no gradient may lie.
+    gradients : mapping
+        The dtype of each parameter's gradient, real for complex ones, too.
+    step_count : ndarray of int64, shape (1,)
+        Counts steps.
+    norm : ndarray, shape (1,), optional
+        Where to write the norm of all gradients.
+    accumulated : ndarray of int64, shape (1,), optional
+        Is set to zero by a step.
+    clip_norm : float, optional
+        What the norm of all gradients together is limited to.
+    finds_nonfinite : bool, default False
+        Whether a norm that is not finite ends a step.
+
+    Attributes
+    ----------
+    norms, factors, limits : ndarray
+        Of each group: the norm of its gradients in the last step that computed it, what limits it, and to what; the last limit
+        is that of all together.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        works: Sequence[Work],
+        memory: Memory,
+        gradients: Mapping[Parameter, np.dtype[Any]],
+        step_count: NDArray[Any],
+        norm: NDArray[Any] | None = None,
+        accumulated: NDArray[Any] | None = None,
+        clip_norm: float | None = None,
+        finds_nonfinite: bool = False,
+    ) -> None:
+        self.parameters, self.works = list(parameters), works
+        self.process = os.getpid()
+        self._kept: list[Any] = [step_count, accumulated, works]  # whose memory is in the tables by its address
+        self._count = memoryview(step_count)
+        self._tensors_of = _numbered(parameters)
+        active = {p: work.update.zeroes for work in works for p in work.update.parameters}
+        self._leaves = self._keep([self._leaf(p, active.get(p), gradients[p]) for p in parameters], LEAF)
+        self._tensors = self._keep([(0, offset) for p in parameters for offset in _offsets(p)], TENSOR)
+        pieces = memory.table()
+        self._kept.append(pieces)
+        self.norms, self.factors = np.zeros(len(works)), np.ones(len(works))
+        self.norm = np.zeros(1) if norm is None else norm
+        limits = (*(work.clip_norm for work in works), clip_norm)
+        self.limits = np.array([math.inf if limit is None else limit for limit in limits])
+        self._totals: dict[str, NDArray[Any]] = {}
+        spans, traffic = {}, {}
+        for name in ("squares", "measure", "update"):
+            spans[name], traffic[name] = self._pass(name, gradients)
+        groups = self._keep(self._groups(), GROUP)
+        self.launch = Launch(sum(traffic.values()))
+        self.launch_sums = Launch(traffic["squares"] + traffic["measure"])
+        self.phases = steps.UPDATE | (steps.SQUARES if traffic["squares"] or any(w.squares for w in works) else 0)
+        header = {
+            "array_type": id(np.ndarray) if KNOWS_OBJECTS else 0,
+            "list_type": id(list),
+            "tuple_type": id(tuple),
+            "tuple_items": tuple.__basicsize__,
+            "leaves": address(self._leaves),
+            "leaf_count": len(parameters),
+            "tensors": address(self._tensors),
+            "pieces": address(pieces),
+            "piece_count": len(pieces),
+            "squares": spans["squares"],
+            "measures": spans["measure"],
+            "updates": spans["update"],
+            "groups": address(groups),
+            "group_count": len(works),
+            "limits": address(self.limits),
+            "norms": address(self.norms),
+            "factors": address(self.factors),
+            "norm": address(self.norm),
+            "nonfinite": finds_nonfinite,
+            "is_looking_twice": len(parameters) > 1 and any(active.values()),
+            "step_count": address(step_count),
+            "accumulated": 0 if accumulated is None else address(accumulated),
+            "traffic": sum(traffic.values()),
+        }
+        self._header = self._keep([tuple(int(header.get(name, 0)) for name in HEADER.names or ())], HEADER)
+        self._address = address(self._header)
+
+    def run(self, gradients: Any, scale: float) -> int:
+        """Take a step in one call; ``gradients`` is an array, or a list or tuple of them."""
+        launch = self.launch
+        return (launch.run or launch.prepare())(self._address, id(gradients), scale, self._count[0], 0, self.phases)
+
+    def begin(self) -> int:
+        """A number that tells the calls of one step from those of others."""
+        return next(_tokens)
+
+    def call(self, phases: int, token: int, scale: float = 1.0, gradients: Any = None) -> int:
+        """Take a part of a step; without gradients, with those that are known."""
+        launch = self.launch if phases & steps.UPDATE else self.launch_sums
+        known = 0 if gradients is None else id(gradients)
+        return launch(self._address, known, scale, self._count[0], token, phases)
+
+    def write_gradients(self, vectors: Mapping[Parameter, NDArray[Any]], token: int) -> None:
+        """Take note of where gradients lie, as vectors that spans take."""
+        self._header["token"] = token
+        for p, vector in vectors.items():
+            begin, item = address(vector), vector.itemsize * (1 + p.is_complex)
+            for t in self._tensors_of[p]:
+                gradient = self._tensors[t]
+                gradient["gradient"] = begin + int(gradient["offset"]) * item
+
+    def accept(self, vectors: Mapping[Parameter, NDArray[Any]]) -> None:
+        """Take note that these gradients lie where they may, and don't overlap each other."""
+        for leaf, p in zip(self._leaves, self.parameters, strict=True):
+            leaf["known"] = address(vectors[p]) if p in vectors else 0
+
+    def totals(self, name: str, work: Work) -> NDArray[Any]:
+        """What a pass has summed up for the parameters of a group: shape (products, tensors)."""
+        of_pass: Pass = getattr(work, name)
+        tensors = [t for p in of_pass.parameters for t in self._tensors_of[p]]
+        return self._totals[name][tensors, : of_pass.products].T
+
+    def totals_of_parameters(self, name: str, work: Work) -> dict[Parameter, Any]:
+        """The same sum of the first product over the tensors of each parameter."""
+        of_pass: Pass = getattr(work, name)
+        return {p: self._totals[name][self._tensors_of[p], 0].sum() for p in of_pass.parameters}
+
+    def forget_fork(self) -> None:
+        """Be ready in a child that was forked during a step of the parent."""
+        self._header["busy"], self.process = 0, os.getpid()
+
+    def compile(self) -> None:
+        """Compile all that steps may come to need, with the present number of threads."""
+        self.launch.compile()
+        self.launch_sums.compile()
+
+    def _keep(self, rows: Sequence[tuple[Any, ...]], dtype: np.dtype[Any]) -> NDArray[Any]:
+        self._kept.append(made := table(rows, dtype))
+        return made
+
+    def _leaf(self, p: Parameter, zeroes: bool | None, gradient: np.dtype[Any]) -> tuple[int, ...]:
+        """The gradient that is expected; ``zeroes`` is None where none is."""
+        dtype = complex_of(gradient) if p.is_complex else gradient
+        shape = np.array(p.shape, np.int64)
+        self._kept += [dtype, shape]
+        tensors = self._tensors_of[p]
+        flags = p.readable | (WRITEABLE if zeroes else 0)
+        place = (len(p.shape), address(shape), flags, p.array.size)
+        return (id(dtype), dtype.itemsize, *place, 0, tensors.start, len(tensors), zeroes is not None)
+
+    def _pass(self, name: str, gradients: Mapping[Parameter, np.dtype[Any]]) -> tuple[int, int]:
+        """The address of a pass over the tensors of all groups, and its traffic in bytes."""
+        rows: list[tuple[int, ...]] = []
+        words: list[int] = []
+        work = blocks = traffic = 0
+        passes = [each for each in (getattr(of_group, name) for of_group in self.works) if each is not None]
+        products = max((each.products for each in passes), default=0)
+        grain = BLOCK if products else steps.GRAIN
+        for each in passes:
+            spans = {variant: compiled_span(variant) for variant in {each.variant(p, gradients[p]) for p in each.parameters}}
+            self._kept += [each.rows, *spans.values()]
+            row, row_bytes = address(each.rows), ITEM * each.rows.shape[1]
+            for p in each.parameters:
+                variant = each.variant(p, gradients[p])
+                operands, cost = each.operands(p), variant.bytes_per_element
+                begin = 0
+                for t, size in zip(self._tensors_of[p], p.tensor_sizes(), strict=True):
+                    place = (spans[variant].address, ITEM * len(words), row, t, size, work, cost, blocks)
+                    zeroed = ITEM * (len(words) + 1) if each.zeroes else -1
+                    rows.append((*place, zeroed, p.theta.dtype.itemsize == ITEM))
+                    words += [at + begin * item for at, item in operands]
+                    begin += size
+                    work += -(-size // grain) * cost
+                    blocks += -(-size // BLOCK)
+                    traffic += size * cost
+                    row += row_bytes if each.is_by_tensor else 0
+        return self._written(name, rows, words, (work, blocks, products)), traffic
+
+    def _written(self, name: str, rows: list[tuple[int, ...]], words: list[int], counts: tuple[int, int, int]) -> int:
+        """Where the table of a pass lies."""
+        work, blocks, products = counts
+        operands, made = np.array(words, np.int64), self._keep(rows, ROW)
+        made["operands"] += address(operands)
+        made["zeroed"] = np.where(made["zeroed"] < 0, 0, made["zeroed"] + address(operands))
+        sums = np.zeros((blocks, products, LANES))
+        self._totals[name] = np.zeros((len(self._tensors), products))
+        self._kept += [operands, sums]
+        of_pass = (address(made), len(rows), work, address(sums), address(self._totals[name]), products)
+        return address(self._keep([of_pass], PASS))
+
+    def _groups(self) -> list[tuple[int, ...]]:
+        """What is counted and scaled for each group."""
+        groups, first = [], 0
+        for work in self.works:
+            passes = (work.update, work.measure) if work.is_scaled else ()
+            cells = np.concatenate([NO_CELLS, *(each.scale_cells() for each in passes if each is not None)])
+            square_cell = int(work.squares.scale_cells()[0]) if work.squares and work.is_scaled else 0
+            count = sum(len(self._tensors_of[p]) for p in work.update.parameters)
+            scalars = (address(work.scalars[0]), address(work.scalars[1]), work.scalars[0].size)
+            groups.append((first, count, address(work.step_count), square_cell, address(cells), len(cells), *scalars))
+            self._kept.append(cells)
+            first += count
+        return groups
+
+
+NO_CELLS = np.zeros(0, np.int64)
+
+
+def _numbered(parameters: Sequence[Parameter]) -> dict[Parameter, range]:
+    """The tensors of each parameter, counted through."""
+    numbered, first = {}, 0
+    for p in parameters:
+        count = len(p.tensor_sizes())
+        numbered[p] = range(first, first + count)
+        first += count
+    return numbered
+
+
+def _offsets(p: Parameter) -> list[int]:
+    """At which element of the array each tensor begins."""
+    parts = 1 + p.is_complex - p.is_paired
+    return [begin // parts for begin in itertools.accumulate(p.tensor_sizes(), initial=0)][:-1]

@@ -1,0 +1,128 @@
+"""Plans for the dtypes in which gradients come, and what happens to gradients that are not as they were the last time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.engine import steps
+from fastopt.parameters import Parameter
+from fastopt.step.model import Model
+from fastopt.step.plan import Plan
+from fastopt.zeroing import require_zeroable
+
+Dtypes = Mapping[Parameter, np.dtype[Any]]
+
+# Runs a plan: with an object that has gradients, or with those that are known if it is None; and a number for this step.
+Run = Callable[[Plan, Any, int], int]
+
+
+class Plans:
+    """The plan for each combination of dtypes, built when it is needed.
+
+    Parameters
+    ----------
+    model : Model
+        Whose parameters have the gradients.
+    build : callable
+        ``build(dtypes)`` gives a plan.
+
+    Attributes
+    ----------
+    current : Plan or None
+        The one that was last used.
+    """
+
+    def __init__(self, model: Model, build: Callable[[Dtypes], Plan]) -> None:
+        self._model, self._build = model, build
+        self._plans: dict[tuple[np.dtype[Any], ...], Plan] = {}
+        self._dtypes: dict[Parameter, np.dtype[Any]] = {}
+        self.current: Plan | None = None
+
+    def forget(self) -> None:
+        """Build plans anew from now on."""
+        self._plans.clear()
+        self.current = None
+
+    def prepared(self) -> Plan:
+        """The plan for gradients of the dtypes that came last."""
+        return self.of({}) if self.current is None else self.current
+
+    def run(self, grads: Any, name: str, run: Run) -> int:
+        """Run the plan with gradients as users hand them over.
+
+        Parameters
+        ----------
+        grads : tree
+        name : str
+            What messages call them.
+        run : callable
+            Runs the plan.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a gradient is not allowed; nothing is changed then.
+        RuntimeError
+            If another thread takes a step.
+        """
+        while True:
+            plan, apart = self.prepared(), []
+            found = self._model.collected(grads)
+            ended = run(plan, found, plan.begin())
+            if ended == steps.UNKNOWN_GRADIENT:
+                plan, apart, token = self._known(grads, name)
+                ended = run(plan, None, token)
+            if ended == steps.BUSY:
+                _require_turn(plan)
+            elif ended != steps.INTERRUPTED:  # by a signal handler that took a step
+                for array in apart:
+                    array[...] = 0
+                return ended
+
+    def run_vectors(self, vectors: Mapping[Parameter, NDArray[Any]], run: Run) -> int:
+        """The same with vectors as spans take them, which are not looked at."""
+        while True:
+            plan = self.of({p: vector.dtype for p, vector in vectors.items()})
+            token = plan.begin()
+            plan.write_gradients(vectors, token)
+            ended = run(plan, None, token)
+            if ended == steps.BUSY:
+                _require_turn(plan)
+            elif ended != steps.INTERRUPTED:
+                return ended
+
+    def _known(self, grads: Any, name: str) -> tuple[Plan, list[NDArray[Any]], int]:
+        """The plan for these gradients, which knows where they lie; those that it must set to zero, but can't; and a token."""
+        named = self._model.named(grads, name)
+        vectors = {p: p.gradient(path, g) for p, path, g in named}
+        plan = self.of({p: vector.dtype for p, vector in vectors.items()})
+        given = {p: (path, p.unwrap(path, g)) for p, path, g in named}
+        zeroed = [p for work in plan.works if work.update.zeroes for p in work.update.parameters]
+        apart = require_zeroable(zeroed, vectors, given) if zeroed else []
+        token = plan.begin()
+        plan.write_gradients(vectors, token)
+        if not any(p.is_copy(vector) for p, vector in vectors.items()):
+            plan.accept(vectors)
+        return plan, apart, token
+
+    def of(self, dtypes: Dtypes) -> Plan:
+        """The plan for gradients of these dtypes; those that are not given are as they were the last time."""
+        every = {p: self._dtypes.get(p, p.theta.dtype) for p in self._model.parameters} | dict(dtypes)
+        key = tuple(every.values())
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._build(every)
+        self._dtypes, self.current = every, plan
+        return plan
+
+
+def _require_turn(plan: Plan) -> None:
+    """Raise RuntimeError if another thread of this process takes a step with the plan."""
+    if plan.process == os.getpid():
+        raise RuntimeError("another thread takes a step of this optimizer; it takes one at a time")
+    plan.forget_fork()

@@ -1,0 +1,56 @@
+"""Running scalars, which compiled code moves on together with the arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Scalars(MutableMapping[str, Any]):
+    """Numbers, or vectors of them, by name, as they are now; what takes their place is written beside them.
+
+    Parameters
+    ----------
+    names : sequence of str
+    memory : ndarray of float64, shape (2, names, tensors)
+        First as they are, then as they will be.
+    is_single : bool
+        Whether each is one number.
+    """
+
+    def __init__(self, names: Mapping[str, float], memory: NDArray[Any], is_single: bool) -> None:
+        self._places = {name: i for i, name in enumerate(names)}
+        self._memory, self._is_single = memory, is_single
+
+    def __getitem__(self, name: str) -> Any:
+        values = self._memory[0, self._places[name]]
+        return float(values[0]) if self._is_single else values
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._memory[:, self._places[name]] = value
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"{name!r} can be set, but not removed")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def prepare(self, values: Mapping[str, Any]) -> None:
+        """Write what will take their place."""
+        for name, value in values.items():
+            self._memory[1, self._places[name]] = value
+
+
+def running_scalars(first: Mapping[str, float], tensors: int) -> NDArray[Any]:
+    """The memory of scalars that start at these values, for so many tensors: shape (2, names, tensors)."""
+    values = np.array([*first.values()], np.float64)
+    return np.ascontiguousarray(np.broadcast_to(values[None, :, None], (2, len(first), tensors)))

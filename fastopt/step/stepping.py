@@ -1,0 +1,222 @@
+"""How steps are taken: the plan that is kept, the numbers that change, and what to do when something is out of the ordinary."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.engine import steps
+from fastopt.groups import Group
+from fastopt.hyperparameters import finite
+from fastopt.parameters import Parameter
+from fastopt.recipe import Recipe
+from fastopt.step import clipping, numbers
+from fastopt.step.changes import Changes
+from fastopt.step.model import Model
+from fastopt.step.passes import Pass
+from fastopt.step.plan import Plan, Work
+from fastopt.step.plans import Dtypes, Plans
+
+
+class Vectors(dict[Parameter, NDArray[Any]]):
+    """Gradients of the optimizer's own, as vectors that spans take."""
+
+
+class Stepping:
+    """Takes the steps of an optimizer.
+
+    Parameters
+    ----------
+    model : Model
+        What is stepped.
+    changes : Changes
+        What groups have noted.
+    clip_norm : float, optional
+        What the norm of all gradients together is limited to.
+    nonfinite : {"propagate", "skip", "raise"}
+        What to do about gradients that are not finite.
+
+    Attributes
+    ----------
+    counter, skipped, accumulated : ndarray of int64, shape (1,)
+        How many steps were taken, and were skipped, and how many gradients wait to be taken.
+    """
+
+    def __init__(self, model: Model, changes: Changes, clip_norm: float | None, nonfinite: str) -> None:
+        self.clip_norm, self.nonfinite = clip_norm, nonfinite
+        self.counter, self.skipped, self.accumulated = (np.zeros(1, np.int64) for _ in range(3))
+        self._norm = np.full(1, -1.0)  # of the last step that computed it; none has
+        self._has_norms = False
+        self._model, self._changes = model, changes
+        self._plans = Plans(model, self._built)
+        self._works: list[tuple[Group, Work]] = []
+        self._moving: list[tuple[Group, Work]] = []
+        self._scheduled: list[Group] = []
+        self._measures = False
+
+    def take(self, recipe: Recipe, grads: Any, scale: float) -> None:
+        """Take a step; see `Optimizer.step`."""
+        scale = self.prepare(recipe, scale)
+        # What nearly all steps are; whatever is out of the ordinary ends it before anything has changed.
+        plan = self._plans.current
+        if plan is not None and not self._measures:
+            if self._moving:
+                self._write(recipe)
+            found = self._model.collected(grads)
+            if plan.run(found, scale) == steps.DONE:
+                return
+        self._plans.run(grads, "grads", functools.partial(self._run, recipe, grads, scale))
+
+    def take_vectors(self, recipe: Recipe, vectors: Vectors, scale: float, count: int) -> None:
+        """Take a step with sums of so many gradients."""
+        scale = self.prepare(recipe, scale / count if count > 1 else scale)
+        self._plans.run_vectors(vectors, functools.partial(self._run, recipe, vectors, scale))
+
+    def exchange(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> None:
+        """Run a pass that takes no gradient over some groups."""
+        plans = Plans(self._model, functools.partial(self._passes, pass_of, groups))
+        vectors = {p: p.formed(p.theta) for group in groups for p in group.parameters}
+        plans.run_vectors(vectors, lambda plan, found, token: plan.call(steps.UPDATE, token))
+
+    @property
+    def last_norm(self) -> float | None:
+        """The norm of all gradients of the last step; None if no step computes it."""
+        return float(self._norm[0]) if self.needs_norms() and not self._norm[0] < 0.0 else None
+
+    def forget_norm(self) -> None:
+        """Have no norm, as before the first step."""
+        self._norm[0] = -1.0
+
+    def prepare(self, recipe: Recipe, scale: float = 1.0) -> float:
+        """Follow schedules and changes; the scale, checked."""
+        if type(scale) is not float or scale != 1.0:
+            scale = finite("scale", scale)
+            if scale != 1.0:
+                self._start_scaling()
+        if self._scheduled or self._changes.any:
+            self.follow(recipe)
+        return scale
+
+    def follow(self, recipe: Recipe) -> None:
+        """Call each schedule once, before all else, for it is the caller's code and may change anything; then take up changes."""
+        if self._changes.of_plan:
+            self._scheduled = [group for group in self._model.groups if group.schedules]
+        count = int(self.counter[0])
+        schedules = {id(s): s for group in self._scheduled for s in group.schedules.values()}
+        values = {key: schedule(count) for key, schedule in schedules.items()}
+        for group in self._scheduled:
+            if given := {key: values[id(s)] for key, s in group.schedules.items() if id(s) in values}:
+                group.follow(given, count)
+        if self._changes.of_plan:
+            self._build_works(recipe)
+        for index in self._changes.groups:
+            self._moving += [each for each in self._works if each[0] is self._model.groups[index] and each not in self._moving]
+        self._changes.clear()
+
+    def settled(self, recipe: Recipe) -> Plan:
+        """The plan for gradients of the dtypes that came last, with the numbers of the next step but for those from sums."""
+        self.prepare(recipe)
+        self._write(recipe)
+        return self._plans.prepared()
+
+    def numbers(self) -> NDArray[Any]:
+        """The rate and the coefficients that the last step took, of an optimizer of one group."""
+        return self._works[0][1].update.rows[0].copy()
+
+    def compile(self, recipe: Recipe, dtypes: Dtypes) -> None:
+        """Compile what the next step will run with gradients of these dtypes, or load it from the cache."""
+        self.prepare(recipe)
+        self._plans.of(dtypes).compile()
+
+    def apart(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group], name: str, grads: Any) -> None:
+        """Run a pass of its own over some groups, with what users hand over like gradients."""
+        plans = Plans(self._model, functools.partial(self._passes, pass_of, groups))
+        plans.run(grads, name, lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
+
+    def _passes(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group], dtypes: Dtypes) -> Plan:
+        count = np.zeros(1, np.int64)
+        works = [Work(pass_of(group), np.zeros(1, np.int64)) for group in groups]
+        return Plan(self._model.parameters, works, self._model.memory, dtypes, count)
+
+    def _write(self, recipe: Recipe) -> None:
+        """Let the next step take the numbers that change; those that follow from sums come later."""
+        lasting = False
+        for group, work in self._moving:
+            if work.measure is not None:
+                numbers.write_measure(recipe, group, work)
+            elif numbers.write(recipe, group, work):
+                lasting = True
+        if lasting:
+            self._moving = [
+                (group, work)
+                for group, work in self._moving
+                if group.schedules or recipe.scalars or work.measure or not recipe.is_steady(group.hyper, group.step_count + 1)
+            ]
+
+    def _run(self, recipe: Recipe, grads: Any, scale: float, plan: Plan, found: Any, token: int) -> int:
+        """Take a step with a plan; `found` are the gradients, or None if the plan knows them."""
+        self._write(recipe)
+        sums = steps.MEASURES | (steps.SQUARES if self._has_norms else 0)
+        ended = plan.call(sums if self._measures else plan.phases, token, scale, found)
+        if ended in (steps.NOT_FINITE, steps.OUT_OF_RANGE):
+            vectors = grads if isinstance(grads, Vectors) else self._model.vectors(grads, "grads")
+            if self._is_to_skip(plan, vectors, scale, ended):
+                self._skip(vectors)
+                return steps.DONE
+            ended = plan.call(steps.MEASURES if self._measures else steps.UPDATE, token, scale)
+        if ended == steps.DONE and self._measures:
+            numbers.write_with_sums(recipe, plan, self._works)
+            ended = plan.call(steps.UPDATE, token, scale)
+        return ended
+
+    def _is_to_skip(self, plan: Plan, vectors: Any, scale: float, ended: int) -> bool:
+        """Whether a gradient is not finite and the step is to be skipped; else the norms are limited."""
+        groups = [group for group, _ in self._works]
+        if ended == steps.OUT_OF_RANGE:
+            clipping.look_again(plan, groups, vectors, scale)
+        if self.nonfinite == "propagate" or math.isfinite(plan.norm[0]):
+            return False
+        message = clipping.first_nonfinite(groups, vectors, scale)
+        if message and self.nonfinite == "raise":
+            raise ValueError(message)
+        return message is not None
+
+    def _skip(self, vectors: Any) -> None:
+        """Use up the gradients without a step."""
+        for group, _ in self._works:
+            for p in group.parameters if group.zeroes else []:
+                vectors[p][...] = 0
+        self.accumulated[0] = 0
+        self.skipped[0] += 1
+
+    def _start_scaling(self) -> None:
+        """Let all rules take a scale of the gradient from now on."""
+        for group in self._model.groups:
+            if not group.scales:
+                group.start_scaling()
+
+    def _build_works(self, recipe: Recipe) -> None:
+        active = self._model.active
+        self._has_norms = self.needs_norms()
+        if self.clip_norm is not None:
+            self._start_scaling()
+        self._works = [(group, numbers.work_of(recipe, group, self._has_norms)) for group in active]
+        self._moving = list(self._works)
+        self._measures = any(work.measure is not None for _, work in self._works)
+        self._plans.forget()
+
+    def needs_norms(self) -> bool:
+        """Whether steps compute norms."""
+        limits = [self.clip_norm, *(group.hyper["clip_norm"] for group in self._model.active)]
+        return self.nonfinite != "propagate" or any(limit is not None for limit in limits)
+
+    def _built(self, dtypes: Dtypes) -> Plan:
+        works = [work for _, work in self._works]
+        finds_nonfinite = self.nonfinite != "propagate"
+        counts = (self.counter, self._norm, self.accumulated)
+        return Plan(self._model.parameters, works, self._model.memory, dtypes, *counts, self.clip_norm, finds_nonfinite)
