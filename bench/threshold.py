@@ -49,9 +49,7 @@ def _step(optimizer: fastopt.Optimizer, g: NDArray[Any], threshold: int | None) 
     end = time.perf_counter() + SETTLING_SECONDS
     while optimizer.step_count < SETTLING_STEPS and time.perf_counter() < end:
         optimizer.step(g)
-    for p in optimizer.param_groups[0].parameters:
-        for kernel in p.kernels.values():
-            runtime.keep_choice(kernel)
+    runtime.keep_choice(optimizer._stepping.settled(optimizer).launch)
     fastopt.set_parallel_threshold(None)
     return functools.partial(optimizer.step, g)
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from fastopt import optimizers
 from fastopt.arrays import FLOATS, one_of
-from fastopt.engine.kernel import ALONE_FIRST_BELOW_BYTES
+from fastopt.engine.launch import ALONE_FIRST_BELOW_BYTES
+from fastopt.engine.steps import step_function
 from fastopt.optimizer import Optimizer
 
 # What most people begin with.
@@ -72,8 +73,5 @@ def compile_ahead(specs: Sequence[str], dtypes: Sequence[str]) -> Iterator[tuple
     for name, optimizer in ready:
         begin = time.perf_counter()
         optimizer.warmup()
-        for group in optimizer.param_groups:
-            for p in group.parameters:
-                for kernel in (*p.kernels.values(), *p.measure_kernels.values()):
-                    kernel.compile_both()  # those of several threads, too, if there is but one here
+        step_function(parallel=True)  # even if there is but one thread here
         yield name, time.perf_counter() - begin

@@ -196,6 +196,11 @@ class Group(MutableMapping[str, Any]):
 
     def commit(self, hyper: dict[str, Any]) -> None:
         """Take hyper-parameters that `check` gave."""
+        if self._differs_in_numbers(hyper):
+            self.hyper = self.current = hyper
+            self.option_coefficients = self.wrapped.coefficients(hyper)
+            self._changes.note_numbers(self.index)
+            return
         before = self._of_passes()
         has_other_copies = hyper["copy_to"] is not self.hyper["copy_to"]
         self._take(hyper)
@@ -205,6 +210,16 @@ class Group(MutableMapping[str, Any]):
             self._changes.note_plan()
         else:
             self._changes.note_numbers(self.index)
+
+    def _differs_in_numbers(self, hyper: Mapping[str, Any]) -> bool:
+        """Whether other hyper-parameters only give the same passes other numbers, as nearly all changes do."""
+        changed = [(value, own) for value, own in zip(hyper.values(), self.hyper.values(), strict=True) if value is not own]
+        return (
+            not self.schedules
+            and hyper["clip_norm"] is self.hyper["clip_norm"]
+            and all(_is_number(value, own) for value, own in changed)
+            and self._recipe.choose(hyper)[0] is self._chosen
+        )
 
     def _of_passes(self) -> tuple[Any, ...]:
         """All that tells which passes a step makes, and which arrays are read in them."""
@@ -353,6 +368,13 @@ class Group(MutableMapping[str, Any]):
         if callable(value) and not is_choice(self._checks, key):
             return value
         return checked(self._checks, key, value)
+
+
+def _is_number(value: Any, own: Any) -> bool:
+    """Whether a number takes the place of another one, and options that are on stay on."""
+    if type(value) is tuple and type(own) is tuple:  # of decay rates, not of bounds, which may be arrays
+        return all(type(each) is float for each in (*value, *own))
+    return type(value) is float and type(own) is float and (value > 0.0) == (own > 0.0)
 
 
 def needed_states(hyper: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:

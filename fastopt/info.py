@@ -15,7 +15,7 @@ import numpy as np
 import fastopt
 from fastopt.arrays import aligned_zeros
 from fastopt.engine import runtime
-from fastopt.engine.compile import Variant, dispatcher
+from fastopt.engine.compile import Variant, compiled_span
 from fastopt.optimizers.sgd import gradient_descent
 
 ELEMENTS = 16 * 1024**2
@@ -75,15 +75,15 @@ def _threading_layer() -> str:
 
 def _cache() -> str:
     """The folder of compiled kernels, and whether one of them was found or left there."""
-    variant = Variant(gradient_descent, np.dtype(np.float32), np.dtype(np.float32), (), (), lr_is_array=False)
+    variant = Variant(gradient_descent, np.dtype(np.float32), np.dtype(np.float32), (), (None,))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        stats = dispatcher(variant).stats
-    if stats.cache_path is None:
+        span = compiled_span(variant)
+    if span._cache.cache_path is None:
         reason = f": {caught[-1].message}" if caught else ""
         return f"does not work{reason}"
-    folder = Path(stats.cache_path)
-    if stats.cache_hits:
+    folder = Path(span._cache.cache_path)
+    if span.cache_hits:
         return f"{folder} works (a kernel was loaded from it)"
     saved = any(folder.glob(f"*{variant.name}*.nbc"))
     return f"{folder} works (a kernel was saved to it)" if saved else f"{folder} does not work: a kernel was not saved to it"

@@ -18,6 +18,7 @@ import numpy as np
 import fastopt
 from fastopt.engine import compile as engine_compile, runtime
 from fastopt.engine.launch import Launcher
+from fastopt.engine.steps import step_dispatcher
 
 def run(dtype="float32", size=1000, steps=3, cls=fastopt.Adam, gradient_dtype=None):
     w = np.linspace(-1.0, 1.0, size).astype(dtype)
@@ -31,8 +32,11 @@ def bits(w):
     return w.tobytes().hex() if w.size <= 1000 else __import__("hashlib").sha256(w.tobytes()).hexdigest()
 
 def used(opt):
-    kernels = [k for p in opt.param_groups[0].parameters for k in p.kernels.values()]
-    return [engine_compile.dispatcher(k.variant._replace(parallel=isinstance(k.run, Launcher))) for k in kernels]
+    plan = opt._stepping.settled(opt)
+    return [engine_compile.compiled_span(v) for work in plan.works for v in plan.variants(work.update)]
+
+def is_parallel(opt):
+    return isinstance(opt._stepping.settled(opt).launch.run, Launcher)
 
 def report(**values):
     print(json.dumps(values))

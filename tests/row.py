@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt.adapting import adapted, measured
+from fastopt.engine import steps
+from fastopt.step import numbers
 
 
 class Row(NamedTuple):
@@ -39,10 +40,22 @@ def rule_on_arrays(optimizer, theta, states, g):
     """The new theta and states after the next step of an optimizer of one array, by the rule itself on NumPy arrays."""
     dtype = theta.dtype.type
     (group,) = optimizer.param_groups
-    (p,) = group.parameters
-    coefficients = adapted(optimizer, group, measured(optimizer, [group], {p: g}))[0][p]
-    lr = np.asarray(group.current["lr"], dtype)[()]
     with np.errstate(all="ignore"):
-        cast = [c if isinstance(c, np.ndarray) else dtype(c) for c in coefficients]
-        new = group.rule(theta, g.astype(dtype), lr, *states, *cast)
+        cast = [c if isinstance(c, np.ndarray) else dtype(c) for c in next_numbers(optimizer, g)]
+        new = group.rule(theta, g.astype(dtype), cast[0], *states, *cast[1:])
     return new if isinstance(new, tuple) else (new,)
+
+
+def next_numbers(optimizer, vector):
+    """The rate and the coefficients that the next step of an optimizer of one array will take, with this gradient."""
+    stepping = optimizer._stepping
+    stepping.settled(optimizer)
+    ((group, work),) = stepping._works
+    (p,) = group.parameters
+    if work.measure is not None:
+        plan = stepping._plans.of({p: vector.dtype})
+        plan.write_gradients({p: vector}, token := plan.begin())
+        assert plan.call(steps.MEASURES, token) == steps.DONE
+        numbers.write_with_sums(optimizer, plan, stepping._works)
+    row = iter(work.update.rows[0])
+    return [next(row) if name is None else p.elements[name] for name in work.update.names]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.engine.kernel import Kernel
-from fastopt.engine.loop import GRAIN
+from fastopt.engine.launch import Launch
+from fastopt.engine.steps import GRAIN, step_function
 from tests.row import rule_on_arrays
 from tests.table import FLOATS, assert_same_bits, every_dtype, every_rule
 
@@ -28,14 +28,14 @@ def launches(monkeypatch):
     """Send all steps, small ones and those of one thread too, through the parallel kernel; a list that grows with each."""
     launched = []
 
-    def prepare(kernel):
+    def prepare(_):
         def run(*arguments):
             launched.append(fastopt.get_num_threads())
-            kernel._parallel()(kernel._length, launched[-1], *arguments)
+            return step_function(parallel=True)(launched[-1], *arguments)
 
         return run
 
-    monkeypatch.setattr(Kernel, "prepare", prepare)
+    monkeypatch.setattr(Launch, "prepare", prepare)
     return launched
 
 

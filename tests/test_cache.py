@@ -11,8 +11,8 @@ from tests import fresh
 
 STEP = """
 opt, w = run()
-stats = used(opt)[0].stats
-report(bits=bits(w), hits=sum(stats.cache_hits.values()), misses=sum(stats.cache_misses.values()))
+(span,) = used(opt)
+report(bits=bits(w), hits=span.cache_hits, misses=1 - span.cache_hits)
 """
 
 
@@ -34,9 +34,9 @@ def test_second_process_hits_with_the_same_files_and_bits(tmp_path: Path) -> Non
     assert (cold["hits"], cold["misses"]) == (0, 1)
     assert (warm["hits"], warm["misses"]) == (1, 0)
     assert warm["bits"] == cold["bits"]
-    # One index and one object file for the one variant that ran.
+    # One index and one object file for the one span that ran, and for the function that runs all spans.
     assert files(tmp_path) == after_cold
-    assert len(after_cold) == 2
+    assert len(after_cold) == 4
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ class Own(fastopt.Optimizer):
         return ()
 
 opt, w = run(cls=Own)
-report(bits=bits(w), w=float(w[0]), misses=sum(used(opt)[0].stats.cache_misses.values()))
+report(bits=bits(w), w=float(w[0]), misses=1 - used(opt)[0].cache_hits)
 """
 
 
@@ -117,25 +117,23 @@ def test_an_edited_helper_of_a_users_rule_is_never_served_stale(
 
 BOTH = """
 fastopt.set_num_threads(2)
-kernels = {}
-for parallel in (False, True):
-    fastopt.set_parallel_threshold(0 if parallel else 10**12)
+found = {}
+for mode in ("serial", "parallel"):
+    fastopt.set_parallel_threshold(0 if mode == "parallel" else 10**12)
     opt, w = run(size=5000)
-    (dispatcher,) = used(opt)
-    name = dispatcher.py_func.__qualname__
-    kernels[name.split("_")[-2]] = [bits(w), sum(dispatcher.stats.cache_hits.values()), len(dispatcher.overloads), name]
-report(**kernels)
+    stats = step_dispatcher(mode == "parallel").stats
+    found[mode] = [bits(w), is_parallel(opt), sum(stats.cache_hits.values()), used(opt)[0].cache_hits]
+report(**found)
 """
 
 
-def test_serial_and_parallel_variants_keep_to_their_own_code(tmp_path: Path) -> None:
+def test_one_span_serves_serial_and_parallel_steps(tmp_path: Path) -> None:
     env = {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
     for hits in (0, 1):
         result = fresh.run(BOTH, tmp_path, **env)
-        assert set(result) == {"serial", "parallel"}
-        assert result["serial"][0] == result["parallel"][0]
-        assert result["serial"][1:3] == result["parallel"][1:3] == [hits, 1]
-        assert len(files(tmp_path)) == 4
+        assert result["serial"] == [result["parallel"][0], False, hits, hits]
+        assert result["parallel"][1:] == [True, hits, hits]
+        assert len(files(tmp_path)) == 6
 
 
 UNCACHED = """
@@ -175,9 +173,11 @@ def test_without_a_home_or_with_an_impossible_folder_the_install_itself_is_the_c
 def test_truncated_cache_files_are_replaced(tmp_path: Path, suffix: str, kept: float) -> None:
     env = {"NUMBA_CACHE_DIR": str(tmp_path)}
     cold = fresh.run(STEP, tmp_path, **env)
-    (path,) = tmp_path.rglob(f"*.{suffix}")
-    content = path.read_bytes()
-    path.write_bytes(content[: int(kept * len(content))])
+    paths = list(tmp_path.rglob(f"*.{suffix}"))
+    assert len(paths) == 2
+    for path in paths:
+        content = path.read_bytes()
+        path.write_bytes(content[: int(kept * len(content))])
     assert fresh.run(STEP, tmp_path, **env)["bits"] == cold["bits"]
     healed = fresh.run(STEP, tmp_path, **env)
     assert (healed["hits"], healed["bits"]) == (1, cold["bits"])

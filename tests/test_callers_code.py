@@ -227,7 +227,10 @@ report(message=message, warnings=[str(c.message) for c in caught])
 def test_a_fork_waits_while_a_kernel_is_made(monkeypatch):
     # Numba holds its lock while it compiles. What it does before takes locks that no child could release.
     held = []
-    monkeypatch.setattr(engine_compile, "_cached", lambda variant: held.append(global_compiler_lock.is_locked()))
+    cache_of = engine_compile.cache_of
+    monkeypatch.setattr(
+        engine_compile, "cache_of", lambda span: held.append(global_compiler_lock.is_locked()) or cache_of(span)
+    )
     floats = np.dtype(np.float32)
-    engine_compile.dispatcher.__wrapped__(engine_compile.Variant(gradient_descent, floats, floats, (), (), lr_is_array=False))
+    engine_compile.compile_span(engine_compile.Variant(gradient_descent, floats, floats, (), (None,)))
     assert held == [True]

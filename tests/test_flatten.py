@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.engine import kernel
+from fastopt.engine import launch, steps
 from fastopt.tree import leaves
 from tests.refusal import refused
 from tests.table import assert_same_bits, every_dtype, every_rule
@@ -156,18 +156,18 @@ def test_state_of_flat_has_its_layout():
 @pytest.mark.parametrize("make", [fastopt.flatten, lambda tree: tree], ids=["flat", "tree"])
 def test_one_launch_for_the_whole_model(make, monkeypatch):
     launches = []
-    entry_point = kernel.entry_point
+    step_function = launch.step_function
 
-    def counting(variant):
-        run = entry_point(variant)
-        return lambda *arguments: launches.append(arguments[2][0].size) or run(*arguments)
+    def counting(parallel):
+        run = step_function(parallel)
+        return lambda *arguments: launches.append(ended := run(*arguments)) or ended
 
-    monkeypatch.setattr(kernel, "entry_point", counting)
+    monkeypatch.setattr(launch, "step_function", counting)
     model = make({"W": np.ones((3, 4)), "b": np.ones(4)})
     opt = fastopt.SGD(model, lr=0.5)
     for _ in range(2):
         opt.step(make({"W": np.ones((3, 4)), "b": np.ones(4)}))
-    assert launches == ([16] * 2 if isinstance(model, fastopt.Flat) else [12, 4] * 2)
+    assert launches == [steps.DONE] * 2
     np.testing.assert_array_equal(model["W"], np.zeros((3, 4)))
 
 

@@ -59,16 +59,16 @@ def test_the_cache_is_filled_and_then_found(tmp_path):
 def test_a_missing_cache_says_why(monkeypatch):
     def uncached(variant):
         warnings.warn("no folder to write to", RuntimeWarning, stacklevel=2)
-        return SimpleNamespace(stats=SimpleNamespace(cache_path=None))
+        return SimpleNamespace(_cache=SimpleNamespace(cache_path=None))
 
-    monkeypatch.setattr(info, "dispatcher", uncached)
+    monkeypatch.setattr(info, "compiled_span", uncached)
     assert facts(info.report())["cache"] == "does not work: no folder to write to"
 
 
 @pytest.mark.usefixtures("_quick")
 def test_a_kernel_that_was_not_saved_is_noticed(monkeypatch, tmp_path):
-    stats = SimpleNamespace(cache_path=str(tmp_path), cache_hits={})
-    monkeypatch.setattr(info, "dispatcher", lambda variant: SimpleNamespace(stats=stats))
+    span = SimpleNamespace(_cache=SimpleNamespace(cache_path=str(tmp_path)), cache_hits=0)
+    monkeypatch.setattr(info, "compiled_span", lambda variant: span)
     assert facts(info.report())["cache"] == f"{tmp_path} does not work: a kernel was not saved to it"
 
 

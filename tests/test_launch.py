@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.engine import kernel, launch, runtime
-from fastopt.engine.compile import Variant
-from fastopt.optimizers.sgd import gradient_descent
+from fastopt.engine import launch, runtime
+from fastopt.engine.launch import Launch
+from fastopt.engine.steps import nothing
 
-VARIANT = Variant(gradient_descent, np.dtype("f4"), np.dtype("f4"), (), (), lr_is_array=False)
 PHASE, SAMPLE = launch.SHORTEST_PHASE, launch.SAMPLE
-LARGE = kernel.ALONE_FIRST_BELOW_BYTES // VARIANT.bytes_per_element + 1  # elements
+LARGE = launch.ALONE_FIRST_BELOW_BYTES + 1  # bytes
 MEDIUM = LARGE // 4
 
 
@@ -29,27 +28,23 @@ class Machine:
         self.threads = []  # of each launch
         self.compiled = []
 
-    def entry_point(self, variant):
-        self.compiled.append("parallel" if variant.parallel else "serial")
+    def step_function(self, parallel):
+        self.compiled.append("parallel" if parallel else "serial")
 
-        def serial(begin, end):
-            self.threads.append(1)
-            self.now += self.seconds[1]
-
-        def parallel(size, threads):
-            if size == 0:
+        def step(threads, *arguments):
+            if arguments == nothing():
                 self.now += self.waking
                 return
             self.threads.append(threads)
             self.now += self.seconds[threads]
 
-        return parallel if variant.parallel else serial
+        return step
 
-    def used(self, kernel, launches):
+    def used(self, of, launches):
         """The numbers of threads of the next launches."""
         self.threads.clear()
         for _ in range(launches):
-            (kernel.run or kernel.prepare())()
+            (of.run or of.prepare())()
         return list(self.threads)
 
 
@@ -59,21 +54,21 @@ def machine(monkeypatch):
     machine = Machine({1: 2e-3, 2: 1e-3, 4: 1.5e-3})
     monkeypatch.setattr(launch.time, "perf_counter", lambda: machine.now)
     monkeypatch.setattr(launch, "_launch_seconds", {})
-    monkeypatch.setattr(kernel, "entry_point", machine.entry_point)
+    monkeypatch.setattr(launch, "step_function", machine.step_function)
     return machine
 
 
 def test_all_threads_stay_while_they_are_faster_and_trials_become_rare(machine):
-    large = kernel.Kernel(VARIANT, LARGE)
+    large = Launch(LARGE)
     for phase in (PHASE, SAMPLE / launch.TRIAL_SHARE):  # a trial loses as much time as its launches take on all threads
         assert machine.used(large, int(phase) + SAMPLE) == [2] * int(phase) + [1] * SAMPLE
     used = machine.used(large, 10_000)
     assert used.count(1) < 1.5 * SAMPLE * len(used) / launch.LONGEST_PHASE
-    assert machine.compiled == ["parallel"]
+    assert machine.compiled == ["serial", "parallel"]
 
 
 def test_trials_that_lose_little_become_rare_more_slowly(machine):
-    large = kernel.Kernel(VARIANT, LARGE)
+    large = Launch(LARGE)
     machine.seconds[1] = 1.001e-3
     for phase in (PHASE, 2 * PHASE, 4 * PHASE):
         assert machine.used(large, phase + SAMPLE) == [2] * phase + [1] * SAMPLE
@@ -81,7 +76,7 @@ def test_trials_that_lose_little_become_rare_more_slowly(machine):
 
 def test_a_core_that_becomes_busy_is_noticed_at_once_and_costs_little(machine):
     machine.seconds = {1: 12e-6, 2: 7e-6}
-    medium = kernel.Kernel(VARIANT, MEDIUM)
+    medium = Launch(MEDIUM)
     assert machine.used(medium, 5_000)[-10:] == [2] * 10
     machine.seconds[2] = 8e-3  # a turn of the scheduler
     used = machine.used(medium, 1_000)
@@ -95,7 +90,7 @@ def test_a_core_that_becomes_busy_is_noticed_at_once_and_costs_little(machine):
 
 
 def test_one_thread_takes_over_while_the_others_are_busy_and_hands_back(machine):
-    large = kernel.Kernel(VARIANT, LARGE)
+    large = Launch(LARGE)
     machine.seconds[2] = 6e-3
     assert machine.used(large, PHASE + SAMPLE) == [2] * PHASE + [1] * SAMPLE
     assert machine.used(large, PHASE) == [1] * PHASE
@@ -104,13 +99,13 @@ def test_one_thread_takes_over_while_the_others_are_busy_and_hands_back(machine)
 
 
 def test_little_better_is_not_worth_a_change(machine):
-    large = kernel.Kernel(VARIANT, LARGE)
+    large = Launch(LARGE)
     machine.seconds[1] = 0.97e-3
     assert machine.used(large, PHASE + SAMPLE + PHASE)[-PHASE:] == [2] * PHASE
 
 
 def test_one_thread_hands_back_after_a_long_time_too(machine):
-    large = kernel.Kernel(VARIANT, LARGE)
+    large = Launch(LARGE)
     machine.seconds[2] = 6e-3
     assert set(machine.used(large, 20_000)[-200:]) <= {1, 2}
     machine.seconds[2] = 1e-3
@@ -119,7 +114,7 @@ def test_one_thread_hands_back_after_a_long_time_too(machine):
 
 
 def test_single_slow_launches_do_not_count(machine):
-    large = kernel.Kernel(VARIANT, LARGE)
+    large = Launch(LARGE)
     for slow in (0, PHASE - 1):  # pages are touched for the first time, threads start; another process has its turn
         machine.used(large, slow)
         machine.seconds[2] = 1.0
@@ -127,48 +122,48 @@ def test_single_slow_launches_do_not_count(machine):
         machine.seconds[2] = 1e-3
         machine.used(large, PHASE + SAMPLE - slow - 1)
         assert machine.used(large, PHASE) == [2] * PHASE
-        large = kernel.Kernel(VARIANT, LARGE)
+        large = Launch(LARGE)
 
 
 def test_very_large_arrays_are_never_tried_on_one_thread(machine):
-    size = kernel.NO_TRIAL_FROM_BYTES // VARIANT.bytes_per_element
+    size = launch.NO_TRIAL_FROM_BYTES
     for elements, tries in ((size - 1, True), (size + 1, False)):
-        assert (1 in machine.used(kernel.Kernel(VARIANT, elements), 20 * PHASE)) is tries
+        assert (1 in machine.used(Launch(elements), 20 * PHASE)) is tries
 
 
 def test_tiny_arrays_are_stepped_without_looking_at_the_clock(machine):
-    tiny = kernel.Kernel(VARIANT, kernel.SERIAL_BELOW_BYTES // VARIANT.bytes_per_element)
+    tiny = Launch(launch.SERIAL_BELOW_BYTES)
     assert machine.used(tiny, 100) == [1] * 100
     assert machine.compiled == ["serial"]
     assert not isinstance(tiny.run, launch.Sampled | launch.Launcher)
 
 
 def test_what_is_short_on_one_thread_stays_there_for_ever(machine):
-    medium = kernel.Kernel(VARIANT, MEDIUM)
-    machine.seconds[1] = 0.9 * kernel.SERIAL_BELOW_SECONDS
+    medium = Launch(MEDIUM)
+    machine.seconds[1] = 0.9 * launch.SERIAL_BELOW_SECONDS
     assert machine.used(medium, 100) == [1] * 100
     assert machine.compiled == ["serial"]
     assert not isinstance(medium.run, launch.Sampled | launch.Launcher)
 
 
 def test_what_is_long_on_one_thread_is_tried_on_all_at_once(machine):
-    medium = kernel.Kernel(VARIANT, MEDIUM)
+    medium = Launch(MEDIUM)
     assert machine.used(medium, SAMPLE + SAMPLE + PHASE) == [1] * SAMPLE + [2] * (SAMPLE + PHASE)
-    assert machine.compiled == ["serial", "parallel"]
+    assert machine.compiled == ["serial", "serial", "parallel"]
 
 
 def test_one_thread_keeps_what_others_are_slower_at(machine):
-    medium = kernel.Kernel(VARIANT, MEDIUM)
+    medium = Launch(MEDIUM)
     machine.seconds[2] = 3e-3
     assert machine.used(medium, SAMPLE + SAMPLE + PHASE) == [1] * SAMPLE + [2] * SAMPLE + [1] * PHASE
 
 
 def test_the_parallel_kernel_is_compiled_before_a_step_launches_anything(machine):
-    medium = kernel.Kernel(VARIANT, MEDIUM)
+    medium = Launch(MEDIUM)
     machine.used(medium, SAMPLE)
     machine.threads.clear()
     medium.prepare()
-    assert machine.compiled == ["serial", "parallel"]
+    assert machine.compiled[-1] == "parallel"
     assert machine.threads == []
 
 
@@ -177,7 +172,7 @@ def test_the_first_trial_is_with_the_best_number_by_the_model(machine, work, bes
     fastopt.set_num_threads(4)
     machine.seconds = {1: work, 2: work / 2, 4: work / 4}
     machine.waking = 0.0
-    medium = kernel.Kernel(VARIANT, MEDIUM)
+    medium = Launch(MEDIUM)
     launch._launch_seconds.update({2: 2e-6, 4: 5e-6})
     assert machine.used(medium, SAMPLE + SAMPLE) == [1] * SAMPLE + [best] * SAMPLE
 
@@ -185,21 +180,21 @@ def test_the_first_trial_is_with_the_best_number_by_the_model(machine, work, bes
 def test_half_the_threads_are_tried_in_turn_for_some_may_be_busy(machine):
     fastopt.set_num_threads(4)
     machine.seconds = {1: 4e-3, 2: 2e-3, 4: 9e-3}
-    large = kernel.Kernel(VARIANT, LARGE)
+    large = Launch(LARGE)
     machine.used(large, 10 * PHASE)
     assert machine.used(large, 100).count(2) > 60
 
 
 def test_waking_is_measured_once_for_each_number_of_threads(machine):
-    machine.used(kernel.Kernel(VARIANT, MEDIUM), SAMPLE + 1)
+    machine.used(Launch(MEDIUM), SAMPLE + 1)
     assert launch._launch_seconds == {2: pytest.approx(2e-6)}
     machine.waking = 1.0
-    machine.used(kernel.Kernel(VARIANT, MEDIUM), SAMPLE + 1)
+    machine.used(Launch(MEDIUM), SAMPLE + 1)
     assert launch._launch_seconds == {2: pytest.approx(2e-6)}
 
 
 def test_the_number_of_threads_can_change_at_any_time(machine):
-    large = kernel.Kernel(VARIANT, LARGE)
+    large = Launch(LARGE)
     assert machine.used(large, 2) == [2, 2]
     fastopt.set_num_threads(1)
     assert machine.used(large, 2) == [1, 1]
@@ -210,18 +205,18 @@ def test_the_number_of_threads_can_change_at_any_time(machine):
 @pytest.mark.parametrize("size", [10, MEDIUM, LARGE])
 def test_a_threshold_decides_alone(machine, monkeypatch, size):
     monkeypatch.setattr(runtime, "_parallel_threshold", None)
-    traffic = size * VARIANT.bytes_per_element
+    traffic = size
     for threshold, threads in ((traffic, 2), (traffic + 1, 1)):
         fastopt.set_parallel_threshold(threshold)
         assert fastopt.get_parallel_threshold() == threshold
-        assert machine.used(kernel.Kernel(VARIANT, size), 100) == [threads] * 100
+        assert machine.used(Launch(size), 100) == [threads] * 100
 
 
 @pytest.mark.parametrize("size", [MEDIUM, LARGE])
 @pytest.mark.parametrize("seconds", [1e-6, 1e-3])
 def test_a_threshold_decides_over_what_was_found_out(machine, size, seconds):
     machine.seconds[1] = seconds
-    known = kernel.Kernel(VARIANT, size)
+    known = Launch(size)
     machine.used(known, 100)
     for threshold, threads in ((0, 2), (2**40, 1)):
         fastopt.set_parallel_threshold(threshold)
@@ -230,7 +225,7 @@ def test_a_threshold_decides_over_what_was_found_out(machine, size, seconds):
 
 
 def test_trials_go_on_after_the_machine_was_asleep(machine):
-    medium = kernel.Kernel(VARIANT, MEDIUM)
+    medium = Launch(MEDIUM)
     machine.seconds = {1: 12e-6, 2: 3e4}
     machine.used(medium, SAMPLE + 1)
     machine.seconds[2] = 7e-6
@@ -241,20 +236,20 @@ def test_trials_go_on_after_the_machine_was_asleep(machine):
 def test_waking_is_not_measured_for_long_nor_kept_while_cores_are_busy(machine):
     machine.waking = 8e-3
     begin = machine.now
-    machine.used(kernel.Kernel(VARIANT, MEDIUM), SAMPLE + 1)
+    machine.used(Launch(MEDIUM), SAMPLE + 1)
     assert machine.now - begin < 0.05
     assert launch._launch_seconds == {}
 
 
 def test_a_signal_handler_may_step_while_a_launcher_learns(machine):
-    medium = kernel.Kernel(VARIANT, MEDIUM)
+    medium = Launch(MEDIUM)
     machine.used(medium, SAMPLE)
     launcher = medium.prepare()
     inner = launcher._parallel
 
     def interrupted(*arguments):
         inner(*arguments)
-        if arguments[0]:
+        if arguments[1:] != nothing():
             launcher._parallel = inner
             for _ in range(2 * SAMPLE):
                 launcher()

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.adapting import measured
-from fastopt.engine import runtime
+from fastopt.engine import runtime, steps
 from fastopt.engine.sums import BLOCK, LANES
 from tests.passes import model_of_tensors
 from tests.table import RULES, assert_same_bits, every_dtype
@@ -25,7 +24,7 @@ def expected(optimizer, group, p, g, bounds):
     coefficients = group.measure_coefficients(optimizer.measure_coefficients({**group.current, **group.scalars}, 1))
     with np.errstate(all="ignore"):
         lr = dtype(group.current["lr"])
-        pairs = group.measure(p.theta, g.astype(dtype), lr, *p.arrays[1:], *(dtype(c) for c in coefficients))
+        pairs = group.measure(p.theta, g.astype(dtype), lr, *group.measured(p)[1:], *(dtype(c) for c in coefficients))
     products = [np.broadcast_to(np.float64(a) * np.float64(b), p.theta.shape) for a, b in pairs]
     return np.array([model_of_tensors(each, bounds) for each in products])
 
@@ -45,9 +44,12 @@ def test_sums_have_the_bits_of_the_model(row, dtype, threads, monkeypatch):
     (group,) = optimizer.param_groups
     (p,) = group.parameters
     g = rng.normal(size=p.theta.size).astype(dtype)
-    if row.optimizer.per_tensor:
-        p.scalars |= {name: np.zeros(p.tensors) for name in p.scalars}
-    sums = measured(optimizer, [group], {p: g})[p]
+    for name in p.scalars:
+        p.scalars[name] = 0.0
+    plan = optimizer._stepping.settled(optimizer)
+    plan.write_gradients({p: g}, token := plan.begin())
+    assert plan.call(steps.MEASURES, token) == steps.DONE
+    sums = np.ascontiguousarray(plan.totals("measure", plan.works[0]))
     assert_same_bits(sums, expected(optimizer, group, p, g, np.cumsum([0, *SIZES])), row)
     assert sums.shape[1] == len(SIZES)
 

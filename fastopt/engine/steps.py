@@ -44,6 +44,8 @@ SQUARES, MEASURES, UPDATE = 1, 2, 4
 # How it ends. All but the first leave everything as it was.
 DONE, UNKNOWN_GRADIENT, NOT_FINITE, OUT_OF_RANGE, INTERRUPTED, BUSY = range(6)
 
+SIGNATURE = int64(int64, int64, int64, float64, int64, int64, int64)
+
 # Spans begin at multiples of this many elements, so that no two threads write to one cache line but at most once.
 GRAIN = 1024
 
@@ -320,10 +322,13 @@ def step_function(parallel: bool) -> Callable[..., int]:
         steps were taken before; a number that tells the calls of one step from those of others; and what to do. It gives how
         it ended.
     """
-    number = types.int64
-    signature = number(number, number, number, types.float64, number, number, number)
-    dispatcher = compiled_function(_step(parallel), signature, "step_parallel" if parallel else "step_serial", parallel)
-    return dispatcher.overloads[signature.args].entry_point  # type: ignore[no-any-return]
+    return step_dispatcher(parallel).overloads[SIGNATURE.args].entry_point  # type: ignore[no-any-return]
+
+
+@functools.cache
+def step_dispatcher(parallel: bool) -> Any:
+    """The same as a Numba dispatcher."""
+    return compiled_function(_step(parallel), SIGNATURE, "step_parallel" if parallel else "step_serial", parallel)
 
 
 def nothing() -> tuple[Any, ...]:

@@ -207,4 +207,8 @@ class Model:
 
 def _buffer(leaf: Any, g: Any) -> Any:
     """The buffer of a gradient that is a `Flat` with the layout of this one."""
-    return g.buffer if type(g) is Flat and g.layout is getattr(leaf, "layout", None) else g
+    if type(g) is not Flat or type(leaf) is not Flat:
+        return g
+    if g.layout is not leaf.layout and g.layout == leaf.layout:
+        g.layout = leaf.layout  # the same object, which need not be compared the next time
+    return g.buffer if g.layout is leaf.layout else g

@@ -35,8 +35,7 @@ def work_of(recipe: Recipe, group: Group, has_norms: bool) -> Work:
     _require_numbers(coefficients)
     update = Pass(group.rule, group.parameters, group.arrays, lr, coefficients, is_by_tensor, zeroes=zeroes)
     squares = squares_pass(group) if has_norms else None
-    scalars, limit = group.scalar_memory, group.hyper["clip_norm"]
-    return Work(update, group.counter, measure, squares, scalars, limit, group.scales)
+    return Work(update, group.counter, measure, squares, group.scalar_memory, group.scales)
 
 
 def write(recipe: Recipe, group: Group, work: Work, sums: Sums = (), agreeing: NDArray[Any] | None = None) -> bool:

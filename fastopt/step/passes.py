@@ -47,6 +47,8 @@ class Pass:
         What spans read: the rate and the coefficients that are numbers.
     products : int
         How many are summed up.
+    names : list of str or None
+        Of the rate and the coefficients: None for those in the rows, else that of an array.
     """
 
     def __init__(
@@ -62,14 +64,15 @@ class Pass:
     ) -> None:
         self.rule, self.parameters, self.zeroes = rule, parameters, zeroes
         self._arrays = arrays
-        self._names = [None if lr is not None else "lr", *(c if isinstance(c, str) else None for c in coefficients)]
+        self.names = [None if lr is not None else "lr", *(c if isinstance(c, str) else None for c in coefficients)]
         self._has_names = any(isinstance(c, str) for c in coefficients)
         self._has_rate = lr is not None
         tensors = sum(len(p.tensor_sizes()) for p in parameters) if is_by_tensor else 1
-        self._count = self._names.count(None)
-        self.rows: NDArray[Any] = np.zeros((tensors, self._count))
+        self._count = self.names.count(None)
+        memory = bytearray(ITEM * tensors * self._count)
+        self.rows: NDArray[Any] = np.frombuffer(memory).reshape(tensors, self._count)
         self.is_by_tensor = is_by_tensor
-        self._pack = functools.partial(struct.Struct(f"{self._count}d").pack_into, memoryview(self.rows).cast("B"), 0)
+        self._pack = functools.partial(struct.Struct(f"{self._count}d").pack_into, memory, 0)
         number = 2 + len(arrays(parameters[0])) + len(coefficients) - zeroes if parameters else 0
         self.products = _products(rule, number) if measures else 0
         self.write(lr, coefficients)
@@ -100,7 +103,7 @@ class Pass:
         g = np.result_type(gradient, np.complex64) if theta.kind == "c" else gradient
         if self.zeroes:
             states.insert(0, g)
-        reads = tuple(None if name is None else p.elements[name].dtype for name in self._names)
+        reads = tuple(None if name is None else p.elements[name].dtype for name in self.names)
         return Variant(self.rule, theta, g, tuple(states), reads, self.products)
 
     def operands(self, p: Parameter) -> list[tuple[int, int]]:
@@ -108,7 +111,7 @@ class Pass:
         updated = [(address(array), element_of(array).itemsize) for array in self._arrays(p)]
         if self.zeroes:
             updated.insert(1, (0, 0))
-        read = [p.elements[name] for name in self._names if name is not None]
+        read = [p.elements[name] for name in self.names if name is not None]
         return updated + [(address(array), array.itemsize) for array in read]
 
     def compile(self, gradients: Mapping[Parameter, np.dtype[Any]]) -> None:

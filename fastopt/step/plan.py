@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastopt.arrays import complex_of
 from fastopt.engine import steps
-from fastopt.engine.compile import compiled_span
+from fastopt.engine.compile import Variant, compiled_span
 from fastopt.engine.launch import Launch
 from fastopt.engine.loop import ITEM
 from fastopt.engine.sums import BLOCK, LANES
@@ -37,7 +36,6 @@ class Work(NamedTuple):
     measure: Pass | None = None
     squares: Pass | None = None  # of the gradient, for its norm
     scalars: NDArray[Any] = NO_SCALARS  # running ones, and those that take their place
-    clip_norm: float | None = None
     is_scaled: bool = False  # whether the last number of each pass is a scale of the gradient
 
 
@@ -60,16 +58,15 @@ class Plan:
         Where to write the norm of all gradients.
     accumulated : ndarray of int64, shape (1,), optional
         Is set to zero by a step.
-    clip_norm : float, optional
-        What the norm of all gradients together is limited to.
+    limits : ndarray, shape (groups + 1,), optional
+        What the norm of the gradients of each group is limited to, and then that of all together; infinity for none.
     finds_nonfinite : bool, default False
         Whether a norm that is not finite ends a step.
 
     Attributes
     ----------
-    norms, factors, limits : ndarray
-        Of each group: the norm of its gradients in the last step that computed it, what limits it, and to what; the last limit
-        is that of all together.
+    norms, factors : ndarray, shape (groups,)
+        The norm of the gradients of each group in the last step that computed it, and the factor that limits it.
     """
 
     def __init__(
@@ -81,11 +78,12 @@ class Plan:
         step_count: NDArray[Any],
         norm: NDArray[Any] | None = None,
         accumulated: NDArray[Any] | None = None,
-        clip_norm: float | None = None,
+        limits: NDArray[Any] | None = None,
         finds_nonfinite: bool = False,
     ) -> None:
         self.parameters, self.works = list(parameters), works
         self.process = os.getpid()
+        self._gradients = gradients
         self._kept: list[Any] = [step_count, accumulated, works]  # whose memory is in the tables by its address
         self._count = memoryview(step_count)
         self._tensors_of = _numbered(parameters)
@@ -96,12 +94,12 @@ class Plan:
         self._kept.append(pieces)
         self.norms, self.factors = np.zeros(len(works)), np.ones(len(works))
         self.norm = np.zeros(1) if norm is None else norm
-        limits = (*(work.clip_norm for work in works), clip_norm)
-        self.limits = np.array([math.inf if limit is None else limit for limit in limits])
+        self.limits = np.full(len(works) + 1, np.inf) if limits is None else limits
         self._totals: dict[str, NDArray[Any]] = {}
+        self._places = {id(work): _place([self._tensors_of[p] for p in work.update.parameters]) for work in works}
         spans, traffic = {}, {}
         for name in ("squares", "measure", "update"):
-            spans[name], traffic[name] = self._pass(name, gradients)
+            spans[name], traffic[name] = self._pass(name)
         groups = self._keep(self._groups(), GROUP)
         self.launch = Launch(sum(traffic.values()))
         self.launch_sums = Launch(traffic["squares"] + traffic["measure"])
@@ -165,14 +163,16 @@ class Plan:
 
     def totals(self, name: str, work: Work) -> NDArray[Any]:
         """What a pass has summed up for the parameters of a group: shape (products, tensors)."""
-        of_pass: Pass = getattr(work, name)
-        tensors = [t for p in of_pass.parameters for t in self._tensors_of[p]]
-        return self._totals[name][tensors, : of_pass.products].T
+        return self._totals[name][self._places[id(work)], : getattr(work, name).products].T
 
     def totals_of_parameters(self, name: str, work: Work) -> dict[Parameter, Any]:
         """The same sum of the first product over the tensors of each parameter."""
         of_pass: Pass = getattr(work, name)
         return {p: self._totals[name][self._tensors_of[p], 0].sum() for p in of_pass.parameters}
+
+    def variants(self, of_pass: Pass) -> set[Variant]:
+        """The spans that a pass calls."""
+        return {of_pass.variant(p, self._gradients[p]) for p in of_pass.parameters}
 
     def forget_fork(self) -> None:
         """Be ready in a child that was forked during a step of the parent."""
@@ -197,7 +197,7 @@ class Plan:
         place = (len(p.shape), address(shape), flags, p.array.size)
         return (id(dtype), dtype.itemsize, *place, 0, tensors.start, len(tensors), zeroes is not None)
 
-    def _pass(self, name: str, gradients: Mapping[Parameter, np.dtype[Any]]) -> tuple[int, int]:
+    def _pass(self, name: str) -> tuple[int, int]:
         """The address of a pass over the tensors of all groups, and its traffic in bytes."""
         rows: list[tuple[int, ...]] = []
         words: list[int] = []
@@ -206,11 +206,11 @@ class Plan:
         products = max((each.products for each in passes), default=0)
         grain = BLOCK if products else steps.GRAIN
         for each in passes:
-            spans = {variant: compiled_span(variant) for variant in {each.variant(p, gradients[p]) for p in each.parameters}}
+            spans = {variant: compiled_span(variant) for variant in self.variants(each)}
             self._kept += [each.rows, *spans.values()]
             row, row_bytes = address(each.rows), ITEM * each.rows.shape[1]
             for p in each.parameters:
-                variant = each.variant(p, gradients[p])
+                variant = each.variant(p, self._gradients[p])
                 operands, cost = each.operands(p), variant.bytes_per_element
                 begin = 0
                 for t, size in zip(self._tensors_of[p], p.tensor_sizes(), strict=True):
@@ -263,6 +263,13 @@ def _numbered(parameters: Sequence[Parameter]) -> dict[Parameter, range]:
         numbered[p] = range(first, first + count)
         first += count
     return numbered
+
+
+def _place(ranges: Sequence[range]) -> Any:
+    """An index for the tensors in some ranges, which are side by side but for groups that are made by names."""
+    tensors = [t for each in ranges for t in each]
+    first = tensors[0] if tensors else 0
+    return slice(first, first + len(tensors)) if tensors == list(range(first, first + len(tensors))) else tensors
 
 
 def _offsets(p: Parameter) -> list[int]:

@@ -52,7 +52,7 @@ class Plans:
         """The plan for gradients of the dtypes that came last."""
         return self.of({}) if self.current is None else self.current
 
-    def run(self, grads: Any, name: str, run: Run) -> int:
+    def run(self, grads: Any, name: str, run: Run, is_unknown: bool = False) -> int:
         """Run the plan with gradients as users hand them over.
 
         Parameters
@@ -62,6 +62,8 @@ class Plans:
             What messages call them.
         run : callable
             Runs the plan.
+        is_unknown : bool, default False
+            Whether it was tried already, and some of them are not as they were.
 
         Raises
         ------
@@ -71,9 +73,9 @@ class Plans:
             If another thread takes a step.
         """
         while True:
-            plan, apart = self.prepared(), []
-            found = self._model.collected(grads)
-            ended = run(plan, found, plan.begin())
+            plan, apart, ended = self.prepared(), [], steps.UNKNOWN_GRADIENT
+            if not is_unknown:
+                ended = run(plan, self._model.collected(grads), plan.begin())
             if ended == steps.UNKNOWN_GRADIENT:
                 plan, apart, token = self._known(grads, name)
                 ended = run(plan, None, token)

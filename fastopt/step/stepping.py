@@ -55,22 +55,25 @@ class Stepping:
         self._model, self._changes = model, changes
         self._plans = Plans(model, self._built)
         self._works: list[tuple[Group, Work]] = []
-        self._moving: list[tuple[Group, Work]] = []
+        self._of_group: dict[int, tuple[Group, Work]] = {}  # by the group's place
+        self._moving: dict[int, tuple[Group, Work]] = {}  # those whose numbers change in the next step
         self._scheduled: list[Group] = []
+        self._limits = np.zeros(1)
         self._measures = False
 
     def take(self, recipe: Recipe, grads: Any, scale: float) -> None:
         """Take a step; see `Optimizer.step`."""
         scale = self.prepare(recipe, scale)
         # What nearly all steps are; whatever is out of the ordinary ends it before anything has changed.
-        plan = self._plans.current
+        plan, ended = self._plans.current, steps.INTERRUPTED
         if plan is not None and not self._measures:
             if self._moving:
                 self._write(recipe)
             found = self._model.collected(grads)
-            if plan.run(found, scale) == steps.DONE:
+            if (ended := plan.run(found, scale)) == steps.DONE:
                 return
-        self._plans.run(grads, "grads", functools.partial(self._run, recipe, grads, scale))
+        run = functools.partial(self._run, recipe, grads, scale)
+        self._plans.run(grads, "grads", run, is_unknown=ended == steps.UNKNOWN_GRADIENT)
 
     def take_vectors(self, recipe: Recipe, vectors: Vectors, scale: float, count: int) -> None:
         """Take a step with sums of so many gradients."""
@@ -114,8 +117,9 @@ class Stepping:
                 group.follow(given, count)
         if self._changes.of_plan:
             self._build_works(recipe)
-        for index in self._changes.groups:
-            self._moving += [each for each in self._works if each[0] is self._model.groups[index] and each not in self._moving]
+        if self._has_norms:
+            self._write_limits()
+        self._moving |= {index: self._of_group[index] for index in self._changes.groups if index in self._of_group}
         self._changes.clear()
 
     def settled(self, recipe: Recipe) -> Plan:
@@ -146,17 +150,17 @@ class Stepping:
     def _write(self, recipe: Recipe) -> None:
         """Let the next step take the numbers that change; those that follow from sums come later."""
         lasting = False
-        for group, work in self._moving:
+        for group, work in self._moving.values():
             if work.measure is not None:
                 numbers.write_measure(recipe, group, work)
             elif numbers.write(recipe, group, work):
                 lasting = True
         if lasting:
-            self._moving = [
-                (group, work)
-                for group, work in self._moving
+            self._moving = {
+                index: (group, work)
+                for index, (group, work) in self._moving.items()
                 if group.schedules or recipe.scalars or work.measure or not recipe.is_steady(group.hyper, group.step_count + 1)
-            ]
+            }
 
     def _run(self, recipe: Recipe, grads: Any, scale: float, plan: Plan, found: Any, token: int) -> int:
         """Take a step with a plan; `found` are the gradients, or None if the plan knows them."""
@@ -206,7 +210,9 @@ class Stepping:
         if self.clip_norm is not None:
             self._start_scaling()
         self._works = [(group, numbers.work_of(recipe, group, self._has_norms)) for group in active]
-        self._moving = list(self._works)
+        self._of_group = {group.index: (group, work) for group, work in self._works}
+        self._moving = dict(self._of_group)
+        self._limits = np.zeros(len(active) + 1)
         self._measures = any(work.measure is not None for _, work in self._works)
         self._plans.forget()
 
@@ -218,5 +224,10 @@ class Stepping:
     def _built(self, dtypes: Dtypes) -> Plan:
         works = [work for _, work in self._works]
         finds_nonfinite = self.nonfinite != "propagate"
-        counts = (self.counter, self._norm, self.accumulated)
-        return Plan(self._model.parameters, works, self._model.memory, dtypes, *counts, self.clip_norm, finds_nonfinite)
+        written = (self.counter, self._norm, self.accumulated)
+        return Plan(self._model.parameters, works, self._model.memory, dtypes, *written, self._limits, finds_nonfinite)
+
+    def _write_limits(self) -> None:
+        """Limit norms to what groups say now."""
+        for i, limit in enumerate((*(group.current["clip_norm"] for group, _ in self._works), self.clip_norm)):
+            self._limits[i] = math.inf if limit is None else limit

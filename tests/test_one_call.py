@@ -1,0 +1,89 @@
+"""A step is one compiled call, whatever is asked of it; and one array has the bits of a list of one."""
+
+import numpy as np
+import pytest
+
+import fastopt
+from bench.options import OPTIONS
+from fastopt.engine import launch, steps
+from tests.table import TABLE, assert_same_bits, every_row
+
+GRADIENTS = np.random.default_rng(1).normal(size=(6, 40))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How each compiled call of a step ended."""
+    ended = []
+    step_function = launch.step_function
+
+    def counted(parallel):
+        run = step_function(parallel)
+
+        def step(*arguments):
+            ended.append(run(*arguments))
+            return ended[-1]
+
+        return step
+
+    monkeypatch.setattr(launch, "step_function", counted)
+    return ended
+
+
+@every_row
+def test_both_ways_give_the_same_bits(row):
+    one, several = row.make(np.ones(40)), row.make([np.ones(40)])
+    for g in GRADIENTS:
+        one.step(g)
+        several.step([g])
+    assert_same_bits(one.params, several.params[0])
+    for name in row.states:
+        assert_same_bits(one.state[name], several.state[name][0], name)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_step_with_options_is_one_call(option, count, calls):
+    optimizer = fastopt.Adam([np.ones(3) for _ in range(count)], **OPTIONS[option])
+    for _ in range(3):
+        calls.clear()
+        optimizer.step([np.ones(3) for _ in range(count)])
+    assert calls == [steps.DONE] * (2 if option == "cautious" else 1)
+
+
+MEASURING = [row for row in TABLE if row.make(np.zeros(1)).param_groups[0].measure is not None]
+
+
+@pytest.mark.parametrize("row", MEASURING, ids=str)
+def test_a_step_that_depends_on_sums_is_two_calls(row, calls):
+    optimizer = row.make([np.ones(3), np.ones(4)])
+    for _ in range(3):
+        calls.clear()
+        optimizer.step([np.ones(3), np.ones(4)])
+    assert calls == [steps.DONE] * 2
+
+
+def test_accumulated_gradients_of_all_arrays_are_one_call_each(calls):
+    optimizer = fastopt.SGD([np.ones(3), np.ones(4)])
+    for _ in range(3):
+        calls.clear()
+        for _ in range(2):
+            optimizer.accumulate([np.ones(3), np.ones(4)])
+        optimizer.step()
+    assert calls == [steps.DONE] * 3
+
+
+def test_an_accumulation_that_was_interrupted_is_forgotten(monkeypatch):
+    optimizer = fastopt.SGD([np.zeros(3), np.zeros(3)], lr=1.0)
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(launch.Launch, "prepare", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.accumulate([np.ones(3), np.ones(3)])
+    optimizer.discard()
+    optimizer.accumulate([np.ones(3), np.ones(3)])
+    optimizer.step()
+    np.testing.assert_array_equal(optimizer.params, -np.ones((2, 3)))

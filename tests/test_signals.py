@@ -1,0 +1,88 @@
+"""An exception that a signal handler raises during a step finds it taken whole, or not at all."""
+
+import random
+import signal
+
+import numpy as np
+import pytest
+
+import fastopt
+
+TRIES = 60  # of each case; seventeen cases make a thousand
+
+
+class Interrupted(Exception):
+    """What the handler raises."""
+
+
+@pytest.fixture
+def alarm():
+    """Let an exception come up after some seconds."""
+
+    def handler(number, frame):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, handler)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+CASES = {
+    "Adam": (fastopt.Adam, {}),
+    "Adam, clipped": (fastopt.Adam, {"clip_norm": 1e6}),
+    "Adam, averaged, with a schedule": (fastopt.Adam, {"ema_decay": 0.9, "lr": lambda step: 1e-3}),
+    "LAMB": (fastopt.LAMB, {}),
+    "ScheduleFreeSGD": (fastopt.ScheduleFreeSGD, {}),
+    "two groups": (fastopt.Adam, None),
+}
+
+
+def made(case, count):
+    optimizer, options = CASES[case]
+    arrays = [np.ones(64, np.float32) for _ in range(count)]
+    if options is None:
+        half = (count + 1) // 2
+        groups = [{"params": arrays[:half]}, {"params": arrays[half:]}]
+        return optimizer(groups), [[np.ones(64, np.float32) for _ in each["params"]] for each in groups]
+    return optimizer(arrays, **options), [np.ones(64, np.float32) for _ in arrays]
+
+
+def seen(optimizer):
+    """All that a step moves: the same for all arrays, since their gradients are the same."""
+    groups = optimizer.param_groups
+    parts = [np.stack([p.theta for group in groups for p in group.parameters])]
+    parts += [np.stack([p.states[name] for group in groups for p in group.parameters]) for name in optimizer.state]
+    scalars = [np.ravel(list(group.running.values())) for group in groups]
+    return [part.copy() for part in parts], scalars, [group.step_count for group in groups]
+
+
+def assert_same(found, expected):
+    for one, other in zip([*found[0], *found[1]], [*expected[0], *expected[1]], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found[2] == expected[2]
+
+
+@pytest.mark.parametrize("count", [1, 50, 500])
+@pytest.mark.parametrize("case", CASES)
+def test_no_step_is_torn(case, count, alarm):
+    optimizer, grads = made(case, count)
+    reference, _ = made(case, count)
+    fastopt.warmup(optimizer)  # to compile takes longer than any of these steps
+    optimizer.step(grads)
+    reference.step(grads)
+    path = {1: seen(reference)}
+    random.seed(count)
+    caught = 0
+    for _ in range(TRIES):
+        try:
+            alarm(random.uniform(1e-5, 3e-4))
+            for _ in range(1000):
+                optimizer.step(grads)
+        except Interrupted:
+            caught += 1
+        while reference.step_count < optimizer.step_count:
+            reference.step(grads)
+            path = {reference.step_count: seen(reference)}
+        assert_same(seen(optimizer), path[optimizer.step_count])
+    assert caught == TRIES
