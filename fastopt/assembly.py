@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from fastopt.accumulation import Accumulation
+from fastopt.description import Description
 from fastopt.element_arrays import is_tree
 from fastopt.groups import ARRAYS, Group
 from fastopt.hyperparameters import checked
 from fastopt.memory import Memory
 from fastopt.parameters import AVERAGE, Parameter, allocate
-from fastopt.recipe import Recipe
 from fastopt.survey import Survey
 from fastopt.tree import leaves, map_leaves, paths
 
 
-class Assembly(Recipe):
-    """The parts of an optimizer. What takes steps with them is `Optimizer`."""
+class Parts:
+    """What an optimizer holds. Not in the bodies of classes of fields, where type checkers take annotations for fields."""
 
     _accumulation: Accumulation
     _active: list[Group]
@@ -47,6 +47,10 @@ class Assembly(Recipe):
     _survey: Survey
     _surveys: bool
     _zeroes: bool
+
+
+class Assembly(Description, Parts):
+    """The parts of an optimizer. What takes steps with them is `Optimizer`."""
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add a group of parameters, as in PyTorch. From then on gradients are a list with those of each group.

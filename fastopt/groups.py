@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays import aligned_zeros, parts
+from fastopt.description import Choice
 from fastopt.element_arrays import checked_arrays, checked_bounds, checked_copies, is_tree, require_mask
 from fastopt.engine.compile import Rule
 from fastopt.engine.formats import encoded, storage_view
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 # Hyper-parameters that may be arrays, which each group checks against its parameters.
 ARRAYS = ("lr", "mask", "bounds", "copy_to")
-
-# The rule for some hyper-parameters, and the names of its states.
-Choice = tuple[Rule, tuple[str, ...]]
 
 # A callable that updates a parameter, and its arguments.
 Launch = tuple[Callable[..., None], tuple[Any, ...]]

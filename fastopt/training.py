@@ -46,7 +46,7 @@ class Training(Assembly):
             self._accumulation.clear()
             self._note_plain()
 
-    @property
+    @property  # type: ignore[misc]  # to type checkers it is a field
     def clip_norm(self) -> float | None:
         """What the norm of all gradients together is limited to, or None."""
         return self._survey.clip_norm
@@ -56,7 +56,7 @@ class Training(Assembly):
         self._survey.clip_norm = checked(self.checks, "clip_norm", value)
         self._note_changes()
 
-    @property
+    @property  # type: ignore[misc]
     def nonfinite(self) -> str:
         """What is done about gradients that are not finite: ``"propagate"``, ``"skip"`` or ``"raise"``."""
         return self._survey.nonfinite
