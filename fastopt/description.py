@@ -1,4 +1,4 @@
-"""What makes one optimizer differ from another: its hyper-parameters, its rule, and the numbers that the rule takes in a step."""
+"""What makes one optimizer differ from another: hyper-parameters, a rule, and the numbers that the rule takes in each step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Choice = tuple[Rule, tuple[str, ...]]
 
 
 class Description(Options):
-    """What a subclass of `Optimizer` declares: hyper-parameters by `hyper`, a rule, `coefficients`, and others if it needs them."""
+    """What a subclass of `Optimizer` declares: hyper-parameters by `hyper`, a rule, `coefficients`, and what else it needs."""
 
     rule: ClassVar[Rule | None] = None
     """The rule, made by `rule`; where hyper-parameters choose among several, see `choose`."""

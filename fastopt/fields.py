@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
 else:
 
-    def dataclass_transform(**_: Any) -> Callable[[T], T]:  # in `typing` since Python 3.11; it is for type checkers alone
+    def dataclass_transform(**_: Any) -> Callable[[T], T]:
+        """Do nothing: the one in `typing`, there since Python 3.11, is for type checkers alone."""
         return lambda cls: cls
 
 
@@ -29,6 +30,7 @@ REQUIRED: Any = inspect.Parameter.empty
 SYNONYMS = {"learning_rate": "lr", "step_size": "lr", "epsilon": "eps", "beta1": "betas", "beta_1": "betas", "b1": "betas"}
 
 PARAMETERS = "Parameters\n----------\n"
+RAISES = "Raises\n------\n"
 WIDTH = 120
 
 
@@ -63,10 +65,10 @@ class Field:
         return inspect.Parameter(self.name, kind, default=self.default, annotation=self.annotation)
 
     def __get__(self, optimizer: Fields | None, owner: type | None = None) -> Any:
-        return self if optimizer is None else optimizer._value_of_groups(self.name)
+        return self if optimizer is None else optimizer._read(self.name)
 
     def __set__(self, optimizer: Fields, value: Any) -> None:
-        optimizer._set_in_groups(self.name, value)
+        optimizer._assign(self.name, value)
 
 
 def hyper(default: Any = REQUIRED, check: Check | None = None, doc: str = "", *, kind: str = "") -> Any:
@@ -163,7 +165,7 @@ class Fields:
         else:
             cls.fields = {**inherited, **own}
             cls.common = {name: field for name, field in cls.common.items() if name not in cls.fields}
-        cls.checks = {name: field.check for name, field in {**cls.fields, **cls.common}.items()}
+        cls.checks = {name: field.check or finite for name, field in {**cls.fields, **cls.common}.items()}
         cls.__signature__ = None
         if cls.__init__ is Fields.__init__:
             cls.__signature__ = _signature(cls)
@@ -258,11 +260,12 @@ def _documented(cls: type[Fields]) -> str:
     text = inspect.cleandoc(cls.__doc__ or "")
     if PARAMETERS in text:
         return text
-    entries = "".join(_entry(cls, parameter) for parameter in inspect.signature(cls).parameters.values())
+    section = PARAMETERS + "".join(_entry(cls, parameter) for parameter in inspect.signature(cls).parameters.values())
+    if RAISES not in text:
+        section += f"\n{RAISES}TypeError, ValueError\n    If an argument is not allowed.\n"
     following = re.search(r"^\w[\w ]*\n---+$", text, re.MULTILINE)
     place = following.start() if following else len(text)
-    parts = (text[:place].rstrip(), PARAMETERS + entries.rstrip(), text[place:])
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return f"{text[:place].rstrip()}\n\n{section}\n{text[place:]}".rstrip() + "\n"
 
 
 def _entry(cls: type[Fields], parameter: inspect.Parameter) -> str:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from fastopt.arrays import aligned_zeros, parts
 from fastopt.description import Choice
 from fastopt.element_arrays import checked_arrays, checked_bounds, checked_copies, is_tree, require_mask
-from fastopt.engine.compile import Rule
 from fastopt.engine.formats import encoded, storage_view
 from fastopt.engine.kernel import Kernel
 from fastopt.engine.pairs import paired_states

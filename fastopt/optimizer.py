@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastopt import checkpoint, survey
 from fastopt.adapting import Progress, adapted, measured, warm
 from fastopt.arrays import FLOATS, one_of
-from fastopt.assembly import Assembly, Parts
+from fastopt.assembly import Parts
 from fastopt.flat import equal
 from fastopt.groups import Group, Launch
 from fastopt.hyperparameters import checked, finite
@@ -41,9 +41,9 @@ class Optimizer(Training):
     Notes
     -----
     Each hyper-parameter is an attribute, too: ``opt.lr`` is the value that all groups have, and raises ValueError if they have
-    different ones; then see `param_groups`. Assigning sets it in every group, or, if one refuses it, in none. An array is copied
-    when it is assigned, and read-only afterwards. A schedule is called before each step with the number of steps taken so far,
-    and returns a number.
+    different ones; then see `param_groups`. Assigning sets it in every group, or, if one refuses it, in none. An array is
+    copied when it is assigned, and read-only afterwards. A schedule is called before each step with the number of steps taken
+    so far, and returns a number.
     """
 
     def _construct(self, params: Any, hyper: Mapping[str, Any], whole: Mapping[str, Any]) -> None:

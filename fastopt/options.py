@@ -31,12 +31,14 @@ from fastopt.hyperparameters import OneOf, limit_or_none, nonnegative, positive_
 Coefficient = float | str
 
 
-PARAMS = """Arrays of float32, float64, complex64 or complex128, C- or Fortran-contiguous, aligned, writable, that don't overlap.
-They are held, and each step updates them in place. A group is a dict with the key ``"params"`` and hyper-parameters of its
-own."""
+PARAMS = """Arrays of float32, float64, complex64 or complex128, C- or Fortran-contiguous, aligned, writable, that don't
+overlap. They are held, and each step updates them in place. A group is a dict with the key ``"params"`` and hyper-parameters
+of its own."""
 
 SCHEDULE = "a schedule, called with the number of steps taken so far."
-RATE = f"a number; an array in the parameter's shape, nested as the parameters are, with a rate for every element; or {SCHEDULE}"
+RATE = (
+    f"a number; an array in the parameter's shape, nested as the parameters are, with a rate for every element; or {SCHEDULE}"
+)
 ONE_RATE = f"a number, or {SCHEDULE}"
 
 # A number, an array nested as the parameters are, or a schedule: more than a type can tell of what is read back.
@@ -64,8 +66,8 @@ class Options(Fields):
     clip_norm: float | None = argument(
         None,
         limit_or_none,
-        """Limit the norm of all gradients, of all groups together, to this; with infinity it is only computed. In a group, limit
-        the norm of the gradients of this group, before that.""",
+        """Limit the norm of all gradients, of all groups together, to this; with infinity it is only computed. In a group,
+        limit the norm of the gradients of this group, before that.""",
     )
     clip_value: float | None = hyper(None, positive_or_none, "Limit each element of the gradient to this and its negative.")
     l1: float = hyper(
@@ -101,9 +103,7 @@ class Options(Fields):
         doc="Elements with False, and their state, stay as they are.",
         kind="array of bool, nested as the parameters",
     )
-    frozen: bool = hyper(
-        False, doc="Parameters, state and steps of the group stay as they are; its gradients may be None."
-    )
+    frozen: bool = hyper(False, doc="Parameters, state and steps of the group stay as they are; its gradients may be None.")
     nonfinite: str = argument(
         "propagate", OneOf("propagate", "skip", "raise"), "What to do about gradients that are not finite."
     )
