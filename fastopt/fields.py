@@ -37,18 +37,20 @@ WIDTH = 120
 class Field:
     """What `hyper` makes in the body of a class. On an optimizer it reads and sets the value of all groups."""
 
-    def __init__(self, default: Any, check: Check | None, doc: str, kind: str, is_whole: bool = False) -> None:
+    def __init__(
+        self, default: Any, check: Check | None = None, doc: str = "", kind: str = "", *, is_whole: bool = False
+    ) -> None:
         self.name = ""
-        self.annotation = inspect.Parameter.empty
+        self.annotation: Any = inspect.Parameter.empty
         self.default, self.check, self.doc, self.kind, self.is_whole = default, check, doc, kind, is_whole
 
-    def completed(self, name: str, annotation: Any, before: Field | None) -> Field:
+    def completed(self, name: str, annotation: Any, before: Field) -> Field:
         """The field under its name; what it leaves open it has from another one."""
-        check = self.check or (before and before.check) or (boolean if isinstance(self.default, bool) else finite)
-        doc = " ".join(self.doc.split()) or (before.doc if before else "")
-        field = Field(self.default, check, doc, self.kind or (before.kind if before else ""), self.is_whole)
+        check = self.check or before.check or (boolean if isinstance(self.default, bool) else finite)
+        doc = " ".join(self.doc.split()) or before.doc
+        field = Field(self.default, check, doc, self.kind or before.kind, is_whole=self.is_whole)
         field.name, field.__doc__ = name, doc
-        field.annotation = field.annotation if annotation is None else _argument_type(annotation)
+        field.annotation = before.annotation if annotation is None else _argument_type(annotation)
         return field
 
     @property
@@ -72,11 +74,12 @@ class Field:
 
 
 def hyper(default: Any = REQUIRED, check: Check | None = None, doc: str = "", *, kind: str = "") -> Any:
-    r"""Declare a hyper-parameter in the body of a class of optimizers.
+    r"""Declare a hyper-parameter in the body of a class of optimizers, with an annotation as in a dataclass.
 
-    The hyper-parameters become arguments of the constructor after the parameters, in the order of the class, those of its bases
-    first; a class that declares one again changes what it says anew. Each has a value in each group, and on an optimizer an
-    attribute of its name reads and sets that of all groups.
+    Hyper-parameters are arguments of the constructor after the parameters, in the order in which classes declare them, bases
+    first. Each group has a value of its own, and the attribute of an optimizer reads and sets that of all groups. A class that
+    declares an inherited one again changes what it says. ``beta: float = 0.9`` is short for ``beta: float = hyper(0.9)``;
+    without annotation a value fixes an inherited one for good.
 
     Parameters
     ----------
@@ -138,8 +141,8 @@ class Fields:
     """Base of classes that declare `hyper` parameters: it collects them, and takes them as arguments.
 
     To type checkers a class is a dataclass of them. What is declared directly below this class, all have in common: it is
-    taken by keyword, and shown as ``**options`` by classes with fields of their own. A plain value in the place of an inherited
-    field fixes it.
+    taken by keyword, and shown as ``**options`` by classes with fields of their own. A value without annotation in the place of
+    an inherited field fixes that.
     """
 
     common: ClassVar[Mapping[str, Field]] = {}
@@ -200,15 +203,18 @@ class Fields:
 
 def _collected(cls: type[Fields], inherited: Mapping[str, Field]) -> dict[str, Field]:
     """The fields that a class declares itself, as they are with what it inherits, which become its attributes."""
-    body = dict(vars(cls))
-    declared = {name: value for name, value in body.items() if isinstance(value, Field)}
-    fixed = {name: body[name] for name in inherited if name in body and not hasattr(body[name], "__get__")}
-    annotations = inspect.get_annotations(cls)
+    annotations = {name: given for name, given in inspect.get_annotations(cls).items() if "ClassVar" not in str(given)}
+    declared, fixed = {}, {}
+    for name, value in list(vars(cls).items()):
+        if isinstance(value, Field) or (name in annotations and not name.startswith("_")):
+            declared[name] = value if isinstance(value, Field) else Field(value)
+        elif name in inherited and not hasattr(value, "__get__"):
+            fixed[name] = value
     for name in (*declared, *fixed):
         delattr(cls, name)
     own = {}
     for name, field in declared.items():
-        own[name] = field.completed(name, annotations.get(name), inherited.get(name) or COMMON.get(name))
+        own[name] = field.completed(name, annotations.get(name), inherited.get(name) or COMMON.get(name) or Field(REQUIRED))
         # A method of that name stays: AdaGrad has both, `accumulate` in its groups and as a method.
         if not field.is_whole and isinstance(getattr(cls, name, field), Field):
             setattr(cls, name, own[name])

@@ -52,16 +52,18 @@ class Options(Fields):
     """Whether the learning rate may be an array."""
 
     params: Any
+    _: KW_ONLY
     lr: Rate = hyper(1e-3, nonnegative, r"Learning rate :math:`\alpha`")  # of arrays see `groups.Group`
     # Not annotated, or to type checkers its place in all optimizers would be this one.
     weight_decay = hyper(
         0.0,
         nonnegative,
-        r"""Weight decay :math:`\lambda`. Coupled, :math:`g + \lambda\theta` takes the place of :math:`g`; decoupled,
-        :math:`\theta` shrinks by :math:`\alpha\lambda\theta` before the step.""",
+        r"""Weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`, or, with
+        `decoupled_weight_decay`, :math:`\theta` shrinks by :math:`\alpha\lambda\theta` before the step.""",
     )
-    _: KW_ONLY
-    decoupled_weight_decay: bool = hyper(False, doc="Whether weight decay is decoupled; else it is coupled.")
+    decoupled_weight_decay: bool = hyper(
+        False, doc="Let parameters shrink before the step, instead of adding them to the gradient, see `weight_decay`."
+    )
     maximize: bool = hyper(False, doc="Step up instead of down; weights decay all the same.")
     clip_norm: float | None = argument(
         None,

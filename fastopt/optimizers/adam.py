@@ -141,6 +141,4 @@ class AdamW(Adam):
     """
 
     decoupled_weight_decay = True
-    weight_decay: float = hyper(
-        1e-2, doc=r":math:`\lambda`, times the learning rate, as in PyTorch. (optax's default is 1e-4.)"
-    )
+    weight_decay: float = hyper(1e-2, doc=r":math:`\lambda`, times the learning rate, as in PyTorch; 1e-4 in optax.")
