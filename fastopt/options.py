@@ -142,7 +142,7 @@ class Options(Fields):
 # Of each group, where `clip_norm` is a limit of its own.
 DEFAULTS: dict[str, Any] = {name: field.default for name, field in Options.common.items() if not field.is_whole}
 DEFAULTS["clip_norm"] = None
-del DEFAULTS["lr"]  # which every optimizer declares
+del DEFAULTS["lr"]  # the rate is never off
 
 # Of the optimizer as a whole.
 WHOLE: dict[str, Any] = {name: field.default for name, field in Options.common.items() if field.is_whole and name != "by_name"}

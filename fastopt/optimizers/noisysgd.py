@@ -29,7 +29,7 @@ def _generator(name: str, value: Any) -> np.random.Generator:
     try:
         return np.random.default_rng(value)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name} must be one of NumPy's generators: {error}") from None
+        raise type(error)(f"{name} must be what numpy.random.default_rng takes: {error}") from None
 
 
 class NoisySGD(Optimizer):

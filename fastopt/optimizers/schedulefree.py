@@ -46,6 +46,9 @@ def _refuse(hyper: Mapping[str, Any], *options: str) -> None:
         raise ValueError(f"{on[0]}={hyper[on[0]]!r} is not for schedule-free optimizers: their average would be lost")
 
 
+POINTS = (
+    r"They are the points :math:`\theta` where gradients are taken, between their average :math:`x` and fast ones :math:`z`."
+)
 STEP_POWER = hyper(0.0, nonnegative, "Power of the step's number in the weights of the average.")
 RATE_POWER = hyper(
     2.0, nonnegative, ":math:`p`: power of the largest rate so far in the weights, which counts while rates warm up."
@@ -60,6 +63,11 @@ class _ScheduleFree(Optimizer):
     lr: Rate = hyper(
         1.0, doc=r"Learning rate :math:`\gamma`, which needs no lowering, but may rise first, see `schedules.Warmup`"
     )
+
+    @classmethod
+    def _described(cls, name: str) -> tuple[str, str]:
+        kind, doc = super()._described(name)
+        return kind, f"{doc} {POINTS}" if name == "params" else doc
 
     def eval_params(self) -> Any:
         r"""Compute the average :math:`x` of the points, which is what training is after.
@@ -107,9 +115,6 @@ class ScheduleFreeSGD(_ScheduleFree):
         z &\leftarrow z - \gamma_t\, g, \qquad x \leftarrow (1 - c_t)\, x + c_t z \\
         \theta &\leftarrow \beta x + (1 - \beta) z, \qquad
         c_t = w_t / \sum_{i \le t} w_i, \qquad w_t = t^r \bigl(\max_{i \le t} \gamma_i\bigr)^p
-
-    The parameters are the points :math:`\theta` where gradients are taken, between the average :math:`x` and the fast points
-    :math:`z`.
 
     Raises
     ------
@@ -161,9 +166,6 @@ class ScheduleFreeAdamW(_ScheduleFree):
         x \leftarrow (1 - c_t)\, x + c_t z \\
         \theta &\leftarrow \beta_1 x + (1 - \beta_1) z, \qquad
         c_t = w_t / \sum_{i \le t} w_i, \qquad w_t = t^r \bigl(\max_{i \le t} \gamma_i\bigr)^p
-
-    The parameters are the points :math:`\theta` where gradients are taken, between the average :math:`x` and the fast points
-    :math:`z`.
 
     Raises
     ------
