@@ -144,7 +144,9 @@ class ScheduleFreeSGD(_ScheduleFree):
     """
 
     momentum: float = hyper(0.9, _momentum, r":math:`\beta`, between 0 and 1.")
-    weight_decay: float = hyper(0.0)
+    weight_decay: float = hyper(
+        0.0, doc=r"Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`."
+    )
     r: float = STEP_POWER
     weight_lr_power: float = RATE_POWER
 
