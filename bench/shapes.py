@@ -1,8 +1,8 @@
 """``python -m bench.shapes``: a step in the shapes that users have, next to one plain step of as many elements.
 
 Lists, dicts, groups, options, gradients that are new at each step. The plain step is ``fastopt.Adam(w).step(g)`` on one flat
-array of float32. Where PyTorch, or NumPy in place, does the same, they take part. Each shape has a bar: how many times as long as
-the plain step it may take, or, where that is said, as the same over one `fastopt.Flat`.
+array of float32. Where PyTorch, or NumPy in place, does the same, they take part. Each shape has a bar: how many times as long
+as the plain step it may take, or, where that is said, as the same over one `fastopt.Flat`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 import fastopt
+from fastopt.fields import Field
 
 DOCS = Path(__file__).parent
 GENERATED = DOCS / "generated"
@@ -80,8 +81,14 @@ def write_lists(app: Sphinx) -> None:
     generate_autosummary_docs([str(GENERATED / "reference.md")], output_dir=GENERATED / "api", app=app)
 
 
+def skip_fields(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    # They are among the parameters of their class.
+    return isinstance(obj, Field) or None
+
+
 def setup(app: Sphinx) -> None:
     # MathML is read by every browser as it is: the pages load no script from anywhere, and a formula it can't express fails.
     app.add_html_math_renderer("mathml", (write_math, None), (write_math_block, None))
     app.connect("builder-inited", draw_figures, priority=100)
     app.connect("builder-inited", write_lists, priority=100)
+    app.connect("autodoc-skip-member", skip_fields)

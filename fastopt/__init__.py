@@ -5,6 +5,7 @@ from fastopt.custom import rule
 from fastopt.embedded import Embedded, embed
 from fastopt.engine.compile import RuleError
 from fastopt.engine.runtime import get_num_threads, get_parallel_threshold, set_num_threads, set_parallel_threshold
+from fastopt.fields import hyper
 from fastopt.flat import Flat, flatten
 from fastopt.minimization import minimize, scipy_method
 from fastopt.optimizer import Optimizer, warmup
@@ -23,6 +24,7 @@ __all__ = [
     "from_torch_state_dict",
     "get_num_threads",
     "get_parallel_threshold",
+    "hyper",
     "minimize",
     "rule",
     "rules",

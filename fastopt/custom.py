@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from fastopt.engine.compile import Rule
 from fastopt.engine.compile import rule as plain_rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import CHECKS, Check, decay
+from fastopt.fields import COMMON, REQUIRED
+from fastopt.fields import hyper as field
+from fastopt.hyperparameters import decay
 from fastopt.optimizer import Optimizer
-from fastopt.options import DEFAULTS, WHOLE
 
 CONSTANTS = {"zero": 0.0, "half": 0.5, "one": 1.0, "two": 2.0}
 
@@ -41,25 +41,13 @@ class CustomOptimizer(Optimizer):
     """
 
     rule: ClassVar[Rule]
-    _states: ClassVar[Mapping[str, float]]  # with their first values
-    _hyper: ClassVar[Mapping[str, Any]]  # with their defaults
+    _starts: ClassVar[Mapping[str, float]]  # what the states hold at first
     _values: ClassVar[Mapping[str, Value]]  # of the arguments after the states
     _derive: ClassVar[Derive | None]
 
-    def __init__(self, params: Any, *values: Any, **named: Any) -> None:
-        bound = inspect.signature(type(self)).bind(params, *values, **named)
-        bound.apply_defaults()
-        options = bound.arguments.pop("options", {})
-        del bound.arguments["params"]
-        super().__init__(params, options=options, **bound.arguments)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        """The rule, whatever the hyper-parameters."""
-        return type(self).rule, tuple(self._states)
-
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         """As the decorator was told."""
-        return self._states[name]
+        return self._starts[name]
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         """What the rule takes, by the names of its arguments."""
@@ -180,7 +168,7 @@ def _optimizer(
         raise TypeError(f"{name} must take its states {', '.join(states)} after lr, got {', '.join(taken) or 'none'}")
     if "lr" not in hyper:
         raise TypeError(f"{name} must have the hyper-parameter lr, got {', '.join(hyper)}")
-    taken_names = {*DEFAULTS, *WHOLE, *CONSTANTS, *states, "by_name", "g", "params", "t", "theta"}
+    taken_names = {*Optimizer.common, *CONSTANTS, *states, "g", "params", "rule", "state_names", "t", "theta"} - {"lr"}
     if clash := [key for key in hyper if key in taken_names]:
         raise ValueError(f"{name} can't have a hyper-parameter {clash[0]!r}: that name means something else already")
     known = {*hyper, *CONSTANTS, *(prefix + key for prefix in DERIVED for key in hyper)}
@@ -190,21 +178,14 @@ def _optimizer(
             f"nor a hyper-parameter ({', '.join(hyper)}) nor one of {', '.join(sorted(known - set(hyper)))}; "
             "give it by coefficients="
         )
-    checks: dict[str, Check] = {key: decay for key in hyper if key.startswith("beta") and key not in CHECKS}
-    parameters = [inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-    parameters += [
-        inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value) for key, value in hyper.items()
-    ]
-    parameters += [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
     body = {
+        **{key: field(value, decay if key.startswith("beta") and key not in COMMON else None) for key, value in hyper.items()},
         "__doc__": function.__doc__ or f"The optimizer with the rule ``{name}``.",
         "__module__": function.__module__,
         "__qualname__": function.__qualname__,
-        "__signature__": inspect.Signature(parameters),
-        "checks": {**CHECKS, **checks},
-        "rule": staticmethod(plain_rule(function)),
-        "_states": dict(states),
-        "_hyper": dict(hyper),
+        "rule": plain_rule(function),
+        "state_names": tuple(states),
+        "_starts": dict(states),
         "_values": {name: _value(name, hyper) for name in others},
         "_derive": None if derive is None else staticmethod(derive),
     }
@@ -251,7 +232,7 @@ def _defaults(hyper: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(hyper, Mapping):
         return dict(hyper)
     pairs = [item.partition("=") for item in _names("hyper", hyper)]
-    return {name: float(value) if equals else inspect.Parameter.empty for name, equals, value in pairs}
+    return {name: float(value) if equals else REQUIRED for name, equals, value in pairs}
 
 
 def _names(what: str, names: str | Sequence[str]) -> list[str]:

@@ -91,7 +91,7 @@ class Embedded:
         rows = []
         for _ in range(steps):
             optimizer.step(g)
-            rows.append(optimizer._stepping.numbers())
+            rows.append(optimizer._stepping.last_numbers())
         return np.array(rows, np.float64).reshape(steps, -1 if steps else self._numbers)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays import aligned_zeros, parts
+from fastopt.description import Choice, Description
 from fastopt.element_arrays import checked_arrays, checked_bounds, checked_copies, is_tree, require_mask
-from fastopt.engine.compile import Rule
 from fastopt.engine.formats import encoded, storage_view
 from fastopt.engine.pairs import paired_states
 from fastopt.flat import array_of
@@ -24,14 +24,8 @@ from fastopt.step.changes import Changes
 from fastopt.step.scalars import Scalars, running_scalars
 from fastopt.tree import leaves, map_leaves, with_leaves
 
-if TYPE_CHECKING:
-    from fastopt.recipe import Recipe
-
 # Hyper-parameters that may be arrays, which each group checks against its parameters.
 ARRAYS = ("lr", "mask", "bounds", "copy_to")
-
-# The rule for some hyper-parameters, and the names of its states.
-Choice = tuple[Rule, tuple[str, ...]]
 
 
 class Group(MutableMapping[str, Any]):
@@ -47,7 +41,7 @@ class Group(MutableMapping[str, Any]):
         The arrays are held, not copied.
     hyper : mapping
         All hyper-parameters of the optimizer.
-    recipe : Recipe
+    description : Description
         What makes the optimizer what it is.
     memory : Memory
         What the optimizer writes to; the parameters are added.
@@ -98,7 +92,7 @@ class Group(MutableMapping[str, Any]):
         names: Sequence[str],
         params: Any,
         hyper: Mapping[str, Any],
-        recipe: Recipe,
+        description: Description,
         memory: Memory,
         changes: Changes,
         complex_mode: str,
@@ -107,25 +101,27 @@ class Group(MutableMapping[str, Any]):
         self.params = map_leaves(lambda leaf: leaf, params)  # containers of its own: the caller's may change
         found = [leaf for _, leaf in leaves(params, "")]
         self.parameters = [Parameter(name, leaf, memory, complex_mode) for name, leaf in zip(names, found, strict=True)]
-        self.index, self._recipe, self._changes, self._memory = index, recipe, changes, memory
-        self._checks = recipe.checks
+        self.index, self._description, self._changes, self._memory = index, description, changes, memory
+        self._checks = description.checks
         self.scales = False
+        self.hyper: dict[str, Any] = {}
+        self.current: dict[str, Any] = {}
         self._copies: Any = None
         self._take({key: self._checked(key, value) for key, value in hyper.items()})
         self.state_names = needed_states(self.hyper, self._used) if state_names is None else tuple(state_names)
         self.counter = np.zeros(1, np.int64)
-        self._count = memoryview(self.counter)  # which is read in a third of the time
+        self._count: Any = memoryview(self.counter)  # type: ignore[arg-type, unused-ignore]  # which is read in a third of the time
         for p in self.parameters:
-            p.elements |= {name: aligned_zeros(p.theta.size, p.theta.dtype) for name in recipe.elements}
+            p.elements |= {name: aligned_zeros(p.theta.size, p.theta.dtype) for name in description.elements}
         self._make_scalars()
 
     def _make_scalars(self) -> None:
         """Give the group its running scalars, or each tensor its own."""
-        first, tensors = self._recipe.scalars, [p.tensors for p in self.parameters]
-        is_by_tensor = self._recipe.per_tensor
+        first, tensors = self._description.scalars, [p.tensors for p in self.parameters]
+        is_by_tensor = self._description.per_tensor
         self.scalar_memory = running_scalars(first, sum(tensors) if is_by_tensor else 1)
         self.running = Scalars(first, self.scalar_memory, is_single=not is_by_tensor)
-        self.scalars: Mapping[str, Any] = {} if is_by_tensor else self.running
+        self.scalars = Scalars({}, self.scalar_memory, is_single=True) if is_by_tensor else self.running
         if is_by_tensor:
             ends = itertools.accumulate(tensors)
             for p, count, end in zip(self.parameters, tensors, ends, strict=True):
@@ -134,7 +130,7 @@ class Group(MutableMapping[str, Any]):
     @property
     def step_count(self) -> int:
         """How many steps the group has taken."""
-        return self._count[0]
+        return int(self._count[0])
 
     @step_count.setter
     def step_count(self, value: int) -> None:
@@ -218,7 +214,7 @@ class Group(MutableMapping[str, Any]):
             not self.schedules
             and hyper["clip_norm"] is self.hyper["clip_norm"]
             and all(_is_number(value, own) for value, own in changed)
-            and self._recipe.choose(hyper)[0] is self._chosen
+            and self._description.choose(hyper)[0] is self._chosen
         )
 
     def _of_passes(self) -> tuple[Any, ...]:
@@ -236,7 +232,7 @@ class Group(MutableMapping[str, Any]):
 
     def paired_states(self) -> frozenset[str]:
         """The states that are complex where rules take pairs."""
-        starts = {name: [self._recipe.initial(name, self.hyper, p.theta) for p in self.parameters] for name in self._used}
+        starts = {name: [self._description.initial(name, self.hyper, p.theta) for p in self.parameters] for name in self._used}
         known = [name for name, values in starts.items() if any(map(np.ndim, values))]
         count = len(inspect.signature(self._chosen).parameters) - 3 - len(self._used)
         return paired_states(self._chosen, self._used, [AVERAGE, *known], count)
@@ -257,7 +253,7 @@ class Group(MutableMapping[str, Any]):
         self.scales = self.scales or hyper["clip_norm"] is not None
         self._chosen, self._used = self._choose(hyper)
         self.schedules = {key: value for key, value in hyper.items() if callable(value)}
-        self.current: Mapping[str, Any] = hyper
+        self.current = hyper
         self._wrap()
         sides = hyper["bounds"] or (None, None)
         self.has_rates = is_tree(hyper["lr"])
@@ -271,11 +267,11 @@ class Group(MutableMapping[str, Any]):
 
     def _wrap(self) -> None:
         """Make the rule and the measure with what the options do around them."""
-        hyper, own = self.hyper, self._recipe.own_options
+        hyper, own = self.hyper, self._description.own_options
         self.wrapped = Wrapped(self._chosen, hyper, own, scales=self.scales)
         self.rule, self.option_coefficients = self.wrapped.rule, self.wrapped.coefficients(self.current)
         # What an optimizer measures, or, if it is cautious, how far the update agrees with the gradient.
-        measure = self._chosen if hyper["cautious"] else self._recipe.measure(hyper)
+        measure = self._chosen if hyper["cautious"] else self._description.measure(hyper)
         self._wrapped_measure = None if measure is None else Wrapped(measure, hyper, own, True, self.scales)
         self.measure = None if self._wrapped_measure is None else self._wrapped_measure.rule
 
@@ -340,23 +336,23 @@ class Group(MutableMapping[str, Any]):
         return (1.0,) if self.scales else ()
 
     def _choose(self, hyper: Mapping[str, Any]) -> Choice:
-        recipe = self._recipe
-        if hyper["cautious"] and recipe.measure(hyper) is not None:
+        description = self._description
+        if hyper["cautious"] and description.measure(hyper) is not None:
             raise ValueError(
-                f"cautious=True is not for {type(recipe).__name__}, whose step depends on norms of the whole update"
+                f"cautious=True is not for {type(description).__name__}, whose step depends on norms of the whole update"
             )
-        rule, names = recipe.choose(hyper)
+        rule, names = description.choose(hyper)
         if AVERAGE in names:
             raise ValueError(
-                f"{type(recipe).__name__} can't have a state {AVERAGE!r}: the average of the parameters has that name"
+                f"{type(description).__name__} can't have a state {AVERAGE!r}: the average of the parameters has that name"
             )
         return rule, names
 
     def _checked(self, key: str, value: Any) -> Any:
         if key == "lr" and is_tree(value):
-            if not self._recipe.takes_rates:
+            if not self._description.takes_rates:
                 raise TypeError(
-                    f"lr must be a number or a schedule for {type(self._recipe).__name__}, got {type(value).__name__}"
+                    f"lr must be a number or a schedule for {type(self._description).__name__}, got {type(value).__name__}"
                 )
             return checked_arrays(self.parameters, self.params, key, value)
         if key == "mask":

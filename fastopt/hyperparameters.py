@@ -1,4 +1,4 @@
-"""What each hyper-parameter may be, by its name: one check for all optimizers."""
+"""What hyper-parameters may be: their checks, and what these make of the values."""
 
 from __future__ import annotations
 
@@ -103,12 +103,12 @@ class OneOf:
     """A check for one of some words."""
 
     def __init__(self, *choices: str) -> None:
-        self._choices = choices
+        self.choices = choices
 
     def __call__(self, name: str, value: Any) -> str:
         """The word, if it is one of them."""
-        if not isinstance(value, str) or value not in self._choices:
-            raise ValueError(f"{name} must be {' or '.join(map(repr, self._choices))}, got {value!r}")
+        if not isinstance(value, str) or value not in self.choices:
+            raise ValueError(f"{name} must be {' or '.join(map(repr, self.choices))}, got {value!r}")
         return value
 
 
@@ -122,44 +122,6 @@ def real(name: str, value: Any) -> float:
         return float(number)
     except OverflowError:
         raise ValueError(f"{name} must be a finite number, got an integer too large for one") from None
-
-
-# Those that several optimizers share; each optimizer may add its own (see `Optimizer.checks`).
-CHECKS: Mapping[str, Check] = {
-    "accumulate": OneOf("squares", "rates"),
-    "accumulate_lr": boolean,
-    "amsgrad": boolean,
-    "amsgrad_of": OneOf("v", "v_hat"),
-    "betas": decays(2),
-    "bias_correction": boolean,
-    "cautious": boolean,
-    "centered": boolean,
-    "clip_norm": limit_or_none,
-    "clip_value": positive_or_none,
-    "complex_mode": OneOf("parts", "modulus"),
-    "dampening": finite,
-    "decoupled_weight_decay": boolean,
-    "ema_decay": share_or_none,
-    "eps": nonnegative,
-    "eps_hat": boolean,
-    "eps_in_denominator": boolean,
-    "eps_inside_sqrt": boolean,
-    "eps_root": nonnegative,
-    "flush_subnormals": boolean,
-    "frozen": boolean,
-    "initial_accumulator_value": nonnegative,
-    "l1": nonnegative,
-    "lr": nonnegative,  # or an array for each parameter, or a schedule: see `groups.Group`
-    "lr_decay": nonnegative,
-    "maximize": boolean,
-    "momentum": nonnegative,
-    "nesterov": boolean,
-    "nonfinite": OneOf("propagate", "skip", "raise"),
-    "reduction": OneOf("mean", "sum"),
-    "rho": decay,
-    "weight_decay": nonnegative,
-    "zero_grad": boolean,
-}
 
 
 def checked(checks: Mapping[str, Check], name: str, value: Any, label: str | None = None) -> Any:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays import address
-
+from fastopt.engine.tables import address
 
 # Of a piece: the name of its parameter, or where those of several begin, with their names.
 Names = str | list[tuple[int, str]]

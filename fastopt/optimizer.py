@@ -1,4 +1,4 @@
-"""The base class: groups, state, step counter. Each optimizer adds its recipe."""
+"""The base class: groups, state, step counter. Each optimizer adds its description."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from fastopt import checkpoint
 from fastopt.arrays import FLOATS, one_of
+from fastopt.description import Description
 from fastopt.element_arrays import is_tree
 from fastopt.flat import equal
 from fastopt.groups import ARRAYS, Group
 from fastopt.hyperparameters import checked
-from fastopt.options import DEFAULTS, WHOLE, Options
+from fastopt.options import WHOLE
 from fastopt.parameters import AVERAGE
 from fastopt.partition import are_groups, partition
-from fastopt.recipe import Recipe
 from fastopt.step.accumulation import Accumulation
 from fastopt.step.averages import exchange
 from fastopt.step.changes import Changes
@@ -26,84 +26,77 @@ from fastopt.step.model import Model
 from fastopt.step.stepping import Stepping, Vectors
 from fastopt.tree import map_leaves
 
+# The attributes of every optimizer.
+OWN = ("_accumulation", "_background", "_changes", "_is_swapped", "_model", "_reduction", "_stepping")
 
-class Optimizer(Recipe):
-    r"""Base class of all optimizers.
 
-    A subclass gives hyper-parameters to ``super().__init__`` and overrides `choose` and `coefficients`; `initial`, `advance`,
-    `measure`, `measure_coefficients` and `is_steady` if it needs them. The options that all optimizers have are carried out
-    around its rule, which must not do it again.
+class Optimizer(Description):
+    """Base class of all optimizers.
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        Arrays of float32, float64, complex64 or complex128, C- or Fortran-contiguous, aligned, writable, that don't overlap.
-        They are held, and each step updates them in place. A group is a dict with the key ``"params"`` and hyper-parameters
-        of its own.
-    options : mapping, optional
-        What every optimizer takes besides, which is off by default. A group can have values of its own, but for the last
-        four.
-
-        - ``weight_decay`` (float): coupled weight decay :math:`\lambda`, unless the optimizer says otherwise:
-          :math:`g + \lambda\theta` takes the place of :math:`g`.
-        - ``decoupled_weight_decay`` (bool): instead, :math:`\theta` shrinks by :math:`\alpha\lambda\theta` before the step.
-        - ``maximize`` (bool): step up instead of down; weights decay all the same.
-        - ``clip_norm`` (float): limit the norm of all gradients, of all groups together, to this; with infinity it is only
-          computed. In a group, limit the norm of the gradients of this group, before that.
-        - ``clip_value`` (float): limit each element of the gradient to this and its negative.
-        - ``l1`` (float): after the step, move each element towards 0 by :math:`\alpha` times this, and set it to 0 where it
-          is closer: the proximal step of an L1 penalty.
-        - ``bounds`` (pair): a lower and an upper bound, each None, a number, or arrays nested as the parameters; where the step
-          leads out of them, it ends at the bound.
-        - ``ema_decay`` (float): keep an exponential average of the parameters, `ema`, with this decay, in [0, 1].
-        - ``copy_to`` (arrays nested as the parameters): write a copy of the parameters there in each step: float32, float64,
-          float16, bfloat16, or uint16 for the bits of bfloat16; complex for complex parameters.
-        - ``zero_grad`` (bool): leave zeros in the gradient.
-        - ``flush_subnormals`` (bool): write zero where a state would be subnormal.
-        - ``cautious`` (bool): step only those elements whose update goes against the gradient, and further, by the share of
-          elements that this leaves out of each tensor.
-        - ``mask`` (array of bool, nested as the parameters): elements with False, and their state, stay as they are.
-        - ``frozen`` (bool): parameters, state and steps of the group stay as they are; its gradients may be None.
-        - ``by_name`` (mapping): values for parameters in dicts and lists, by patterns for the keys that lead to them, joined by
-          dots: ``{"*.bias": {"weight_decay": 0.0}}``. The first pattern that matches counts, as `fnmatch` has it.
-        - ``nonfinite`` ({"propagate", "skip", "raise"}): what to do about gradients that are not finite.
-        - ``reduction`` ({"mean", "sum"}): what a step takes of accumulated gradients, see `accumulate`.
-        - ``complex_mode`` ({"parts", "modulus"}): whether rules take real and imaginary parts one by one, or complex numbers,
-          whose products are then real: second moments of the modulus.
-    **hyper
-        Hyper-parameters, with their values for all groups that don't set them.
+    A subclass declares its hyper-parameters by `hyper`, a `rule` with `state_names`, and overrides `coefficients`; or `choose`,
+    where hyper-parameters choose the rule; `initial`, `advance`, `measure`, `measure_coefficients` and `is_steady` if it needs
+    them. What is listed here all of them take by keyword, and what they don't say themselves is off by default. The options
+    are carried out around the rule, which must not do it again. A group can have values of its own, but for `nonfinite`,
+    `reduction`, `complex_mode` and `by_name`.
 
     Raises
     ------
     TypeError, ValueError
         If a parameter can't be updated in place, or a hyper-parameter is not allowed. The message names it.
+
+    Notes
+    -----
+    Each hyper-parameter is an attribute, too: ``opt.lr`` is the value that all groups have, and raises ValueError if they have
+    different ones; then see `param_groups`. Assigning sets it in every group, or, if one refuses it, in none. An array is
+    copied when it is assigned, and read-only afterwards. A schedule is called before each step with the number of steps taken
+    so far, and returns a number.
     """
 
-    _accumulation: Accumulation
-    _background: tuple[int, ThreadPoolExecutor] | None
-    _changes: Changes
-    _is_swapped: bool
-    _model: Model
-    _reduction: str
-    _stepping: Stepping
+    def _build(
+        self,
+        groups: Sequence[Mapping[str, Any]],
+        hyper: Mapping[str, Any],
+        whole: Mapping[str, Any],
+        is_grouped: bool,
+        structure: Any = None,
+        state_names: Sequence[tuple[str, ...]] | None = None,
+        paired: frozenset[str] = frozenset(),
+    ) -> None:
+        """Make everything anew; with a structure the groups are its leaves, by their paths."""
+        for key, value in hyper.items():
+            # Each group checks an array against its parameters.
+            if not (callable(value) or (key in ARRAYS and (key != "lr" or is_tree(value)))):
+                checked(self.checks, key, value)
+        whole = {key: checked(self.checks, key, value) for key, value in whole.items()}
+        # What groups know of the optimizer: no more than it is before it has any, so that both are freed at once.
+        description = type(self).__new__(type(self))
+        vars(description).update(self._others())
+        changes = Changes()
+        nesting = (is_grouped, structure, state_names, paired)
+        model = Model(description, changes, groups, hyper, whole["complex_mode"], *nesting)
+        self._model, self._changes = model, changes
+        self._reduction: str = whole["reduction"]
+        self._stepping = Stepping(model, changes, whole["clip_norm"], whole["nonfinite"])
+        self._accumulation = Accumulation(model, self._stepping.accumulated)
+        self._background: tuple[int, ThreadPoolExecutor] | None = None
+        self._is_swapped = False
 
-    def __init__(self, params: Any, *, options: Options | None = None, **hyper: Any) -> None:
-        given: dict[str, Any] = dict(options or {})
-        by_name = given.pop("by_name", None)
-        whole = {key: given.pop(key, value) for key, value in WHOLE.items()}
-        if unknown := [key for key in given if key not in DEFAULTS]:
-            names = ", ".join(hyper | DEFAULTS | WHOLE | {"by_name": None})
-            raise TypeError(f"{type(self).__name__} has no argument {unknown[0]!r}; it takes {names}")
-        if twice := [key for key in given if key in hyper]:
-            raise TypeError(f"{type(self).__name__} sets {twice[0]} itself")
-        hyper = {**hyper, **{key: given.get(key, value) for key, value in DEFAULTS.items() if key not in hyper}}
+    def _others(self) -> dict[str, Any]:
+        """What a subclass has given the optimizer besides."""
+        return {key: value for key, value in vars(self).items() if key not in OWN}
+
+    def _construct(self, params: Any, hyper: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
+        by_name = whole["by_name"]
+        own = {key: checked(self.checks, key, value) for key, value in whole.items() if key not in (*WHOLE, "by_name")}
         if is_grouped := are_groups(params):
             if by_name is not None:
                 raise ValueError("by_name is for parameters that are not in groups; give each group its own values")
             groups = list(params)
         else:
             groups = [{"params": params}] if by_name is None else partition(params, by_name)
-        self._build(groups, hyper, whole, is_grouped, structure=params if by_name is not None else None)
+        structure = params if by_name is not None else None
+        self._build(groups, {**hyper, "clip_norm": None}, {key: whole[key] for key in WHOLE}, is_grouped, structure)
+        self.begin(**own)
 
     def step(self, grads: Any = None, scale: float = 1.0) -> None:
         """Update the parameters and the state in place.
@@ -200,7 +193,7 @@ class Optimizer(Recipe):
         """
         self._model.add(group)
 
-    @property
+    @property  # type: ignore[misc]  # to type checkers it is a field
     def params(self) -> Any:
         """The parameter arrays, nested as they were given (with groups, a list with those of each group)."""
         return map_leaves(lambda leaf: leaf, self._model.structure)
@@ -215,26 +208,14 @@ class Optimizer(Recipe):
         """How many steps were taken."""
         return int(self._stepping.counter[0])
 
-    @property
-    def lr(self) -> Any:
-        """The learning rate: a number, an array in the parameter's shape (nested as they are), or a schedule.
-
-        A schedule is called before each step with the number of steps taken so far, and returns a number. An array is copied
-        when it is assigned, and read-only afterwards. Assigning sets the rate of every group.
-
-        Raises
-        ------
-        ValueError
-            On reading, if groups have different rates: then see `param_groups`.
-        """
-        first, *others = [group["lr"] for group in self._model.groups]
-        if not all(equal(first, lr) for lr in others):
-            raise ValueError("the groups have different learning rates; read param_groups[i]['lr']")
+    def _read(self, name: str) -> Any:
+        first, *others = [group[name] for group in self._model.groups]
+        if not all(equal(first, value) for value in others):
+            raise ValueError(f"the groups have different values of {name}; read param_groups[i][{name!r}]")
         return first
 
-    @lr.setter
-    def lr(self, value: Any) -> None:
-        for group, hyper in [(group, group.check({"lr": value})) for group in self._model.groups]:
+    def _assign(self, name: str, value: Any) -> None:
+        for group, hyper in [(group, group.check({name: value})) for group in self._model.groups]:
             group.commit(hyper)
 
     @property
@@ -293,7 +274,7 @@ class Optimizer(Recipe):
             group.fill_copies()  # parameters may have been loaded before
         self._changes.note_plan()
 
-    @property
+    @property  # type: ignore[misc]  # to type checkers it is a field
     def clip_norm(self) -> float | None:
         """What the norm of all gradients together is limited to, or None."""
         return self._stepping.clip_norm
@@ -303,7 +284,7 @@ class Optimizer(Recipe):
         self._stepping.clip_norm = checked(self.checks, "clip_norm", value)
         self._changes.note_plan()
 
-    @property
+    @property  # type: ignore[misc]  # to type checkers it is a field
     def nonfinite(self) -> str:
         """What is done about gradients that are not finite: ``"propagate"``, ``"skip"`` or ``"raise"``."""
         return self._stepping.nonfinite
@@ -380,34 +361,6 @@ class Optimizer(Recipe):
         vectors = Vectors(self._accumulation.sums() if self._model.active else {})
         self._stepping.take_vectors(self, vectors, scale, count if self._reduction == "mean" else 1)
 
-    def _build(
-        self,
-        groups: Sequence[Mapping[str, Any]],
-        hyper: Mapping[str, Any],
-        whole: Mapping[str, Any],
-        is_grouped: bool,
-        structure: Any = None,
-        state_names: Sequence[tuple[str, ...]] | None = None,
-        paired: frozenset[str] = frozenset(),
-    ) -> None:
-        """Make everything anew; with a structure the groups are its leaves, by their paths."""
-        for key, value in hyper.items():
-            # Each group checks an array against its parameters.
-            if not (callable(value) or (key in ARRAYS and (key != "lr" or is_tree(value)))):
-                checked(self.checks, key, value)
-        whole = {key: checked(self.checks, key, value) for key, value in whole.items()}
-        # What groups know of the optimizer: no more than it is before it has any, so that both are freed at once.
-        recipe = type(self).__new__(type(self))
-        vars(recipe).update({key: value for key, value in vars(self).items() if key not in Optimizer.__annotations__})
-        changes = Changes()
-        nesting = (is_grouped, structure, state_names, paired)
-        model = Model(recipe, changes, groups, hyper, whole["complex_mode"], *nesting)
-        self._model, self._changes, self._reduction = model, changes, whole["reduction"]
-        self._stepping = Stepping(model, changes, whole["clip_norm"], whole["nonfinite"])
-        self._accumulation = Accumulation(model, self._stepping.accumulated)
-        self._background = None
-        self._is_swapped = False
-
     def _whole(self) -> dict[str, Any]:
         """What belongs to no group."""
         return {
@@ -434,7 +387,7 @@ class Optimizer(Recipe):
             "state_names": [group.state_names for group in self._model.groups],
             "paired": self._model.paired,
             "state_dict": self.state_dict(),
-            "attributes": {key: value for key, value in vars(self).items() if key not in Optimizer.__annotations__},
+            "attributes": self._others(),
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
@@ -442,6 +395,7 @@ class Optimizer(Recipe):
         kept = (saved[key] for key in ("groups", "defaults", "whole", "is_grouped", "structure", "state_names", "paired"))
         self._build(*kept)
         self.load_state_dict(saved["state_dict"])
+
 
 def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:
     """Compile what the next step of some optimizers will run, or load it from the cache, so that no step waits for it.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, TypedDict
+from dataclasses import KW_ONLY, InitVar
+from typing import Any, ClassVar, TypeAlias
 
 from fastopt.engine.compile import Rule
 from fastopt.engine.transforms import (
@@ -23,53 +24,128 @@ from fastopt.engine.transforms import (
     thresholding,
     zeroing,
 )
+from fastopt.fields import Fields, argument, hyper
+from fastopt.hyperparameters import OneOf, limit_or_none, nonnegative, positive_or_none, share_or_none
 
 # A number, or the name of an array that each parameter has of its own: see `Parameter.elements`.
 Coefficient = float | str
 
 
-class Options(TypedDict, total=False):
-    """Keyword arguments that every optimizer takes, besides ``weight_decay``: see `Optimizer`."""
+PARAMS = """Arrays of float32, float64, complex64 or complex128, C- or Fortran-contiguous, aligned, writable, that don't
+overlap. They are held, and each step updates them in place. A group is a dict with the key ``"params"`` and hyper-parameters
+of its own."""
 
-    decoupled_weight_decay: bool
-    maximize: bool
-    clip_norm: float | None
-    clip_value: float | None
-    nonfinite: str
-    complex_mode: str
-    reduction: str
-    l1: float
-    bounds: Any
-    ema_decay: Any
-    copy_to: Any
-    zero_grad: bool
-    flush_subnormals: bool
-    cautious: bool
-    mask: Any
-    frozen: bool
-    by_name: Mapping[str, Mapping[str, Any]] | None
+SCHEDULE = "a schedule, called with the number of steps taken so far."
+RATE = (
+    f"a number; an array in the parameter's shape, nested as the parameters are, with a rate for every element; or {SCHEDULE}"
+)
+ONE_RATE = f"a number, or {SCHEDULE}"
+
+# A number, an array nested as the parameters are, or a schedule: more than a type can tell of what is read back.
+Rate: TypeAlias = Any
 
 
-# Of each group.
-DEFAULTS: dict[str, Any] = {
-    "weight_decay": 0.0,
-    "decoupled_weight_decay": False,
-    "maximize": False,
-    "clip_norm": None,
-    "clip_value": None,
-    "l1": 0.0,
-    "bounds": None,
-    "ema_decay": None,
-    "copy_to": None,
-    "zero_grad": False,
-    "flush_subnormals": False,
-    "cautious": False,
-    "mask": None,
-    "frozen": False,
-}
+class Options(Fields):
+    """What every optimizer takes, which each of them may declare again at a place of its own among its arguments."""
 
-# Of the optimizer as a whole; those of the same name in groups are others.
-WHOLE: dict[str, Any] = {"clip_norm": None, "nonfinite": "propagate", "reduction": "mean", "complex_mode": "parts"}
+    takes_rates: ClassVar[bool] = True
+    """Whether the learning rate may be an array."""
+
+    params: Any
+    _: KW_ONLY
+    lr: Rate = hyper(1e-3, nonnegative, r"Learning rate :math:`\alpha`")  # of arrays see `groups.Group`
+    # Not annotated, or to type checkers its place in all optimizers would be this one.
+    weight_decay = hyper(
+        0.0,
+        nonnegative,
+        r"""Weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`, or, with
+        `decoupled_weight_decay`, :math:`\theta` shrinks by :math:`\alpha\lambda\theta` before the step.""",
+    )
+    decoupled_weight_decay: bool = hyper(
+        False, doc="Let parameters shrink before the step, instead of adding them to the gradient, see `weight_decay`."
+    )
+    maximize: bool = hyper(False, doc="Step up instead of down; weights decay all the same.")
+    clip_norm: float | None = argument(
+        None,
+        limit_or_none,
+        """Limit the norm of all gradients, of all groups together, to this; with infinity it is only computed. In a group,
+        limit the norm of the gradients of this group, before that.""",
+    )
+    clip_value: float | None = hyper(None, positive_or_none, "Limit each element of the gradient to this and its negative.")
+    l1: float = hyper(
+        0.0,
+        nonnegative,
+        r"""After the step, move each element towards 0 by :math:`\alpha` times this, and set it to 0 where it is closer: the
+        proximal step of an L1 penalty.""",
+    )
+    bounds: Any = hyper(
+        None,
+        doc="""A lower and an upper bound, each None, a number, or arrays nested as the parameters; where the step leads out of
+        them, it ends at the bound.""",
+        kind="pair",
+    )
+    ema_decay: Any = hyper(
+        None, share_or_none, "Keep an exponential average of the parameters, `ema`, with this decay, in [0, 1]."
+    )
+    copy_to: Any = hyper(
+        None,
+        doc="""Write a copy of the parameters there in each step: float32, float64, float16, bfloat16, or uint16 for the bits of
+        bfloat16; complex for complex parameters.""",
+        kind="arrays nested as the parameters",
+    )
+    zero_grad: bool = hyper(False, doc="Leave zeros in the gradient.")
+    flush_subnormals: bool = hyper(False, doc="Write zero where a state would be subnormal.")
+    cautious: bool = hyper(
+        False,
+        doc="""Step only those elements whose update goes against the gradient, and further, by the share of elements that this
+        leaves out of each tensor.""",
+    )
+    mask: Any = hyper(
+        None,
+        doc="Elements with False, and their state, stay as they are.",
+        kind="array of bool, nested as the parameters",
+    )
+    frozen: bool = hyper(False, doc="Parameters, state and steps of the group stay as they are; its gradients may be None.")
+    nonfinite: str = argument(
+        "propagate", OneOf("propagate", "skip", "raise"), "What to do about gradients that are not finite."
+    )
+    reduction: InitVar[str] = argument(
+        "mean", OneOf("mean", "sum"), "What a step takes of accumulated gradients, see `accumulate`."
+    )
+    complex_mode: InitVar[str] = argument(
+        "parts",
+        OneOf("parts", "modulus"),
+        """Whether rules take real and imaginary parts one by one, or complex numbers, whose products are then real: second
+        moments of the modulus.""",
+    )
+    by_name: InitVar[Mapping[str, Mapping[str, Any]] | None] = argument(
+        None,
+        doc="""Values for parameters in dicts and lists, by patterns for the keys that lead to them, joined by dots:
+        ``{"*.bias": {"weight_decay": 0.0}}``. The first pattern that matches counts, as `fnmatch` has it.""",
+        kind="mapping",
+    )
+
+    @classmethod
+    def _described(cls, name: str) -> tuple[str, str]:
+        if name == "params":
+            kind = "ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups"
+            return kind, "float32 or float64; updated in place." if cls.fields else " ".join(PARAMS.split())
+        if name == "options":
+            return "", "What every optimizer takes besides, see `Optimizer`."
+        kind, doc = super()._described(name)
+        if name == "lr":
+            kind = "float, array or callable" if cls.takes_rates else "float or callable"
+            doc += f": {RATE if cls.takes_rates else ONE_RATE}"
+        return kind, doc
+
+
+# Of each group, where `clip_norm` is a limit of its own.
+DEFAULTS: dict[str, Any] = {name: field.default for name, field in Options.common.items() if not field.is_whole}
+DEFAULTS["clip_norm"] = None
+del DEFAULTS["lr"]  # the rate is never off
+
+# Of the optimizer as a whole.
+WHOLE: dict[str, Any] = {name: field.default for name, field in Options.common.items() if field.is_whole and name != "by_name"}
 
 
 class Wrapped:

@@ -215,6 +215,10 @@ class Parameter:
         """Whether a vector that `gradient` gave is a copy of the gradient."""
         return vector is self._scratch_parts
 
+    def written(self) -> list[NDArray[Any]]:
+        """The vectors that steps write to besides the parameter itself."""
+        return [*self.states.values(), *([] if self.copy is None else [self.copy])]
+
     def detached(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array, or a copy if it lies in memory that steps write to."""
         return array if self._memory.overlapped(array) is None else array.copy("K")
@@ -240,7 +244,7 @@ def allocate(parameters: Sequence[Parameter], name: str, memory: Memory, is_pair
         others = max((len(p.states) for p in alike), default=0)
         begins, sizes, end = [], [], 0
         for p in alike:
-            # Every segment begins where theta does in its cache line, so that one of their vectors lies across two where all do.
+            # Each begins where theta does in its cache line, so that one of their vectors lies across two where all do.
             begins.append(end + address(p.theta) % ALIGNMENT // dtype.itemsize)
             sizes.append(p.theta.size if is_paired else p.length)
             end = -(-(begins[-1] + sizes[-1]) // grain) * grain

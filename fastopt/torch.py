@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastopt.arrays import address
+from fastopt.engine.tables import address
 from fastopt.groups import Group
 from fastopt.optimizer import Optimizer
 from fastopt.tree import map_leaves

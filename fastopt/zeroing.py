@@ -50,7 +50,7 @@ def require_zeroable(
         if other := memory.overlapped(vector):
             raise ValueError(f"{other} and {named[p][0]} overlap in memory, but zero_grad=True writes to the first")
     for p, array in apart.items():
-        written = [(q.name, each) for q in vectors for each in (q.array, *q.arrays[1:])]
+        written = [(q.name, each) for q in vectors for each in (q.array, *q.written())]
         for name, each in [*written, *((named[q][0], named[q][1]) for q in vectors if q is not p)]:
             if np.shares_memory(array, each):
                 raise ValueError(f"{named[p][0]} and {name} overlap in memory, but zero_grad=True writes to the first")

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import fastopt
 from fastopt.engine.pairs import Pair
-from tests.row import next_numbers
 from tests.peers import STEPS
 from tests.refusal import refused
+from tests.row import next_numbers
 from tests.table import RULES, TABLE, assert_same_bits
 
 COMPLEX = (np.complex64, np.complex128)

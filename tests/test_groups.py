@@ -155,7 +155,7 @@ def test_rate_of_all_groups_at_once():
 def test_reading_the_rate_of_groups_that_differ_is_refused(one, other):
     shape = one.shape if isinstance(one, np.ndarray) else 3
     opt = fastopt.SGD([{"params": np.ones(shape), "lr": one}, {"params": np.ones(4), "lr": other}])
-    with refused(ValueError, "different learning rates", "param_groups[i]['lr']", opt=opt):
+    with refused(ValueError, "different values of lr", "param_groups[i]['lr']", opt=opt):
         opt.lr  # noqa: B018
 
 

@@ -11,7 +11,7 @@ import fastopt
 TRIES = 60  # of each case; seventeen cases make a thousand
 
 
-class Interrupted(Exception):
+class AlarmError(Exception):
     """What the handler raises."""
 
 
@@ -20,7 +20,7 @@ def alarm():
     """Let an exception come up after some seconds."""
 
     def handler(number, frame):
-        raise Interrupted
+        raise AlarmError
 
     before = signal.signal(signal.SIGALRM, handler)
     yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -79,7 +79,7 @@ def test_no_step_is_torn(case, count, alarm):
             alarm(random.uniform(1e-5, 3e-4))
             for _ in range(1000):
                 optimizer.step(grads)
-        except Interrupted:
+        except AlarmError:
             caught += 1
         while reference.step_count < optimizer.step_count:
             reference.step(grads)

@@ -1,7 +1,7 @@
 """Memory by its address, in compiled code: records and vectors of a plan's tables, Python's objects, functions of spans.
 
-An address is an int64, so tables of them are plain NumPy arrays, and a compiled call takes one number in place of all of its arrays.
-Whoever hands over an address keeps the memory alive.
+An address is an int64, so tables of them are plain NumPy arrays, and a compiled call takes one number in place of all of its
+arrays. Whoever hands over an address keeps the memory alive.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ def half_word(typing_context: Any, address: Any) -> Any:
 
 
 @intrinsic
-def call(
-    typing_context: Any, function: Any, operands: Any, g: Any, coefficients: Any, begin: Any, end: Any, sums: Any
-) -> Any:
+def call(typing_context: Any, function: Any, operands: Any, g: Any, coefficients: Any, begin: Any, end: Any, sums: Any) -> Any:
     """Call a span by its address (compiled code only)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -128,7 +128,7 @@ def compile_span(variant: Variant, is_cached: bool = True) -> Any:
     # locks of other kinds: a child that was forked meanwhile would wait for them for ever.
     with global_compiler_lock:
         function = variant.span()
-        compiled = CFunc(function, normalize_signature(SPAN_SIGNATURE), locals={}, options=dict(OPTIONS))
+        compiled: Any = CFunc(function, normalize_signature(SPAN_SIGNATURE), locals={}, options=dict(OPTIONS))
         if is_cached:
             compiled._cache = cache_of(function)
         try:

@@ -91,7 +91,8 @@ def _callable_parts(value: Any, seen: set[int]) -> Iterator[bytes]:
 
 def _source_of(module: Any) -> bytes:
     """A module's source, from a file or an archive; its bytecode, if that is all there is; empty in an interactive session."""
-    loader, name = getattr(module, "__loader__", None), getattr(module, "__name__", "")
+    loader: Any = getattr(module, "__loader__", None)
+    name: str = getattr(module, "__name__", "")
     if name == "__main__" or not hasattr(loader, "get_source"):  # a script that runs is no module to its loader
         try:
             return Path(getattr(module, "__file__", None) or "").read_bytes()

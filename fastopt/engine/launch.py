@@ -144,9 +144,7 @@ class Launcher:
         Whether to try other numbers of threads.
     """
 
-    def __init__(
-        self, alone: Run, parallel: Run, threads: int, seconds: float | None = None, tries: bool = True
-    ) -> None:
+    def __init__(self, alone: Run, parallel: Run, threads: int, seconds: float | None = None, tries: bool = True) -> None:
         self._alone, self._parallel, self._most = alone, parallel, threads
         self._threads = threads if seconds is None else 1
         self._phase = SHORTEST_PHASE

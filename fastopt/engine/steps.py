@@ -1,7 +1,7 @@
 """One step as one compiled call: gradients are looked at, summed up, clipped, and everything is updated and counted.
 
-What it goes through are the tables of a plan (`engine.tables`). As the counters and the running scalars move in the same call as
-the arrays, no exception that comes from outside, a signal's, finds them apart.
+What it goes through are the tables of a plan (`engine.tables`). As the counters and the running scalars move in the same call
+as the arrays, no exception that comes from outside, a signal's, finds them apart.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _look(header: Any, gradients: Any) -> Any:
     if word(gradients + SIZE) != header.leaf_count:
         return False
     items = word(gradients + ITEMS) if kind == header.list_type else gradients + header.tuple_items
-    for i in range(header.leaf_count):
+    for i in range(header.leaf_count):  # noqa: SIM110 - Numba has no generators in all()
         if not _take(header, leaves[i], word(items + ITEM * i)):
             return False
     return True

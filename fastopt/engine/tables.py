@@ -21,7 +21,12 @@ def _record(*names: str) -> np.dtype[Any]:
 
 
 HEADER = _record(
-    *("array_type", "list_type", "tuple_type", "tuple_items"),  # of Python: the addresses of types; where the items of a tuple lie
+    *(
+        "array_type",
+        "list_type",
+        "tuple_type",
+        "tuple_items",
+    ),  # of types; where the items of a tuple lie
     *("leaves", "leaf_count", "tensors", "pieces", "piece_count"),  # pieces: of memory that steps write to, sorted
     *("squares", "measures", "updates"),  # passes
     *("groups", "group_count", "limits"),  # limits: of the norm of each group, and of all together

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
+from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @rule
@@ -33,30 +30,6 @@ class AdaBelief(Optimizer):
         m &\leftarrow \beta_1 m + (1 - \beta_1) g, & \hat m &= m / (1 - \beta_1^t) \\
         s &\leftarrow \beta_2 s + (1 - \beta_2) (g - m) \odot (g - m) + \epsilon_r, & \hat s &= s / (1 - \beta_2^t) \\
         \theta &\leftarrow \theta - \alpha \odot \hat m / (\sqrt{\hat s} + \epsilon)
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.9, 0.999)
-        Decay rates :math:`\beta_1, \beta_2` of the two averages, in [0, 1).
-    eps : float, default 1e-16
-        :math:`\epsilon`, outside of the root, added to the corrected root.
-    eps_root : float, default 1e-16
-        :math:`\epsilon_r`, added to :math:`s` in every step. The paper has one number for both.
-    weight_decay : float, default 0
-        Weight decay :math:`\lambda`. Coupled, :math:`g + \lambda\theta` takes the place of :math:`g`; decoupled, :math:`\theta`
-        shrinks by :math:`\alpha\lambda\theta` before the step.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
 
     Notes
     -----
@@ -81,21 +54,14 @@ class AdaBelief(Optimizer):
     array([0., 3.])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-16,
-        eps_root: float = 1e-16,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "eps_root": eps_root, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return adabelief, ("m", "s")
+    rule, state_names = adabelief, ("m", "s")
+    lr: Rate = hyper(1e-3)
+    betas: tuple[float, float] = hyper((0.9, 0.999))
+    eps: float = hyper(1e-16)
+    eps_root: float = hyper(
+        1e-16, doc=r":math:`\epsilon_r`, added to :math:`s` in every step. The paper has one number for both."
+    )
+    weight_decay: float = hyper(0.0)
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         beta1, beta2 = hyper["betas"]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
+from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @rule
@@ -33,27 +30,6 @@ class AdaDelta(Optimizer):
         s &= \frac{\sqrt{\delta + \epsilon}}{\sqrt{v + \epsilon}} \odot g \\
         \delta &\leftarrow \rho \delta + (1 - \rho) s \odot s \\
         \theta &\leftarrow \theta - \alpha \odot s
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1.0
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    rho : float, default 0.9
-        Decay rate :math:`\rho` of both averages, in [0, 1).
-    eps : float, default 1e-6
-        :math:`\epsilon`, inside of both roots. The first steps are proportional to its root; with 0 there are none.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
 
     Notes
     -----
@@ -76,19 +52,14 @@ class AdaDelta(Optimizer):
     array([0.998, 2.002])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1.0,
-        rho: float = 0.9,
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(params, options=options, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return adadelta, ("v", "delta")
+    rule, state_names = adadelta, ("v", "delta")
+    lr: Rate = hyper(1.0)
+    rho: float = hyper(0.9, doc=r"Decay rate :math:`\rho` of both averages, in [0, 1).")
+    eps: float = hyper(
+        1e-6,
+        doc=r":math:`\epsilon`, inside of both roots. The first steps are proportional to its root; with 0 there are none.",
+    )
+    weight_decay: float = hyper(0.0)
 
     def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
         return True

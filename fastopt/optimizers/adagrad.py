@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import InitVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.description import Choice
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
+from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
-from fastopt.optimizers.conventions import eps_places, normalized, refuse_root_of_rates
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.optimizers.conventions import ACCUMULATE, eps_places, normalized, refuse_root_of_rates
+from fastopt.options import Rate
 
 
 @rule
@@ -42,28 +41,6 @@ class AdaGrad(Optimizer):
 
     With `lr_decay` :math:`\delta`, step :math:`t = 1, 2, \ldots` takes :math:`\alpha / (1 + (t - 1) \delta)` as
     :math:`\alpha`; with ``eps_inside_sqrt=True`` it divides by :math:`\sqrt{r + \epsilon}`.
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-2
-        Global learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    eps : float, default 1e-10
-        :math:`\epsilon`, by default outside of the root. With ``accumulate="rates"`` take more, 1e-7 to 1e-5.
-    accumulate : {"squares", "rates"}, default "squares"
-        What is summed up over the steps: the squared gradients, as Duchi et al. published it, or the rates.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    lr_decay : float, default 0
-        :math:`\delta`: how fast the global rate falls, as in PyTorch.
-    initial_accumulator_value : float, default 0
-        Where the sum starts; 0.1 in Keras and optax.
-    eps_inside_sqrt : bool, default False
-        Add :math:`\epsilon` under the root, as Keras and optax do. Only with ``accumulate="squares"``.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -94,28 +71,21 @@ class AdaGrad(Optimizer):
     array([0.5, 2.5])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-2,
-        eps: float = 1e-10,
-        accumulate: str = "squares",
-        weight_decay: float = 0.0,
-        lr_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0,
-        eps_inside_sqrt: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "eps": eps,
-            "accumulate": accumulate,
-            "weight_decay": weight_decay,
-            "lr_decay": lr_decay,
-            "initial_accumulator_value": initial_accumulator_value,
-            "eps_inside_sqrt": eps_inside_sqrt,
-        }
-        super().__init__(params, options=options, **hyper)
+    lr: Rate = hyper(1e-2, doc=r"Global learning rate :math:`\alpha`")
+    eps: float = hyper(
+        1e-10, doc=r""":math:`\epsilon`, by default outside of the root. With ``accumulate="rates"`` take more, 1e-7 to 1e-5."""
+    )
+    accumulate: InitVar[str] = hyper(
+        "squares",
+        ACCUMULATE,
+        "What is summed up over the steps: the squared gradients, as Duchi et al. published it, or the rates.",
+    )
+    weight_decay: float = hyper(0.0)
+    lr_decay: float = hyper(0.0, doc=r":math:`\delta`: how fast the global rate falls, as in PyTorch.")
+    initial_accumulator_value: float = hyper(0.0, doc="Where the sum starts; 0.1 in Keras and optax.")
+    eps_inside_sqrt: bool = hyper(
+        False, doc=r"""Add :math:`\epsilon` under the root, as Keras and optax do. Only with ``accumulate="squares"``."""
+    )
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         if hyper["accumulate"] == "squares":

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from fastopt.description import Choice
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
+from fastopt.fields import hyper
+from fastopt.hyperparameters import OneOf
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import normalized
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @rule
@@ -41,35 +40,6 @@ class Adam(Optimizer):
         m &\leftarrow \beta_1 m + (1 - \beta_1) g, & \hat m &= m / (1 - \beta_1^t) \\
         v &\leftarrow \beta_2 v + (1 - \beta_2) g \odot g, & \hat v &= v / (1 - \beta_2^t) \\
         \theta &\leftarrow \theta - \alpha \odot \hat m / (\sqrt{\hat v + \epsilon_r} + \epsilon)
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.9, 0.999)
-        Decay rates :math:`\beta_1, \beta_2` of the two averages, in [0, 1).
-    eps : float, default 1e-8
-        :math:`\epsilon`, outside of the root, added to the corrected root.
-    weight_decay : float, default 0
-        Weight decay :math:`\lambda`. Coupled, :math:`g + \lambda\theta` takes the place of :math:`g`; decoupled, :math:`\theta`
-        shrinks by :math:`\alpha\lambda\theta` before the step.
-    amsgrad : bool, default False
-        Divide by the root of the largest :math:`v` so far, which is then corrected as :math:`v` would be.
-    eps_root : float, default 0
-        :math:`\epsilon_r`, inside of the root, as in optax.
-    eps_hat : bool, default False
-        Add :math:`\epsilon` to the root of the uncorrected average instead, as Keras does: :math:`\alpha \hat m
-        \sqrt{1 - \beta_2^t} / (\sqrt{v + \epsilon_r} + \epsilon)`.
-    amsgrad_of : {"v", "v_hat"}, default "v"
-        With `amsgrad`, keep the largest average and correct it, as PyTorch and Keras do, or the largest corrected average, as
-        optax does.
-    bias_correction : bool, default True
-        Without it :math:`\hat m = m` and :math:`\hat v = v`, as AMSGrad's paper has it.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -100,32 +70,26 @@ class Adam(Optimizer):
     array([0.5, 2.5])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-        eps_root: float = 0.0,
-        eps_hat: bool = False,
-        amsgrad_of: str = "v",
-        bias_correction: bool = True,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "eps_root": eps_root,
-            "eps_hat": eps_hat,
-            "amsgrad_of": amsgrad_of,
-            "bias_correction": bias_correction,
-        }
-        super().__init__(params, options=options, **hyper)
+    lr: Rate = hyper(1e-3)
+    betas: tuple[float, float] = hyper((0.9, 0.999))
+    eps: float = hyper(1e-8)
+    weight_decay: float = hyper(0.0)
+    amsgrad: bool = hyper(
+        False, doc="Divide by the root of the largest :math:`v` so far, which is then corrected as :math:`v` would be."
+    )
+    eps_root: float = hyper(0.0, doc=r":math:`\epsilon_r`, inside of the root, as in optax.")
+    eps_hat: bool = hyper(
+        False,
+        doc=r"""Add :math:`\epsilon` to the root of the uncorrected average instead, as Keras does: :math:`\alpha \hat m
+        \sqrt{1 - \beta_2^t} / (\sqrt{v + \epsilon_r} + \epsilon)`.""",
+    )
+    amsgrad_of: str = hyper(
+        "v",
+        OneOf("v", "v_hat"),
+        """With `amsgrad`, keep the largest average and correct it, as PyTorch and Keras do, or the largest corrected
+        average, as optax does.""",
+    )
+    bias_correction: bool = hyper(True, doc=r"Without it :math:`\hat m = m` and :math:`\hat v = v`, as AMSGrad's paper has it.")
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         if not hyper["amsgrad"]:
@@ -157,31 +121,6 @@ class AdamW(Adam):
         \theta &\leftarrow \theta - \alpha \lambda \odot \theta \\
         \theta, m, v &\leftarrow \text{a step of Adam}
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.9, 0.999)
-        Decay rates of the two averages, in [0, 1).
-    eps : float, default 1e-8
-        Outside of the root, added to the corrected root.
-    weight_decay : float, default 1e-2
-        :math:`\lambda`, times the learning rate, as in PyTorch. (optax's default is 1e-4.)
-    amsgrad : bool, default False
-        Divide by the root of the largest :math:`v` so far, which is then corrected as :math:`v` would be.
-    eps_root, eps_hat, amsgrad_of, bias_correction : float, bool, str, bool
-        Conventions of other libraries, see `Adam`.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state is that of `Adam`. The decay does not pass through the averages, so it shrinks all weights at the same rate,
@@ -201,20 +140,5 @@ class AdamW(Adam):
     array([0.45, 2.4 ])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
-        eps_root: float = 0.0,
-        eps_hat: bool = False,
-        amsgrad_of: str = "v",
-        bias_correction: bool = True,
-        **options: Unpack[Options],
-    ) -> None:
-        options["decoupled_weight_decay"] = True
-        conventions = (eps_root, eps_hat, amsgrad_of, bias_correction)
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, *conventions, **options)
+    decoupled_weight_decay = True
+    weight_decay: float = hyper(1e-2, doc=r":math:`\lambda`, times the learning rate, as in PyTorch; 1e-4 in optax.")

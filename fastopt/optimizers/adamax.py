@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
+from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @rule
@@ -31,29 +28,6 @@ class AdaMax(Optimizer):
         m &\leftarrow \beta_1 m + (1 - \beta_1) g, \qquad \hat m = m / (1 - \beta_1^t) \\
         u &\leftarrow \max(\beta_2 u, |g| + \epsilon) \\
         \theta &\leftarrow \theta - \alpha \odot \hat m / u
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 2e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.9, 0.999)
-        Decay rates :math:`\beta_1, \beta_2` of the average and of the maximum, in [0, 1).
-    eps : float, default 1e-8
-        :math:`\epsilon`, by default added to each gradient's absolute value before the maximum is taken.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    eps_in_denominator : bool, default False
-        Add :math:`\epsilon` to the maximum instead, where it divides, as Keras does.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
 
     Notes
     -----
@@ -78,21 +52,18 @@ class AdaMax(Optimizer):
     array([0.5, 2.5])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        eps_in_denominator: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper, eps_in_denominator=eps_in_denominator)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return adamax, ("m", "u")
+    rule, state_names = adamax, ("m", "u")
+    lr: Rate = hyper(2e-3)
+    betas: tuple[float, float] = hyper(
+        (0.9, 0.999), doc=r"Decay rates :math:`\beta_1, \beta_2` of the average and of the maximum, in [0, 1)."
+    )
+    eps: float = hyper(
+        1e-8, doc=r":math:`\epsilon`, by default added to each gradient's absolute value before the maximum is taken."
+    )
+    weight_decay: float = hyper(0.0)
+    eps_in_denominator: bool = hyper(
+        False, doc=r"Add :math:`\epsilon` to the maximum instead, where it divides, as Keras does."
+    )
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         beta1, beta2 = hyper["betas"]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, decays
+from fastopt.fields import hyper
+from fastopt.hyperparameters import decays
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.optimizers.conventions import DECOUPLED
+from fastopt.options import Rate
 
 
 @rule
@@ -58,30 +56,6 @@ class Adan(Optimizer):
         n \leftarrow \beta_3 n + (1 - \beta_3) u \odot u \\
         \theta &\leftarrow \theta - \alpha \odot \frac{\hat m + (1 - \beta_2) \hat d}{\sqrt{\hat n + \bar\epsilon} + \epsilon}
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : tuple of float, default (0.98, 0.92, 0.99)
-        Decay rates :math:`\beta_1, \beta_2, \beta_3` of the averages of the gradients, of their differences, and of the
-        squares, in [0, 1).
-    eps : float, default 1e-8
-        :math:`\epsilon`, outside of the root.
-    eps_root : float, default 0
-        :math:`\bar\epsilon`, inside of the root.
-    weight_decay : float, default 0
-        Decoupled weight decay :math:`\lambda`, times the learning rate.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"m"``, ``"d"`` and ``"n"``, the three averages, uncorrected, and ``"previous"``, the last gradient; all
@@ -105,23 +79,18 @@ class Adan(Optimizer):
     array([0.5, 2.5])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "betas": decays(3)}
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        betas: tuple[float, ...] = (0.98, 0.92, 0.99),
-        eps: float = 1e-8,
-        eps_root: float = 0.0,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "eps_root": eps_root, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper, decoupled_weight_decay=True)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return adan, ("m", "d", "n", "previous")
+    rule, state_names = adan, ("m", "d", "n", "previous")
+    decoupled_weight_decay = True
+    lr: Rate = hyper(1e-3)
+    betas: tuple[float, float, float] = hyper(
+        (0.98, 0.92, 0.99),
+        decays(3),
+        r"""Decay rates :math:`\beta_1, \beta_2, \beta_3` of the averages of the gradients, of their differences, and of
+        the squares, in [0, 1).""",
+    )
+    eps: float = hyper(1e-8)
+    eps_root: float = hyper(0.0, doc=r":math:`\bar\epsilon`, inside of the root.")
+    weight_decay: float = hyper(0.0, doc=DECOUPLED)
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         beta1, beta2, beta3 = hyper["betas"]

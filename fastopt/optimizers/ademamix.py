@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, decays, nonnegative
+from fastopt.fields import hyper
+from fastopt.hyperparameters import decays, nonnegative
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.optimizers.conventions import DECOUPLED
+from fastopt.options import Rate
 
 
 @rule
@@ -54,33 +52,6 @@ class AdEMAMix(Optimizer):
         \theta &\leftarrow \theta
         - \eta \odot \Bigl(\frac{\hat m_1 + \alpha(t)\, m_2}{\sqrt{\hat v} + \epsilon} + \lambda\theta\Bigr)
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\eta`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : tuple of float, default (0.9, 0.999, 0.9999)
-        Decay rates :math:`\beta_1, \beta_2, \beta_3`, in [0, 1): of the fast average, of the squares, of the slow
-        average.
-    alpha : float, default 5
-        :math:`\alpha`, the weight of the slow average.
-    eps : float, default 1e-8
-        :math:`\epsilon`, outside of the root.
-    weight_decay : float, default 0
-        Decoupled weight decay :math:`\lambda`, times the learning rate.
-    warmup_steps : float, default 0
-        Steps over which :math:`\alpha(t)` grows from 0 to `alpha`, and :math:`\beta_3(t)` from :math:`\beta_1` to
-        :math:`\beta_3`, as in the paper's equations 4 and 5. With 0 they are constant.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"m"`` and ``"m_slow"``, the two averages of the gradient, and ``"v"``, that of its square; all start at 0.
@@ -100,36 +71,24 @@ class AdEMAMix(Optimizer):
     array([0.49975, 2.50025])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {
-        **Optimizer.checks,
-        "alpha": nonnegative,
-        "betas": decays(3),
-        "warmup_steps": nonnegative,
-    }
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        betas: tuple[float, ...] = (0.9, 0.999, 0.9999),
-        alpha: float = 5.0,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        warmup_steps: float = 0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "betas": betas,
-            "alpha": alpha,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "warmup_steps": warmup_steps,
-        }
-        super().__init__(params, options=options, **hyper, decoupled_weight_decay=True)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return ademamix, ("m", "m_slow", "v")
+    rule, state_names = ademamix, ("m", "m_slow", "v")
+    decoupled_weight_decay = True
+    lr: Rate = hyper(1e-3, doc=r"Learning rate :math:`\eta`")
+    betas: tuple[float, float, float] = hyper(
+        (0.9, 0.999, 0.9999),
+        decays(3),
+        r"""Decay rates :math:`\beta_1, \beta_2, \beta_3`, in [0, 1): of the fast average, of the squares, of the slow
+        average.""",
+    )
+    alpha: float = hyper(5.0, nonnegative, r":math:`\alpha`, the weight of the slow average.")
+    eps: float = hyper(1e-8)
+    weight_decay: float = hyper(0.0, doc=DECOUPLED)
+    warmup_steps: float = hyper(
+        0,
+        nonnegative,
+        r"""Steps over which :math:`\alpha(t)` grows from 0 to `alpha`, and :math:`\beta_3(t)` from :math:`\beta_1` to
+        :math:`\beta_3`, as in the paper's equations 4 and 5. With 0 they are constant.""",
+    )
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         beta1, beta2, beta3 = hyper["betas"]

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, boolean
+from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @rule
@@ -37,29 +33,6 @@ class ADOPT(Optimizer):
         + (1 - \beta_1)\, \operatorname{clip}\Bigl(\frac{g}{\max(\sqrt v, \epsilon)}, (t - 1)^{1/4}\Bigr)
         && (t > 1) \\
         \theta &\leftarrow \theta - \alpha \odot m, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g \odot g
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.9, 0.9999)
-        Decay rates :math:`\beta_1, \beta_2` of the two averages, in [0, 1).
-    eps : float, default 1e-6
-        :math:`\epsilon`: the root counts as at least this.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    clip : bool, default True
-        Whether to clip, as the authors recommend.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
 
     Notes
     -----
@@ -84,23 +57,12 @@ class ADOPT(Optimizer):
     array([0.95, 2.05])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "clip": boolean}
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.9999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        clip: bool = True,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "clip": clip}
-        super().__init__(params, options=options, **hyper)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return adopt, ("m", "v")
+    rule, state_names = adopt, ("m", "v")
+    lr: Rate = hyper(1e-3)
+    betas: tuple[float, float] = hyper((0.9, 0.9999))
+    eps: float = hyper(1e-6, doc=r":math:`\epsilon`: the root counts as at least this.")
+    weight_decay: float = hyper(0.0)
+    clip: bool = hyper(True, doc="Whether to clip, as the authors recommend.")
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         if t == 1:

@@ -11,6 +11,11 @@ from typing import Any
 import numpy as np
 
 from fastopt.engine.compile import part
+from fastopt.hyperparameters import OneOf
+
+ACCUMULATE = OneOf("squares", "rates")
+
+DECOUPLED = r"Decoupled weight decay :math:`\lambda`: besides the step, :math:`\theta` shrinks by :math:`\alpha\lambda\theta`."
 
 
 @part

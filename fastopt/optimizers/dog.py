@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
 from fastopt.engine.compile import Rule, part, rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, boolean, nonnegative
+from fastopt.fields import hyper
+from fastopt.hyperparameters import nonnegative
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @part
@@ -41,29 +38,6 @@ class DoG(Optimizer):
         \bar r_t &= \max_{i \le t} \lVert\theta_i - \theta_0\rVert, \qquad G_t = \sum_{i \le t} \lVert g_i \rVert^2 \\
         \theta &\leftarrow \theta - \alpha \frac{\bar r_t}{\sqrt{G_t + \epsilon}}\, g
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1.0
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    first_distance : float, default 1e-6
-        What :math:`\bar r` starts at; with `relative`, times :math:`1 + \lVert\theta_0\rVert`.
-    relative : bool, default True
-        Whether `first_distance` is relative to the norm of the parameters.
-    eps : float, default 1e-8
-        :math:`\epsilon`.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"start"``, the parameter at construction. Running scalars, for all parameters together: ``"distance"``,
@@ -85,24 +59,15 @@ class DoG(Optimizer):
     array([0.7, 2.4])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "first_distance": nonnegative, "relative": boolean}
+    rule, state_names = descent_from_start, ("start",)
     scalars: ClassVar[Mapping[str, float]] = {"distance": 0.0, "squares": 0.0}
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1.0,
-        first_distance: float = 1e-6,
-        relative: bool = True,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "first_distance": first_distance, "relative": relative, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return descent_from_start, ("start",)
+    lr: Rate = hyper(1.0)
+    first_distance: float = hyper(
+        1e-6, nonnegative, r"What :math:`\bar r` starts at; with `relative`, times :math:`1 + \lVert\theta_0\rVert`."
+    )
+    relative: bool = hyper(True, doc="Whether `first_distance` is relative to the norm of the parameters.")
+    eps: float = hyper(1e-8, doc=r":math:`\epsilon`.")
+    weight_decay: float = hyper(0.0)
 
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         return theta
@@ -130,27 +95,6 @@ class DoWG(Optimizer):
         r_i^2 \lVert g_i \rVert^2 \\
         \theta &\leftarrow \theta - \alpha \frac{\bar r_t^2}{\sqrt{G_t} + \epsilon}\, g
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1.0
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    first_distance : float, default 1e-2
-        What :math:`\bar r` starts at.
-    eps : float, default 1e-4
-        :math:`\epsilon`.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"start"``, the parameter at construction. Running scalars, for all parameters together: ``"distance2"``,
@@ -171,23 +115,12 @@ class DoWG(Optimizer):
     array([0.700012, 2.399984])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "first_distance": nonnegative}
+    rule, state_names = descent_from_start, ("start",)
     scalars: ClassVar[Mapping[str, float]] = {"distance2": 0.0, "squares": 0.0}
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1.0,
-        first_distance: float = 1e-2,
-        eps: float = 1e-4,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "first_distance": first_distance, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return descent_from_start, ("start",)
+    lr: Rate = hyper(1.0)
+    first_distance: float = hyper(1e-2, nonnegative, r"What :math:`\bar r` starts at.")
+    eps: float = hyper(1e-4, doc=r":math:`\epsilon`.")
+    weight_decay: float = hyper(0.0)
 
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         return theta

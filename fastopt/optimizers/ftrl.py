@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, nonnegative
+from fastopt.fields import hyper
+from fastopt.hyperparameters import nonnegative
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @rule
@@ -40,31 +37,6 @@ class FTRL(Optimizer):
         -\Bigl(\frac{\beta + \sqrt n}{\alpha} + \lambda_2\Bigr)^{-1}
         (z - \operatorname{sign}(z) \lambda_1) & \text{else} \end{cases}
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 0.1
-        Learning rate, more than 0, :math:`\alpha`: a number; an array in the parameter's shape, nested as the
-        parameters are; or a schedule, called with the number of steps taken so far.
-    beta : float, default 1
-        :math:`\beta`: rates begin at :math:`\alpha / (\beta + |g|)`.
-    l1 : float, default 0
-        :math:`\lambda_1`: an element is exactly 0 while the sum of its gradients stays within this.
-    l2 : float, default 0
-        :math:`\lambda_2`.
-    initial_accumulator_value : float, default 0
-        What ``n`` starts at.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"z"``, the gradients summed up with corrections, which starts at 0, and ``"n"``, the sum of their squares,
@@ -87,40 +59,19 @@ class FTRL(Optimizer):
     array([-0.25,  0.3 ,  0.  ])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {
-        **Optimizer.checks,
-        "beta": nonnegative,
-        "l1": nonnegative,
-        "l2": nonnegative,
-    }
-
-    own_options: ClassVar[frozenset[str]] = frozenset({"l1"})
+    rule, state_names = ftrl, ("z", "n")
+    own_options = frozenset({"l1"})
+    lr: Rate = hyper(0.1, doc=r"Learning rate, more than 0, :math:`\alpha`")
+    beta: float = hyper(1.0, nonnegative, r":math:`\beta`: rates begin at :math:`\alpha / (\beta + |g|)`.")
+    # To type checkers it is the option of all optimizers, which stands elsewhere among the arguments.
+    l1 = hyper(
+        0.0, nonnegative, r":math:`\lambda_1`: an element is exactly 0 while the sum of its gradients stays within this."
+    )
+    l2: float = hyper(0.0, nonnegative, r":math:`\lambda_2`.")
+    initial_accumulator_value: float = hyper(0.0, doc="What ``n`` starts at.")
+    weight_decay: float = hyper(0.0)
 
     # Its own l1 takes the place of the option.
-    def __init__(  # type: ignore[misc]
-        self,
-        params: Any,
-        lr: Any = 0.1,
-        beta: float = 1.0,
-        l1: float = 0.0,
-        l2: float = 0.0,
-        initial_accumulator_value: float = 0.0,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "beta": beta,
-            "l1": l1,
-            "l2": l2,
-            "initial_accumulator_value": initial_accumulator_value,
-            "weight_decay": weight_decay,
-        }
-        super().__init__(params, options=options, **hyper)  # type: ignore[arg-type]
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return ftrl, ("z", "n")
-
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         return hyper["initial_accumulator_value"] if name == "n" else 0.0
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastopt.engine.compile import Rule, part, rule
-from fastopt.groups import Choice
+from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.lars import trust_ratio
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @part
@@ -50,27 +47,6 @@ class LAMB(Optimizer):
         u &= \hat m / (\sqrt{\hat v} + \epsilon) + \lambda\theta \qquad \text{(Adam's step)} \\
         \theta &\leftarrow \theta - \alpha \frac{\lVert\theta\rVert}{\lVert u \rVert} u
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.9, 0.999)
-        Decay rates :math:`\beta_1, \beta_2` of the two averages, in [0, 1).
-    eps : float, default 1e-6
-        :math:`\epsilon`, outside of the root, added to the corrected root.
-    weight_decay : float, default 0
-        Weight decay :math:`\lambda`: it is part of the step whose norm is taken.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"m"`` and ``"v"`` as in `Adam`. For each tensor a running scalar, ``"trust"``: the ratio of the norms,
@@ -93,24 +69,14 @@ class LAMB(Optimizer):
     array([0.209431, 2.790569])
     """
 
-    own_options: ClassVar[frozenset[str]] = frozenset({"weight_decay"})
-    per_tensor: ClassVar[bool] = True
+    rule, state_names = lamb, ("m", "v")
+    own_options = frozenset({"weight_decay"})
+    per_tensor = True
     scalars: ClassVar[Mapping[str, float]] = {"trust": 1.0}
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return lamb, ("m", "v")
+    lr: Rate = hyper(1e-3)
+    betas: tuple[float, float] = hyper((0.9, 0.999))
+    eps: float = hyper(1e-6)
+    weight_decay: float = hyper(0.0, doc=r"Weight decay :math:`\lambda`: it is part of the step whose norm is taken.")
 
     def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
         return lamb_norms

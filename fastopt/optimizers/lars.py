@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.description import Choice
 from fastopt.engine.compile import Rule, part, rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, decay, nonnegative
+from fastopt.fields import hyper
+from fastopt.hyperparameters import decay, nonnegative
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @part
@@ -51,31 +49,6 @@ class LARS(Optimizer):
         g &\leftarrow g + \lambda\theta, \qquad \tau = \eta \frac{\lVert\theta\rVert}{\lVert g \rVert + \epsilon} \\
         p &\leftarrow \beta p + \alpha \tau g, \qquad \theta \leftarrow \theta - p
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 0.1
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    momentum : float, default 0.9
-        :math:`\beta`, in [0, 1).
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    trust_coefficient : float, default 1e-3
-        :math:`\eta`.
-    eps : float, default 0.0
-        :math:`\epsilon`, added to the norm of the gradient.
-    nesterov : bool, default False
-        Step along :math:`\alpha\tau g + \beta p`.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"p"``, the momentum, which has the rates in it; it starts at 0. For each tensor a running scalar,
@@ -99,30 +72,14 @@ class LARS(Optimizer):
     array([0.999329, 2.000894])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "momentum": decay, "trust_coefficient": nonnegative}
-    per_tensor: ClassVar[bool] = True
+    per_tensor = True
     scalars: ClassVar[Mapping[str, float]] = {"trust": 1.0}
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        trust_coefficient: float = 1e-3,
-        eps: float = 0.0,
-        nesterov: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "trust_coefficient": trust_coefficient,
-            "eps": eps,
-            "nesterov": nesterov,
-        }
-        super().__init__(params, options=options, **hyper)
+    lr: Rate = hyper(0.1)
+    momentum: float = hyper(0.9, decay, r":math:`\beta`, in [0, 1).")
+    weight_decay: float = hyper(0.0)
+    trust_coefficient: float = hyper(1e-3, nonnegative, r":math:`\eta`.")
+    eps: float = hyper(0.0, doc=r":math:`\epsilon`, added to the norm of the gradient.")
+    nesterov: bool = hyper(False, doc=r"Step along :math:`\alpha\tau g + \beta p`.")
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return (lars_nesterov if hyper["nesterov"] else lars), ("p",)

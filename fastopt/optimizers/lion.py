@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
+from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.optimizers.conventions import DECOUPLED
+from fastopt.options import Rate
 
 
 @rule
@@ -31,25 +29,6 @@ class Lion(Optimizer):
         c &\leftarrow \beta_1 m + (1 - \beta_1) g \\
         \theta &\leftarrow \theta - \alpha \odot (\operatorname{sign} c + \lambda \theta) \\
         m &\leftarrow \beta_2 m + (1 - \beta_2) g
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-4
-        Learning rate :math:`\alpha`, which is how far every element moves: a number; an array in the parameter's shape,
-        nested as the parameters are; or a schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.9, 0.99)
-        :math:`\beta_1`, the weight of the average in the direction, and :math:`\beta_2`, the average's decay rate; in [0, 1).
-    weight_decay : float, default 0
-        Decoupled weight decay :math:`\lambda`: besides the step, :math:`\theta` shrinks by :math:`\alpha\lambda\theta`.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
 
     Notes
     -----
@@ -72,19 +51,15 @@ class Lion(Optimizer):
     array([0.9999, 2.0001, 3.    ])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper, decoupled_weight_decay=True)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return lion, ("m",)
+    rule, state_names = lion, ("m",)
+    decoupled_weight_decay = True
+    lr: Rate = hyper(1e-4, doc=r"Learning rate :math:`\alpha`, which is how far every element moves")
+    betas: tuple[float, float] = hyper(
+        (0.9, 0.99),
+        doc=r""":math:`\beta_1`, the weight of the average in the direction, and :math:`\beta_2`, the average's decay rate;
+        in [0, 1).""",
+    )
+    weight_decay: float = hyper(0.0, doc=DECOUPLED)
 
     def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
         return True

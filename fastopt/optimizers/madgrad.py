@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.engine.compile import part, rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, decay
+from fastopt.fields import hyper
+from fastopt.hyperparameters import decay
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 # The smallest normal number of single precision: nothing beside a cube, but it keeps 0 / 0 away.
 TINY = 2.0**-126
@@ -57,27 +54,6 @@ class MADGRAD(Optimizer):
         \qquad r \leftarrow r + \lambda_t g \odot g \\
         z &= \theta_0 - s / (\sqrt[3]{r} + \epsilon), \qquad \theta \leftarrow \mu \theta + (1 - \mu) z
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-2
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    momentum : float, default 0.9
-        :math:`\mu`, in [0, 1).
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    eps : float, default 1e-6
-        :math:`\epsilon`, added to the cube root, and to the rate, as in the authors' code.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"s"`` and ``"r"``, the weighted sums of the gradients and of their squares, which start at 0, and
@@ -101,22 +77,11 @@ class MADGRAD(Optimizer):
     array([0.09144, 3.     ])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "momentum": decay}
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-2,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        eps: float = 1e-6,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eps": eps}
-        super().__init__(params, options=options, **hyper)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return madgrad, ("s", "r", "start")
+    rule, state_names = madgrad, ("s", "r", "start")
+    lr: Rate = hyper(1e-2)
+    momentum: float = hyper(0.9, decay, r":math:`\mu`, in [0, 1).")
+    weight_decay: float = hyper(0.0)
+    eps: float = hyper(1e-6, doc=r":math:`\epsilon`, added to the cube root, and to the rate, as in the authors' code.")
 
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         return theta if name == "start" else 0.0

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, nonnegative_or_infinite
+from fastopt.fields import hyper
+from fastopt.hyperparameters import nonnegative_or_infinite
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.optimizers.conventions import DECOUPLED
+from fastopt.options import Rate
 
 
 @rule
@@ -42,30 +40,6 @@ class NAdam(Optimizer):
         \qquad \hat v = v / (1 - \beta_2^t) \\
         \theta &\leftarrow \theta - \alpha \odot \hat m / (\sqrt{\hat v} + \epsilon)
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 2e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.9, 0.999)
-        Decay rates :math:`\beta_1, \beta_2` of the two averages, in [0, 1).
-    eps : float, default 1e-8
-        :math:`\epsilon`, outside of the root.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    momentum_decay : float, default 4e-3
-        :math:`\psi`, at least 0: how fast :math:`\mu_t` grows to :math:`\beta_1`. With ``math.inf`` it is
-        :math:`\beta_1` from the start, as in optax.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"m"`` and ``"v"``, the averages of the gradient and of its square, uncorrected; both start at 0. A running
@@ -85,24 +59,18 @@ class NAdam(Optimizer):
     array([0.471774, 2.528226])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "momentum_decay": nonnegative_or_infinite}
+    rule, state_names = nadam, ("m", "v")
     scalars: ClassVar[Mapping[str, float]] = {"mu_product": 1.0}
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum_decay: float = 4e-3,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "momentum_decay": momentum_decay}
-        super().__init__(params, options=options, **hyper)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return nadam, ("m", "v")
+    lr: Rate = hyper(2e-3)
+    betas: tuple[float, float] = hyper((0.9, 0.999))
+    eps: float = hyper(1e-8)
+    weight_decay: float = hyper(0.0)
+    momentum_decay: float = hyper(
+        4e-3,
+        nonnegative_or_infinite,
+        r""":math:`\psi`, at least 0: how fast :math:`\mu_t` grows to :math:`\beta_1`. With ``math.inf`` it is
+        :math:`\beta_1` from the start, as in optax.""",
+    )
 
     def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
         return {"mu_product": hyper["mu_product"] * _mu(hyper, t)}
@@ -121,30 +89,6 @@ class NAdamW(NAdam):
 
         \theta &\leftarrow \theta - \alpha \lambda \odot \theta \\
         \theta, m, v &\leftarrow \text{a step of NAdam}
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 2e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.9, 0.999)
-        Decay rates :math:`\beta_1, \beta_2` of the two averages, in [0, 1).
-    eps : float, default 1e-8
-        :math:`\epsilon`, outside of the root.
-    weight_decay : float, default 1e-2
-        Decoupled weight decay :math:`\lambda`, times the learning rate.
-    momentum_decay : float, default 4e-3
-        :math:`\psi`, at least 0: how fast :math:`\mu_t` grows to :math:`\beta_1`. With ``math.inf`` it is
-        :math:`\beta_1` from the start, as in optax.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
 
     Notes
     -----
@@ -165,15 +109,5 @@ class NAdamW(NAdam):
     array([0.421774, 2.428226])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        momentum_decay: float = 4e-3,
-        **options: Unpack[Options],
-    ) -> None:
-        options["decoupled_weight_decay"] = True
-        super().__init__(params, lr, betas, eps, weight_decay, momentum_decay, **options)
+    decoupled_weight_decay = True
+    weight_decay: float = hyper(1e-2, doc=DECOUPLED)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import InitVar
+from typing import Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, nonnegative
+from fastopt.fields import argument, hyper
+from fastopt.hyperparameters import nonnegative
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 # Numbers drawn at a time, so that little memory is needed besides the noise itself.
 CHUNK = 512
@@ -27,6 +25,13 @@ def noisy_descent(theta, g, lr, noise, deviation):
     return theta - lr * (g + deviation * noise)
 
 
+def _generator(name: str, value: Any) -> np.random.Generator:
+    try:
+        return np.random.default_rng(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be what numpy.random.default_rng takes: {error}") from None
+
+
 class NoisySGD(Optimizer):
     r"""Gradient descent with Gaussian noise on the gradient, as Neelakantan and others have it.
 
@@ -34,29 +39,6 @@ class NoisySGD(Optimizer):
 
         \theta \leftarrow \theta - \alpha \odot (g + \sigma_t \xi), \qquad \sigma_t^2 = \frac{\eta}{t^\gamma},
         \qquad \xi \sim \mathcal N(0, 1)
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    eta : float, default 0.01
-        :math:`\eta`: variance of the noise in the first step.
-    gamma : float, default 0.55
-        :math:`\gamma`: how fast it fades.
-    seed : int, default 0
-        Of NumPy's generator `numpy.random.default_rng`.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
 
     Notes
     -----
@@ -78,26 +60,18 @@ class NoisySGD(Optimizer):
     (0.5, -1.0)
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "eta": nonnegative}
-    takes_modulus: ClassVar[bool] = False
-    elements: ClassVar[tuple[str, ...]] = ("noise",)
+    rule, state_names = noisy_descent, ()
+    takes_modulus = False
+    elements = ("noise",)
+    lr: Rate = hyper(1e-3)
+    eta: float = hyper(0.01, nonnegative, r":math:`\eta`: variance of the noise in the first step.")
+    gamma: float = hyper(0.55, doc=r":math:`\gamma`: how fast it fades.")
+    seed: InitVar[int] = argument(0, _generator, "Of NumPy's generator `numpy.random.default_rng`.", kind="int")
+    weight_decay: float = hyper(0.0)
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        eta: float = 0.01,
-        gamma: float = 0.55,
-        seed: int = 0,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        self._generator = np.random.default_rng(seed)
-        super().__init__(params, options=options, lr=lr, eta=eta, gamma=gamma, weight_decay=weight_decay)
+    def begin(self, **arguments: Any) -> None:
+        self._generator: np.random.Generator = arguments["seed"]
         self._draw(self._generator.bit_generator.state)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return noisy_descent, ()
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
         return "noise", math.sqrt(hyper["eta"] / t ** hyper["gamma"])

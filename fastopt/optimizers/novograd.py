@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastopt.engine.compile import Rule, part, rule
-from fastopt.groups import Choice
+from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @part
@@ -35,27 +32,6 @@ class NovoGrad(Optimizer):
         v &\leftarrow \beta_2 v + (1 - \beta_2) \lVert g \rVert^2 \quad \text{(one number for each tensor)} \\
         m &\leftarrow \beta_1 m + \Bigl(\frac{g}{\sqrt v + \epsilon} + \lambda\theta\Bigr), \qquad \theta
         \leftarrow \theta - \alpha m
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.9, 0.25)
-        Decay rates :math:`\beta_1, \beta_2` of the momentum and of the squared norm, in [0, 1).
-    eps : float, default 1e-6
-        :math:`\epsilon`, added to the root.
-    weight_decay : float, default 0
-        Weight decay :math:`\lambda`: it is added to the normed gradient.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
 
     Notes
     -----
@@ -81,24 +57,16 @@ class NovoGrad(Optimizer):
     array([0.7, 2.4])
     """
 
-    own_options: ClassVar[frozenset[str]] = frozenset({"weight_decay"})
-    per_tensor: ClassVar[bool] = True
+    rule, state_names = novograd, ("m",)
+    own_options = frozenset({"weight_decay"})
+    per_tensor = True
     scalars: ClassVar[Mapping[str, float]] = {"v": 0.0}
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.25),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return novograd, ("m",)
+    lr: Rate = hyper(1e-3)
+    betas: tuple[float, float] = hyper(
+        (0.9, 0.25), doc=r"Decay rates :math:`\beta_1, \beta_2` of the momentum and of the squared norm, in [0, 1)."
+    )
+    eps: float = hyper(1e-6, doc=r":math:`\epsilon`, added to the root.")
+    weight_decay: float = hyper(0.0, doc=r"Weight decay :math:`\lambda`: it is added to the normed gradient.")
 
     def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
         return gradient_norm

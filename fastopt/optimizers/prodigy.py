@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.engine.compile import Rule, part, rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, boolean, nonnegative
+from fastopt.fields import hyper
+from fastopt.hyperparameters import nonnegative
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.optimizers.conventions import DECOUPLED
+from fastopt.options import Rate
 
 
 @part
@@ -69,32 +67,6 @@ class Prodigy(Optimizer):
         d_{t+1} &= \max\Bigl(d_t, c \frac{\rho}{\lVert s \rVert_1}\Bigr), \qquad
         \theta \leftarrow \theta - \gamma_t \Bigl(\frac{m}{\sqrt v + d_{t+1} \epsilon} + \lambda\theta\Bigr)
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float or callable, default 1
-        :math:`\alpha`: a number, best left at 1, or a schedule.
-    betas : pair of float, default (0.9, 0.999)
-        Decay rates :math:`\beta_1, \beta_2` of the two averages, in [0, 1).
-    eps : float, default 1e-8
-        :math:`\epsilon`, outside of the root.
-    weight_decay : float, default 0
-        Decoupled weight decay :math:`\lambda`, times the learning rate.
-    d0 : float, default 1e-6
-        :math:`d_0`, the first estimate of the distance.
-    d_coef : float, default 1
-        :math:`c`: the larger, the larger the rates.
-    safeguard_warmup : bool, default False
-        Leave :math:`\gamma_t` out of the sum :math:`s` in favour of :math:`d_t`, for long warm-ups.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"m"``, ``"v"`` and ``"s"``, which start at 0, and ``"start"``, the parameter at construction. Running
@@ -118,41 +90,19 @@ class Prodigy(Optimizer):
     (True, True)
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {
-        **Optimizer.checks,
-        "d0": nonnegative,
-        "d_coef": nonnegative,
-        "safeguard_warmup": boolean,
-    }
-    own_options: ClassVar[frozenset[str]] = frozenset({"weight_decay"})
+    rule, state_names = prodigy, ("m", "v", "s", "start")
+    own_options = frozenset({"weight_decay"})
     scalars: ClassVar[Mapping[str, float]] = {"d": 0.0, "before": 0.0, "numerator": 0.0}
-    takes_rates: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1.0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        d0: float = 1e-6,
-        d_coef: float = 1.0,
-        safeguard_warmup: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "d0": d0,
-            "d_coef": d_coef,
-            "safeguard_warmup": safeguard_warmup,
-        }
-        super().__init__(params, options=options, **hyper)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return prodigy, ("m", "v", "s", "start")
+    takes_rates = False
+    lr: Rate = hyper(1.0, doc=r":math:`\alpha`, best left at 1")
+    betas: tuple[float, float] = hyper((0.9, 0.999))
+    eps: float = hyper(1e-8, doc=r":math:`\epsilon`, outside of the root.")
+    weight_decay: float = hyper(0.0, doc=DECOUPLED)
+    d0: float = hyper(1e-6, nonnegative, ":math:`d_0`, the first estimate of the distance.")
+    d_coef: float = hyper(1.0, nonnegative, ":math:`c`: the larger, the larger the rates.")
+    safeguard_warmup: bool = hyper(
+        False, doc=r"Leave :math:`\gamma_t` out of the sum :math:`s` in favour of :math:`d_t`, for long warm-ups."
+    )
 
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         return theta if name == "start" else 0.0

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, finite
+from fastopt.fields import hyper
+from fastopt.hyperparameters import finite
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 # At a shorter length the rectification is not defined.
 LEAST_THRESHOLD = 4.0
@@ -48,34 +45,6 @@ class RAdam(Optimizer):
         && \text{if } \rho_t > \text{threshold} \\
         \theta &\leftarrow \theta - \alpha \odot \hat m && \text{otherwise}
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.9, 0.999)
-        Decay rates :math:`\beta_1, \beta_2` of the two averages, in [0, 1). With :math:`\beta_2 \le 2/3` no step is rectified.
-    eps : float, default 1e-8
-        :math:`\epsilon`, outside of the root, by default added to the uncorrected root.
-    weight_decay : float, default 0
-        Weight decay :math:`\lambda`. Coupled, :math:`g + \lambda\theta` takes the place of :math:`g`; decoupled, :math:`\theta`
-        shrinks by :math:`\alpha\lambda\theta` before the step.
-    eps_hat : bool, default True
-        Add :math:`\epsilon` to the root of the uncorrected average, as PyTorch does, or to that of the corrected one, as optax
-        does.
-    threshold : float, default 5
-        The length :math:`\rho_t`, at least 4, above which steps are rectified: 5 in PyTorch, in optax and in the authors'
-        code, 4 in their paper.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"m"``, the average of the gradient, and ``"v"``, that of its square; both start at 0 and are stored
@@ -99,24 +68,26 @@ class RAdam(Optimizer):
     array([-0.5,  4. ])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "threshold": _threshold}
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        eps_hat: bool = True,
-        threshold: float = 5.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper, eps_hat=eps_hat, threshold=threshold)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return radam, ("m", "v")
+    rule, state_names = radam, ("m", "v")
+    lr: Rate = hyper(1e-3)
+    betas: tuple[float, float] = hyper(
+        (0.9, 0.999),
+        doc=r"""Decay rates :math:`\beta_1, \beta_2` of the two averages, in [0, 1). With :math:`\beta_2 \le 2/3` no step is
+        rectified.""",
+    )
+    eps: float = hyper(1e-8, doc=r":math:`\epsilon`, outside of the root, by default added to the uncorrected root.")
+    weight_decay: float = hyper(0.0)
+    eps_hat: bool = hyper(
+        True,
+        doc=r"""Add :math:`\epsilon` to the root of the uncorrected average, as PyTorch does, or to that of the corrected
+        one, as optax does.""",
+    )
+    threshold: float = hyper(
+        5.0,
+        _threshold,
+        r"""The length :math:`\rho_t`, at least 4, above which steps are rectified: 5 in PyTorch, in optax and in the
+        authors' code, 4 in their paper.""",
+    )
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         beta1, beta2 = hyper["betas"]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import InitVar
+from typing import Any
 
 import numpy as np
 
+from fastopt.description import Choice
 from fastopt.engine.compile import part, rule
-from fastopt.groups import Choice
+from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
-from fastopt.optimizers.conventions import eps_places, normalized, rate_places, refuse_root_of_rates, split_rate
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.optimizers.conventions import ACCUMULATE, eps_places, normalized, rate_places, refuse_root_of_rates, split_rate
+from fastopt.options import Rate
 
 
 @rule
@@ -88,32 +87,6 @@ class RMSProp(Optimizer):
     With ``centered=True`` the variance :math:`v - m \odot m` takes the place of :math:`v` under the root, with
     :math:`m \leftarrow \rho m + (1 - \rho) g`; with ``eps_inside_sqrt=True`` it divides by :math:`\sqrt{v + \epsilon}`.
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-2
-        Global learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    rho : float, default 0.99
-        Decay rate :math:`\rho` of the average, in [0, 1).
-    eps : float, default 1e-8
-        :math:`\epsilon`, by default outside of the root.
-    accumulate : {"squares", "rates"}, default "squares"
-        What is averaged over the steps: the squared gradients, as Hinton's lecture has it, or the rates.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    momentum : float, default 0
-        :math:`\beta`, at least 0.
-    centered : bool, default False
-        Divide by the root of the variance of the gradients instead of their mean square.
-    eps_inside_sqrt : bool, default False
-        Add :math:`\epsilon` under the root, as Keras and optax do.
-    accumulate_lr : bool, default False
-        Let the momentum hold steps, rates included, as in Keras and optax, instead of normalized gradients.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
     Raises
     ------
     TypeError, ValueError
@@ -143,32 +116,21 @@ class RMSProp(Optimizer):
     array([0., 3.])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-2,
-        rho: float = 0.99,
-        eps: float = 1e-8,
-        accumulate: str = "squares",
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
-        centered: bool = False,
-        eps_inside_sqrt: bool = False,
-        accumulate_lr: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "rho": rho,
-            "eps": eps,
-            "accumulate": accumulate,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
-            "centered": centered,
-            "eps_inside_sqrt": eps_inside_sqrt,
-            "accumulate_lr": accumulate_lr,
-        }
-        super().__init__(params, options=options, **hyper)
+    lr: Rate = hyper(1e-2, doc=r"Global learning rate :math:`\alpha`")
+    rho: float = hyper(0.99)
+    eps: float = hyper(1e-8, doc=r":math:`\epsilon`, by default outside of the root.")
+    accumulate: InitVar[str] = hyper(
+        "squares",
+        ACCUMULATE,
+        "What is averaged over the steps: the squared gradients, as Hinton's lecture has it, or the rates.",
+    )
+    weight_decay: float = hyper(0.0)
+    momentum: float = hyper(0.0)
+    centered: bool = hyper(False, doc="Divide by the root of the variance of the gradients instead of their mean square.")
+    eps_inside_sqrt: bool = hyper(False, doc=r"Add :math:`\epsilon` under the root, as Keras and optax do.")
+    accumulate_lr: bool = hyper(
+        False, doc="Let the momentum hold steps, rates included, as in Keras and optax, instead of normalized gradients."
+    )
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         has_momentum, centered = bool(hyper["momentum"]), hyper["centered"]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from fastopt.engine.compile import rule
 from fastopt.engine.values import select
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, nonnegatives
+from fastopt.fields import hyper
+from fastopt.hyperparameters import nonnegatives
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @rule
@@ -55,27 +52,6 @@ class Rprop(Optimizer):
         1 & \text{else} \end{cases}\Bigr), \qquad g \leftarrow 0 \text{ where } g \odot g_{t-1} < 0 \\
         \theta &\leftarrow \theta - s \odot \operatorname{sign}(g)
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-2
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    etas : pair of float, default (0.5, 1.2)
-        The factors :math:`\eta_- < 1 < \eta_+`.
-    step_sizes : pair of float, default (1e-6, 50)
-        The smallest and the largest size of a step.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"size"``, the size of each element's step, which is `lr` in the first step, and ``"previous"``, the last
@@ -97,23 +73,12 @@ class Rprop(Optimizer):
     array([0.5, 2.5])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "etas": _etas, "step_sizes": _step_sizes}
-    takes_modulus: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-2,
-        etas: tuple[float, float] = (0.5, 1.2),
-        step_sizes: tuple[float, float] = (1e-6, 50.0),
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return rprop, ("size", "previous")
+    rule, state_names = rprop, ("size", "previous")
+    takes_modulus = False
+    lr: Rate = hyper(1e-2)
+    etas: tuple[float, float] = hyper((0.5, 1.2), _etas, r"The factors :math:`\eta_- < 1 < \eta_+`.")
+    step_sizes: tuple[float, float] = hyper((1e-6, 50.0), _step_sizes, "The smallest and the largest size of a step.")
+    weight_decay: float = hyper(0.0)
 
     def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
         return t > 1

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from fastopt.description import Choice
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import Check, decay, nonnegative
+from fastopt.fields import hyper
+from fastopt.hyperparameters import decay, nonnegative
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import normalized
-from fastopt.options import Options
+from fastopt.options import Rate
 from fastopt.tree import with_leaves
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @rule
@@ -48,11 +46,28 @@ def _refuse(hyper: Mapping[str, Any], *options: str) -> None:
         raise ValueError(f"{on[0]}={hyper[on[0]]!r} is not for schedule-free optimizers: their average would be lost")
 
 
+POINTS = (
+    r"They are the points :math:`\theta` where gradients are taken, between their average :math:`x` and fast ones :math:`z`."
+)
+STEP_POWER = hyper(0.0, nonnegative, "Power of the step's number in the weights of the average.")
+RATE_POWER = hyper(
+    2.0, nonnegative, ":math:`p`: power of the largest rate so far in the weights, which counts while rates warm up."
+)
+
+
 class _ScheduleFree(Optimizer):
     """What the schedule-free optimizers share: the average's weights, and where to read it."""
 
     scalars: ClassVar[Mapping[str, float]] = {"max_lr": 0.0, "share": 0.0, "weight_sum": 0.0}
-    takes_rates: ClassVar[bool] = False
+    takes_rates = False
+    lr: Rate = hyper(
+        1.0, doc=r"Learning rate :math:`\gamma`, which needs no lowering, but may rise first, see `schedules.Warmup`"
+    )
+
+    @classmethod
+    def _described(cls, name: str) -> tuple[str, str]:
+        kind, doc = super()._described(name)
+        return kind, f"{doc} {POINTS}" if name == "params" else doc
 
     def eval_params(self) -> Any:
         r"""Compute the average :math:`x` of the points, which is what training is after.
@@ -101,25 +116,6 @@ class ScheduleFreeSGD(_ScheduleFree):
         \theta &\leftarrow \beta x + (1 - \beta) z, \qquad
         c_t = w_t / \sum_{i \le t} w_i, \qquad w_t = t^r \bigl(\max_{i \le t} \gamma_i\bigr)^p
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place. They are the points :math:`\theta` where gradients are taken, between the
-        average :math:`x` and the fast points :math:`z`.
-    lr : float or callable, default 1
-        Learning rate :math:`\gamma`: a number, or a schedule, called with the number of steps taken so far, such as
-        `schedules.Warmup`; there is nothing to be lowered.
-    momentum : float, default 0.9
-        :math:`\beta`, between 0 and 1.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    r : float, default 0
-        Power of the step's number in the weights of the average.
-    weight_lr_power : float, default 2
-        :math:`p`: power of the largest rate so far in the weights, which counts while rates warm up.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
     Raises
     ------
     TypeError, ValueError
@@ -147,25 +143,12 @@ class ScheduleFreeSGD(_ScheduleFree):
     True
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {
-        **Optimizer.checks,
-        "momentum": _momentum,
-        "r": nonnegative,
-        "weight_lr_power": nonnegative,
-    }
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1.0,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        r: float = 0.0,
-        weight_lr_power: float = 2.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "r": r, "weight_lr_power": weight_lr_power}
-        super().__init__(params, options=options, **hyper)
+    momentum: float = hyper(0.9, _momentum, r":math:`\beta`, between 0 and 1.")
+    weight_decay: float = hyper(
+        0.0, doc=r"Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`."
+    )
+    r: float = STEP_POWER
+    weight_lr_power: float = RATE_POWER
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         _refuse(hyper, "decoupled_weight_decay")
@@ -185,27 +168,6 @@ class ScheduleFreeAdamW(_ScheduleFree):
         x \leftarrow (1 - c_t)\, x + c_t z \\
         \theta &\leftarrow \beta_1 x + (1 - \beta_1) z, \qquad
         c_t = w_t / \sum_{i \le t} w_i, \qquad w_t = t^r \bigl(\max_{i \le t} \gamma_i\bigr)^p
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place. They are the points :math:`\theta` where gradients are taken, between the
-        average :math:`x` and the fast points :math:`z`.
-    lr : float or callable, default 2.5e-3
-        Learning rate :math:`\gamma`: a number, or a schedule, called with the number of steps taken so far, such as
-        `schedules.Warmup`; there is nothing to be lowered.
-    betas : pair of float, default (0.9, 0.999)
-        :math:`\beta_1`, above 0, and the decay rate :math:`\beta_2` of the average of the squares, in [0, 1).
-    eps : float, default 1e-8
-        :math:`\epsilon`, outside of the root, added to the corrected root.
-    weight_decay : float, default 0
-        Weight decay :math:`\lambda` at the points :math:`\theta`, outside of the averages.
-    r : float, default 0
-        Power of the step's number in the weights of the average.
-    weight_lr_power : float, default 2
-        :math:`p`: power of the largest rate so far in the weights, which counts while rates warm up.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
 
     Raises
     ------
@@ -236,22 +198,16 @@ class ScheduleFreeAdamW(_ScheduleFree):
     True
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "r": nonnegative, "weight_lr_power": nonnegative}
-    own_options: ClassVar[frozenset[str]] = frozenset({"weight_decay"})
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 2.5e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        r: float = 0.0,
-        weight_lr_power: float = 2.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "r": r, "weight_lr_power": weight_lr_power}
-        super().__init__(params, options=options, **hyper)
+    own_options = frozenset({"weight_decay"})
+    lr: Rate = hyper(2.5e-3)
+    betas: tuple[float, float] = hyper(
+        (0.9, 0.999),
+        doc=r":math:`\beta_1`, above 0, and the decay rate :math:`\beta_2` of the average of the squares, in [0, 1).",
+    )
+    eps: float = hyper(1e-8)
+    weight_decay: float = hyper(0.0, doc=r"Weight decay :math:`\lambda` at the points :math:`\theta`, outside of the averages.")
+    r: float = STEP_POWER
+    weight_lr_power: float = RATE_POWER
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         _refuse(hyper)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fastopt.description import Choice
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
+from fastopt.fields import hyper
+from fastopt.hyperparameters import finite
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import rate_places, split_rate
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @rule
@@ -46,27 +45,6 @@ class SGD(Optimizer):
     With ``accumulate_lr=True``, :math:`\alpha \odot g` takes the place of :math:`g` in the last two, and 1 that of
     :math:`\alpha`.
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are, with a rate
-        for every element; or a schedule, called with the number of steps taken so far.
-    momentum : float, default 0
-        :math:`\beta`, at least 0. At 0 there is no state.
-    dampening : float, default 0
-        :math:`\tau`. The first step is not damped, as in PyTorch.
-    nesterov : bool, default False
-        Step along :math:`g + \beta p`. It needs momentum and no dampening.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    accumulate_lr : bool, default False
-        Let the momentum hold steps, rates included, as in Keras, instead of gradients: after a change of `lr` it carries on
-        at the old rate.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
     Raises
     ------
     TypeError, ValueError
@@ -95,19 +73,16 @@ class SGD(Optimizer):
     array([0.5 , 1.75])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        accumulate_lr: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper, accumulate_lr=accumulate_lr)
+    lr: Rate = hyper(1e-3)
+    momentum: float = hyper(0.0, doc=r":math:`\beta`, at least 0. At 0 there is no state.")
+    dampening: float = hyper(0.0, finite, r":math:`\tau`. The first step is not damped, as in PyTorch.")
+    nesterov: bool = hyper(False, doc=r"Step along :math:`g + \beta p`. It needs momentum and no dampening.")
+    weight_decay: float = hyper(0.0)
+    accumulate_lr: bool = hyper(
+        False,
+        doc="""Let the momentum hold steps, rates included, as in Keras, instead of gradients: after a change of `lr` it
+        carries on at the old rate.""",
+    )
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         if hyper["nesterov"]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 
+from fastopt.description import Choice
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import CHECKS, Check, decay
+from fastopt.fields import hyper
+from fastopt.hyperparameters import decay
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.optimizers.conventions import DECOUPLED
+from fastopt.options import Rate
 
 
 @rule
@@ -37,25 +36,6 @@ class Signum(Optimizer):
         m &\leftarrow \beta m + (1 - \beta) g, \qquad
         \theta \leftarrow \theta - \alpha \odot (\operatorname{sign} m + \lambda \theta) && \text{(momentum = } \beta) \\
         \theta &\leftarrow \theta - \alpha \odot (\operatorname{sign} g + \lambda \theta) && \text{(momentum = 0)}
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\alpha`, which is how far every element moves: a number; an array in the parameter's shape,
-        nested as the parameters are; or a schedule, called with the number of steps taken so far.
-    momentum : float, default 0.9
-        :math:`\beta`, in [0, 1). At 0 there is no state: signSGD.
-    weight_decay : float, default 0
-        Decoupled weight decay :math:`\lambda`: besides the step, :math:`\theta` shrinks by :math:`\alpha\lambda\theta`.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
 
     Notes
     -----
@@ -81,18 +61,10 @@ class Signum(Optimizer):
     array([0.5, 2.5, 3. ])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**CHECKS, "momentum": decay}
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__(params, options=options, **hyper, decoupled_weight_decay=True)
+    decoupled_weight_decay = True
+    lr: Rate = hyper(1e-3, doc=r"Learning rate :math:`\alpha`, which is how far every element moves")
+    momentum: float = hyper(0.9, decay, r":math:`\beta`, in [0, 1). At 0 there is no state: signSGD.")
+    weight_decay: float = hyper(0.0, doc=DECOUPLED)
 
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         return (signum, ("m",)) if hyper["momentum"] else (signsgd, ())

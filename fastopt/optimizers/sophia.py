@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from fastopt.engine.compile import part, rule
-from fastopt.groups import Choice, Group
-from fastopt.hyperparameters import Check, nonnegative
+from fastopt.fields import hyper
+from fastopt.groups import Group
+from fastopt.hyperparameters import nonnegative
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
+from fastopt.optimizers.conventions import DECOUPLED
+from fastopt.options import Rate
 from fastopt.step.passes import Pass
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @rule
@@ -42,31 +41,6 @@ class Sophia(Optimizer):
         1\Bigr) \\
         h &\leftarrow \beta_2 h + (1 - \beta_2) \hat h \qquad \text{(by update\_hessian)}
 
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-3
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.965, 0.99)
-        Decay rates :math:`\beta_1, \beta_2` of the averages of the gradient and of the estimates, in [0, 1).
-    eps : float, default 1e-8
-        :math:`\epsilon`: the denominator is at least this.
-    weight_decay : float, default 1e-4
-        Decoupled weight decay :math:`\lambda`, times the learning rate.
-    gamma : float, default 0.01
-        :math:`\gamma`: the larger, the fewer elements are clipped.
-    clip : float, default 1
-        Most that an element's step may be before the learning rate.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
-
     Notes
     -----
     The state: ``"m"``, the average of the gradient, and ``"h"``, that of the estimates of the Hessian's diagonal; both
@@ -92,26 +66,18 @@ class Sophia(Optimizer):
     array([0.85, 2.5 ])
     """
 
-    checks: ClassVar[Mapping[str, Check]] = {**Optimizer.checks, "clip": nonnegative, "gamma": nonnegative}
-
-    takes_modulus: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        betas: tuple[float, float] = (0.965, 0.99),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-4,
-        gamma: float = 0.01,
-        clip: float = 1.0,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "gamma": gamma, "clip": clip}
-        super().__init__(params, options=options, **hyper, decoupled_weight_decay=True)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return sophia, ("m", "h")
+    rule, state_names = sophia, ("m", "h")
+    decoupled_weight_decay = True
+    takes_modulus = False
+    lr: Rate = hyper(1e-3)
+    betas: tuple[float, float] = hyper(
+        (0.965, 0.99),
+        doc=r"Decay rates :math:`\beta_1, \beta_2` of the averages of the gradient and of the estimates, in [0, 1).",
+    )
+    eps: float = hyper(1e-8, doc=r":math:`\epsilon`: the denominator is at least this.")
+    weight_decay: float = hyper(1e-4, doc=DECOUPLED)
+    gamma: float = hyper(0.01, nonnegative, r":math:`\gamma`: the larger, the fewer elements are clipped.")
+    clip: float = hyper(1.0, nonnegative, "Most that an element's step may be before the learning rate.")
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         beta1, most = hyper["betas"][0], hyper["clip"]

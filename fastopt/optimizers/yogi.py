@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.engine.compile import rule
-from fastopt.groups import Choice
+from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
-from fastopt.options import Options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from fastopt.options import Rate
 
 
 @rule
@@ -34,29 +31,6 @@ class Yogi(Optimizer):
         m &\leftarrow \beta_1 m + (1 - \beta_1) g, & \hat m &= m / (1 - \beta_1^t) \\
         v &\leftarrow v - (1 - \beta_2) \operatorname{sign}(v - g \odot g) \odot g \odot g, & \hat v &= v / (1 - \beta_2^t) \\
         \theta &\leftarrow \theta - \alpha \odot \hat m / (\sqrt{\hat v} + \epsilon)
-
-    Parameters
-    ----------
-    params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-        float32 or float64; updated in place.
-    lr : float, array or callable, default 1e-2
-        Learning rate :math:`\alpha`: a number; an array in the parameter's shape, nested as the parameters are; or a
-        schedule, called with the number of steps taken so far.
-    betas : pair of float, default (0.9, 0.999)
-        Decay rates :math:`\beta_1, \beta_2` of the two averages, in [0, 1).
-    eps : float, default 1e-3
-        :math:`\epsilon`, outside of the root.
-    weight_decay : float, default 0
-        Coupled weight decay :math:`\lambda`: :math:`g + \lambda\theta` takes the place of :math:`g`.
-    initial_accumulator_value : float, default 1e-6
-        What both states hold before the first step.
-    **options
-        What every optimizer takes besides, see `Optimizer`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed.
 
     Notes
     -----
@@ -77,27 +51,12 @@ class Yogi(Optimizer):
     array([0.500193, 2.499858])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-2,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-3,
-        weight_decay: float = 0.0,
-        initial_accumulator_value: float = 1e-6,
-        **options: Unpack[Options],
-    ) -> None:
-        hyper = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value,
-        }
-        super().__init__(params, options=options, **hyper)
-
-    def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        return yogi, ("m", "v")
+    rule, state_names = yogi, ("m", "v")
+    lr: Rate = hyper(1e-2)
+    betas: tuple[float, float] = hyper((0.9, 0.999))
+    eps: float = hyper(1e-3)
+    weight_decay: float = hyper(0.0)
+    initial_accumulator_value: float = hyper(1e-6, doc="What both states hold before the first step.")
 
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         return hyper["initial_accumulator_value"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.description import Description
 from fastopt.flat import Flat
 from fastopt.groups import Group
 from fastopt.memory import Memory
@@ -15,16 +16,13 @@ from fastopt.parameters import AVERAGE, Parameter, allocate
 from fastopt.step.changes import Changes
 from fastopt.tree import leaves, leaves_if_alike, map_leaves, matching_leaves, paths, with_leaves
 
-if TYPE_CHECKING:
-    from fastopt.recipe import Recipe
-
 
 class Model:
     """The groups of an optimizer.
 
     Parameters
     ----------
-    recipe : Recipe
+    description : Description
         What makes the optimizer what it is; see `description_of`.
     changes : Changes
         Where groups note what was changed.
@@ -56,7 +54,7 @@ class Model:
 
     def __init__(
         self,
-        recipe: Recipe,
+        description: Description,
         changes: Changes,
         groups: Sequence[Mapping[str, Any]],
         defaults: Mapping[str, Any],
@@ -66,11 +64,14 @@ class Model:
         state_names: Sequence[tuple[str, ...]] | None = None,
         paired: frozenset[str] = frozenset(),
     ) -> None:
-        self._recipe, self._changes = recipe, changes
+        self._description, self._changes = description, changes
         self.defaults, self.complex_mode = dict(defaults), complex_mode
         self.is_grouped, self.by_name, self.paired = is_grouped, structure is not None, paired
         self.memory = Memory()
         self.groups: list[Group] = []
+        self.parameters: list[Parameter] = []
+        self.structure: Any = None
+        self._is_plain: bool | None = None  # not known yet
         for i, given in enumerate(groups):
             if self.by_name:
                 name_of = dict(zip(paths(structure), (name for name, _ in leaves(structure, "params")), strict=True))
@@ -159,10 +160,10 @@ class Model:
         if unknown := [key for key in given if key != "params" and key not in self.defaults]:
             raise TypeError(f"group {index} has the key {unknown[0]!r}; this optimizer has {', '.join(self.defaults)}")
         own = {key: given.get(key, value) for key, value in self.defaults.items()}
-        shared = (self._recipe, self.memory, self._changes, self.complex_mode)
+        shared = (self._description, self.memory, self._changes, self.complex_mode)
         group = Group(index, names, given["params"], own, *shared, state_names)
-        if not self._recipe.takes_modulus and any(p.is_paired for p in group.parameters):
-            raise ValueError(f"complex_mode='modulus' is not for {type(self._recipe).__name__}")
+        if not self._description.takes_modulus and any(p.is_paired for p in group.parameters):
+            raise ValueError(f"complex_mode='modulus' is not for {type(self._description).__name__}")
         return group
 
     def _arrange(self, structure: Any) -> None:
@@ -175,7 +176,6 @@ class Model:
             by_path = {path: p for group in self.groups for path, p in zip(group.params, group.parameters, strict=True)}
             self.structure = map_leaves(lambda leaf: leaf, structure)
             self.parameters = [by_path[path] for path in paths(structure)]
-        self._is_plain: bool | None = None  # not known yet
 
     def _note_form(self) -> None:
         """Take note of how gradients come, so that no step has to look at that."""
@@ -198,7 +198,7 @@ class Model:
             allocate(holders, name, self.memory, is_paired=name in self.paired)
             for group in groups:
                 for p in group.parameters if name in group.state_names else []:
-                    start = p.theta if name == AVERAGE else self._recipe.initial(name, group.hyper, p.theta)
+                    start = p.theta if name == AVERAGE else self._description.initial(name, group.hyper, p.theta)
                     if np.any(start):  # pages that hold zeros are best left untouched
                         p.start(name, start)
         for group in groups:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.description import Description
 from fastopt.groups import Group
-from fastopt.recipe import Recipe
 from fastopt.step.clipping import squares_pass
 from fastopt.step.passes import Coefficient, Pass
 from fastopt.step.plan import Plan, Work
@@ -20,30 +20,31 @@ LEAST_AGREEMENT = 1e-3
 Sums = Sequence[Any]
 
 
-def work_of(recipe: Recipe, group: Group, has_norms: bool) -> Work:
+def work_of(description: Description, group: Group, has_norms: bool) -> Work:
     """What the next steps do with a group."""
-    is_by_tensor = recipe.per_tensor or group.hyper["cautious"]
+    is_by_tensor = description.per_tensor or group.hyper["cautious"]
     zeroes, lr = group.zeroes, _rate(group)
     measure = None
     if group.measure is not None:
-        coefficients = _measure_coefficients(recipe, group)
+        coefficients = _measure_coefficients(description, group)
         measure = Pass(group.measure, group.parameters, group.measured, lr, coefficients, is_by_tensor, measures=True)
     # Of sums only their number and form counts here.
-    sums: Sums = () if measure is None or group.hyper["cautious"] else np.ones((measure.products, len(measure.rows)))
+    products = 0 if measure is None or group.hyper["cautious"] else measure.products
+    sums = [np.ones(len(measure.rows)) if measure and description.per_tensor else 1.0] * products
     agreeing = np.ones(1) if group.hyper["cautious"] else None
-    coefficients, _ = _update_coefficients(recipe, group, sums if recipe.per_tensor else [1.0] * len(sums), agreeing)
+    coefficients, _ = _update_coefficients(description, group, sums, agreeing)
     _require_numbers(coefficients)
     update = Pass(group.rule, group.parameters, group.arrays, lr, coefficients, is_by_tensor, zeroes=zeroes)
     squares = squares_pass(group) if has_norms else None
     return Work(update, group.counter, measure, squares, group.scalar_memory, group.scales)
 
 
-def write(recipe: Recipe, group: Group, work: Work, sums: Sums = (), agreeing: NDArray[Any] | None = None) -> bool:
+def write(description: Description, group: Group, work: Work, sums: Sums = (), agreeing: NDArray[Any] | None = None) -> bool:
     """Let the next step take its numbers; whether all later ones take the same.
 
     Parameters
     ----------
-    recipe : Recipe
+    description : Description
     group : Group
     work : Work
         What a step does with the group.
@@ -52,29 +53,29 @@ def write(recipe: Recipe, group: Group, work: Work, sums: Sums = (), agreeing: N
     agreeing : ndarray, shape (tensors,), optional
         The share of elements of each tensor that a cautious step moves.
     """
-    coefficients, lasts = _update_coefficients(recipe, group, sums, agreeing)
+    coefficients, lasts = _update_coefficients(description, group, sums, agreeing)
     work.update.write(_rate(group), coefficients)
     return lasts
 
 
-def write_measure(recipe: Recipe, group: Group, work: Work) -> None:
+def write_measure(description: Description, group: Group, work: Work) -> None:
     """Let the measure of the next step take its numbers."""
     if work.measure is not None:
-        work.measure.write(_rate(group), _measure_coefficients(recipe, group))
+        work.measure.write(_rate(group), _measure_coefficients(description, group))
 
 
-def write_with_sums(recipe: Recipe, plan: Plan, works: Sequence[tuple[Group, Work]]) -> None:
+def write_with_sums(description: Description, plan: Plan, works: Sequence[tuple[Group, Work]]) -> None:
     """Let the next step take numbers that follow from what was summed up."""
     with np.errstate(all="ignore"):  # gradients may be infinite or NaN, and so may be what follows from them
         totals = {group.index: plan.totals("measure", work) for group, work in works if work.measure is not None}
         own = [sums for group, work in works if (sums := totals.get(group.index)) is not None and not group.hyper["cautious"]]
-        over_all = tuple(np.concatenate(own, axis=1).sum(axis=1).tolist()) if own and not recipe.per_tensor else ()
+        over_all = tuple(np.concatenate(own, axis=1).sum(axis=1).tolist()) if own and not description.per_tensor else ()
         for group, work in works:
             if group.hyper["cautious"]:
                 sizes = np.array([size for p in group.parameters for size in p.tensor_sizes()])
-                write(recipe, group, work, (), totals[group.index][0] / np.maximum(sizes, 1))
+                write(description, group, work, (), totals[group.index][0] / np.maximum(sizes, 1))
             elif work.measure is not None:
-                write(recipe, group, work, tuple(totals[group.index]) if recipe.per_tensor else over_all)
+                write(description, group, work, tuple(totals[group.index]) if description.per_tensor else over_all)
 
 
 def _rate(group: Group) -> Any:
@@ -83,29 +84,29 @@ def _rate(group: Group) -> Any:
 
 
 def _update_coefficients(
-    recipe: Recipe, group: Group, sums: Sums, agreeing: NDArray[Any] | None
+    description: Description, group: Group, sums: Sums, agreeing: NDArray[Any] | None
 ) -> tuple[tuple[Coefficient, ...], bool]:
     hyper, t = group.current, group.step_count + 1
     lasts = False
-    if recipe.scalars:
-        scalars = recipe.advance({**hyper, **group.running}, t, sums)
+    if description.scalars:
+        scalars = description.advance({**hyper, **group.running}, t, sums)
         group.running.prepare(scalars)
         hyper = {**hyper, **scalars}
     else:
-        lasts = not group.schedules and agreeing is None and recipe.is_steady(group.hyper, t)
-    coefficients = recipe.coefficients(hyper, t) + group.last_coefficients
+        lasts = not group.schedules and agreeing is None and description.is_steady(group.hyper, t)
+    coefficients = description.coefficients(hyper, t) + group.last_coefficients
     if agreeing is not None:
         caution = 1.0 / np.maximum(agreeing, LEAST_AGREEMENT)
         coefficients = tuple(caution if isinstance(c, str) and c == "caution" else c for c in coefficients)
     return coefficients, lasts
 
 
-def _measure_coefficients(recipe: Recipe, group: Group) -> tuple[Coefficient, ...]:
+def _measure_coefficients(description: Description, group: Group) -> tuple[Coefficient, ...]:
     t, before = group.step_count + 1, {**group.current, **group.running}
     if group.hyper["cautious"]:  # the measure is the rule itself
-        own = recipe.coefficients({**before, **recipe.advance(before, t, ())}, t)
+        own = description.coefficients({**before, **description.advance(before, t, ())}, t)
     else:
-        own = recipe.measure_coefficients(before, t)
+        own = description.measure_coefficients(before, t)
     return group.measure_coefficients(own) + group.scale_coefficient()
 
 

@@ -85,7 +85,7 @@ class Plan:
         self.process = os.getpid()
         self._gradients = gradients
         self._kept: list[Any] = [step_count, accumulated, works]  # whose memory is in the tables by its address
-        self._count = memoryview(step_count)
+        self._count: Any = memoryview(step_count)  # type: ignore[arg-type, unused-ignore]
         self._tensors_of = _numbered(parameters)
         active = {p: work.update.zeroes for work in works for p in work.update.parameters}
         self._leaves = self._keep([self._leaf(p, active.get(p), gradients[p]) for p in parameters], LEAF)
@@ -239,7 +239,8 @@ class Plan:
 
     def _groups(self) -> list[tuple[int, ...]]:
         """What is counted and scaled for each group."""
-        groups, first = [], 0
+        groups: list[tuple[int, ...]] = []
+        first = 0
         for work in self.works:
             passes = (work.update, work.measure) if work.is_scaled else ()
             cells = np.concatenate([NO_CELLS, *(each.scale_cells() for each in passes if each is not None)])

@@ -73,7 +73,8 @@ class Plans:
             If another thread takes a step.
         """
         while True:
-            plan, apart, ended = self.prepared(), [], steps.UNKNOWN_GRADIENT
+            plan, ended = self.prepared(), steps.UNKNOWN_GRADIENT
+            apart: list[NDArray[Any]] = []
             if not is_unknown:
                 ended = run(plan, self._model.collected(grads), plan.begin())
             if ended == steps.UNKNOWN_GRADIENT:

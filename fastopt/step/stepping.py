@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.description import Description
 from fastopt.engine import steps
 from fastopt.groups import Group
 from fastopt.hyperparameters import finite
 from fastopt.parameters import Parameter
-from fastopt.recipe import Recipe
 from fastopt.step import clipping, numbers
 from fastopt.step.changes import Changes
 from fastopt.step.model import Model
@@ -61,24 +61,24 @@ class Stepping:
         self._limits = np.zeros(1)
         self._measures = False
 
-    def take(self, recipe: Recipe, grads: Any, scale: float) -> None:
+    def take(self, description: Description, grads: Any, scale: float) -> None:
         """Take a step; see `Optimizer.step`."""
-        scale = self.prepare(recipe, scale)
+        scale = self.prepare(description, scale)
         # What nearly all steps are; whatever is out of the ordinary ends it before anything has changed.
         plan, ended = self._plans.current, steps.INTERRUPTED
         if plan is not None and not self._measures:
             if self._moving:
-                self._write(recipe)
+                self._write(description)
             found = self._model.collected(grads)
             if (ended := plan.run(found, scale)) == steps.DONE:
                 return
-        run = functools.partial(self._run, recipe, grads, scale)
+        run = functools.partial(self._run, description, grads, scale)
         self._plans.run(grads, "grads", run, is_unknown=ended == steps.UNKNOWN_GRADIENT)
 
-    def take_vectors(self, recipe: Recipe, vectors: Vectors, scale: float, count: int) -> None:
+    def take_vectors(self, description: Description, vectors: Vectors, scale: float, count: int) -> None:
         """Take a step with sums of so many gradients."""
-        scale = self.prepare(recipe, scale / count if count > 1 else scale)
-        self._plans.run_vectors(vectors, functools.partial(self._run, recipe, vectors, scale))
+        scale = self.prepare(description, scale / count if count > 1 else scale)
+        self._plans.run_vectors(vectors, functools.partial(self._run, description, vectors, scale))
 
     def exchange(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> None:
         """Run a pass that takes no gradient over some groups."""
@@ -95,18 +95,18 @@ class Stepping:
         """Have no norm, as before the first step."""
         self._norm[0] = -1.0
 
-    def prepare(self, recipe: Recipe, scale: float = 1.0) -> float:
+    def prepare(self, description: Description, scale: float = 1.0) -> float:
         """Follow schedules and changes; the scale, checked."""
         if type(scale) is not float or scale != 1.0:
             scale = finite("scale", scale)
             if scale != 1.0:
                 self._start_scaling()
         if self._scheduled or self._changes.any:
-            self.follow(recipe)
+            self.follow(description)
         return scale
 
-    def follow(self, recipe: Recipe) -> None:
-        """Call each schedule once, before all else, for it is the caller's code and may change anything; then take up changes."""
+    def follow(self, description: Description) -> None:
+        """Call each schedule once, before all else, for it is the caller's code; then take note of what was changed."""
         if self._changes.of_plan:
             self._scheduled = [group for group in self._model.groups if group.schedules]
         count = int(self.counter[0])
@@ -116,25 +116,25 @@ class Stepping:
             if given := {key: values[id(s)] for key, s in group.schedules.items() if id(s) in values}:
                 group.follow(given, count)
         if self._changes.of_plan:
-            self._build_works(recipe)
+            self._build_works(description)
         if self._has_norms:
             self._write_limits()
         self._moving |= {index: self._of_group[index] for index in self._changes.groups if index in self._of_group}
         self._changes.clear()
 
-    def settled(self, recipe: Recipe) -> Plan:
+    def settled(self, description: Description) -> Plan:
         """The plan for gradients of the dtypes that came last, with the numbers of the next step but for those from sums."""
-        self.prepare(recipe)
-        self._write(recipe)
+        self.prepare(description)
+        self._write(description)
         return self._plans.prepared()
 
-    def numbers(self) -> NDArray[Any]:
+    def last_numbers(self) -> Any:
         """The rate and the coefficients that the last step took, of an optimizer of one group."""
         return self._works[0][1].update.rows[0].copy()
 
-    def compile(self, recipe: Recipe, dtypes: Dtypes) -> None:
+    def compile(self, description: Description, dtypes: Dtypes) -> None:
         """Compile what the next step will run with gradients of these dtypes, or load it from the cache."""
-        self.prepare(recipe)
+        self.prepare(description)
         self._plans.of(dtypes).compile()
 
     def apart(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group], name: str, grads: Any) -> None:
@@ -147,24 +147,20 @@ class Stepping:
         works = [Work(pass_of(group), np.zeros(1, np.int64)) for group in groups]
         return Plan(self._model.parameters, works, self._model.memory, dtypes, count)
 
-    def _write(self, recipe: Recipe) -> None:
+    def _write(self, description: Description) -> None:
         """Let the next step take the numbers that change; those that follow from sums come later."""
         lasting = False
         for group, work in self._moving.values():
             if work.measure is not None:
-                numbers.write_measure(recipe, group, work)
-            elif numbers.write(recipe, group, work):
+                numbers.write_measure(description, group, work)
+            elif numbers.write(description, group, work):
                 lasting = True
         if lasting:
-            self._moving = {
-                index: (group, work)
-                for index, (group, work) in self._moving.items()
-                if group.schedules or recipe.scalars or work.measure or not recipe.is_steady(group.hyper, group.step_count + 1)
-            }
+            self._moving = {index: each for index, each in self._moving.items() if not _lasts(description, *each)}
 
-    def _run(self, recipe: Recipe, grads: Any, scale: float, plan: Plan, found: Any, token: int) -> int:
+    def _run(self, description: Description, grads: Any, scale: float, plan: Plan, found: Any, token: int) -> int:
         """Take a step with a plan; `found` are the gradients, or None if the plan knows them."""
-        self._write(recipe)
+        self._write(description)
         sums = steps.MEASURES | (steps.SQUARES if self._has_norms else 0)
         ended = plan.call(sums if self._measures else plan.phases, token, scale, found)
         if ended in (steps.NOT_FINITE, steps.OUT_OF_RANGE):
@@ -174,7 +170,7 @@ class Stepping:
                 return steps.DONE
             ended = plan.call(steps.MEASURES if self._measures else steps.UPDATE, token, scale)
         if ended == steps.DONE and self._measures:
-            numbers.write_with_sums(recipe, plan, self._works)
+            numbers.write_with_sums(description, plan, self._works)
             ended = plan.call(steps.UPDATE, token, scale)
         return ended
 
@@ -204,12 +200,12 @@ class Stepping:
             if not group.scales:
                 group.start_scaling()
 
-    def _build_works(self, recipe: Recipe) -> None:
+    def _build_works(self, description: Description) -> None:
         active = self._model.active
         self._has_norms = self.needs_norms()
         if self.clip_norm is not None:
             self._start_scaling()
-        self._works = [(group, numbers.work_of(recipe, group, self._has_norms)) for group in active]
+        self._works = [(group, numbers.work_of(description, group, self._has_norms)) for group in active]
         self._of_group = {group.index: (group, work) for group, work in self._works}
         self._moving = dict(self._of_group)
         self._limits = np.zeros(len(active) + 1)
@@ -231,3 +227,9 @@ class Stepping:
         """Limit norms to what groups say now."""
         for i, limit in enumerate((*(group.current["clip_norm"] for group, _ in self._works), self.clip_norm)):
             self._limits[i] = math.inf if limit is None else limit
+
+
+def _lasts(description: Description, group: Group, work: Work) -> bool:
+    """Whether a group's numbers stay as they are."""
+    moves = group.schedules or description.scalars or work.measure
+    return not moves and description.is_steady(group.hyper, group.step_count + 1)

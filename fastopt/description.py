@@ -1,22 +1,28 @@
-"""What makes one optimizer differ from another: its rule, and the numbers that the rule takes in each step."""
+"""What makes one optimizer differ from another: hyper-parameters, a rule, and the numbers that the rule takes in each step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import FunctionType
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
 from fastopt.engine.compile import Rule
-from fastopt.groups import Choice
-from fastopt.hyperparameters import CHECKS, Check
+from fastopt.options import Options
+
+# The rule for some hyper-parameters, and the names of its states.
+Choice = tuple[Rule, tuple[str, ...]]
 
 
-class Recipe:
-    """What a subclass of `Optimizer` overrides: `choose` and `coefficients`, and the others if it needs them."""
+class Description(Options):
+    """What a subclass of `Optimizer` declares: hyper-parameters by `hyper`, a rule, `coefficients`, and what else it needs."""
 
-    checks: ClassVar[Mapping[str, Check]] = CHECKS
-    """The check of each hyper-parameter; a subclass extends it: ``{**Optimizer.checks, "power": check}``."""
+    rule: ClassVar[Rule | None] = None
+    """The rule, made by `rule`; where hyper-parameters choose among several, see `choose`."""
+
+    state_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the states, in the order in which the rule takes them."""
 
     own_options: ClassVar[frozenset[str]] = frozenset()
     """Options that the optimizer's own rule carries out."""
@@ -27,17 +33,31 @@ class Recipe:
     per_tensor: ClassVar[bool] = False
     """Whether running scalars and sums belong to each tensor, instead of to all parameters together."""
 
-    takes_rates: ClassVar[bool] = True
-    """Whether the learning rate may be an array."""
-
     takes_modulus: ClassVar[bool] = True
     """Whether ``complex_mode="modulus"`` is possible."""
 
     elements: ClassVar[tuple[str, ...]] = ()
     """Names of arrays with a number for each element that rules take among their coefficients, by name; only read."""
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if isinstance(rule := vars(cls).get("rule"), FunctionType):
+            cls.rule = staticmethod(rule)  # it is a function of numbers, no method
+        # What is known of the coefficients of the class above need not hold for others.
+        if "coefficients" in vars(cls) and "is_steady" not in vars(cls):
+            cls.is_steady = Description.is_steady  # type: ignore[method-assign]
+
+    def begin(self, **arguments: Any) -> None:
+        """Take the arguments of the constructor that are no hyper-parameters, when all else is there.
+
+        Parameters
+        ----------
+        **arguments
+            The values that the checks of the class's own `argument` fields gave.
+        """
+
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
-        """Choose the rule.
+        """Choose the rule. By default it is always the same, `rule` with the states `state_names`.
 
         Parameters
         ----------
@@ -56,13 +76,9 @@ class Recipe:
         ValueError
             If hyper-parameters contradict each other.
         """
-        raise NotImplementedError
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        # What is known of the coefficients of the class above need not hold for others.
-        if "coefficients" in vars(cls) and "is_steady" not in vars(cls):
-            cls.is_steady = Recipe.is_steady  # type: ignore[method-assign]
+        if self.rule is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither a rule nor a method choose")
+        return self.rule, self.state_names
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
         """Compute what the rule takes after its states, in double precision.
