@@ -147,11 +147,9 @@ def _scalar(value: Any) -> Any:
 def integer(name: str, value: Any, least: int = 0) -> int:
     """An integer of at least so much: one of Python, of NumPy, or whatever is one without rounding."""
     try:
-        number = None if isinstance(value, (bool, np.bool_)) or len(getattr(value, "shape", ())) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None:
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        number = operator.index(_scalar(value))
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
     return number
