@@ -12,7 +12,7 @@ import numpy as np
 from fastopt.accumulation import Accumulation
 from fastopt.element_arrays import is_tree
 from fastopt.groups import ARRAYS, Group
-from fastopt.hyperparameters import checked
+from fastopt.hyperparameters import checked, hint
 from fastopt.memory import Memory
 from fastopt.parameters import AVERAGE, Parameter, allocate
 from fastopt.recipe import Recipe
@@ -139,7 +139,8 @@ class Assembly(Recipe):
         state_names: tuple[str, ...] | None = None,
     ) -> Group:
         if unknown := [key for key in given if key != "params" and key not in self._defaults]:
-            raise TypeError(f"group {index} has the key {unknown[0]!r}; this optimizer has {', '.join(self._defaults)}")
+            what = f"{unknown[0]!r}{hint(unknown[0], self._defaults)}"
+            raise TypeError(f"group {index} has the key {what}; this optimizer has {', '.join(self._defaults)}")
         own = {key: given.get(key, value) for key, value in self._defaults.items()}
         group = Group(names, given["params"], own, weakref.ref(self), memory, self._complex_mode, state_names)
         if not self.takes_modulus and any(p.is_paired for p in group.parameters):

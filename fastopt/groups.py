@@ -17,7 +17,7 @@ from fastopt.engine.formats import encoded, storage_view
 from fastopt.engine.kernel import Kernel
 from fastopt.engine.pairs import paired_states
 from fastopt.flat import array_of
-from fastopt.hyperparameters import checked, is_choice
+from fastopt.hyperparameters import checked, hint, is_choice
 from fastopt.measuring import variant_of
 from fastopt.memory import Memory
 from fastopt.options import DEFAULTS, Wrapped
@@ -165,7 +165,8 @@ class Group(MutableMapping[str, Any]):
         """
         for key in changes:
             if key not in self.hyper:
-                raise TypeError(f"there is no hyper-parameter {key!r}; this optimizer has {', '.join(self.hyper)}")
+                what = f"{key!r}{hint(key, self.hyper)}"
+                raise TypeError(f"there is no hyper-parameter {what}; this optimizer has {', '.join(self.hyper)}")
         hyper = self.hyper | {key: self._checked(key, value) for key, value in changes.items()}
         if missing := [name for name in needed_states(hyper, self._choose(hyper)[1]) if name not in self.state_names]:
             values = ", ".join(f"{key}={value!r}" for key, value in changes.items())

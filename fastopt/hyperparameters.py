@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -203,3 +204,26 @@ def is_choice(checks: Mapping[str, Check], name: str) -> bool:
     """Whether a hyper-parameter chooses what is done, so that it can't follow a schedule."""
     check = checks.get(name)
     return check is boolean or isinstance(check, OneOf)
+
+
+# What other libraries call the same.
+ELSEWHERE: Mapping[str, str] = {
+    **dict.fromkeys(("learning_rate", "learning_rate_init", "eta", "step_size", "stepsize"), "lr"),
+    **dict.fromkeys(("beta", "beta1", "beta2", "beta_1", "beta_2", "b1", "b2"), "betas"),
+    **dict.fromkeys(("clipnorm", "global_clipnorm", "max_norm", "max_grad_norm"), "clip_norm"),
+    "clipvalue": "clip_value",
+    "epsilon": "eps",
+    "ema_momentum": "ema_decay",
+    "wd": "weight_decay",
+}
+
+
+def hint(unknown: Any, names: Collection[str]) -> str:
+    """What somebody may have meant by an unknown name, in brackets for messages; else nothing."""
+    if not isinstance(unknown, str):
+        return ""
+    meant = ELSEWHERE.get(unknown)
+    if meant in names:
+        return f" (here it is {meant!r})"
+    close = difflib.get_close_matches(unknown, names, n=1, cutoff=0.75)
+    return f" (did you mean {close[0]!r}?)" if close else ""

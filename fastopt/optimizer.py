@@ -16,7 +16,7 @@ from fastopt.arrays import FLOATS, one_of
 from fastopt.assembly import Assembly
 from fastopt.flat import equal
 from fastopt.groups import Group, Launch
-from fastopt.hyperparameters import finite
+from fastopt.hyperparameters import finite, hint
 from fastopt.options import DEFAULTS, WHOLE, Options
 from fastopt.parameters import Parameter
 from fastopt.partition import are_groups, partition
@@ -81,8 +81,9 @@ class Optimizer(Training):
         by_name = given.pop("by_name", None)
         whole = {key: given.pop(key, value) for key, value in WHOLE.items()}
         if unknown := [key for key in given if key not in DEFAULTS]:
-            names = ", ".join(hyper | DEFAULTS | WHOLE | {"by_name": None})
-            raise TypeError(f"{type(self).__name__} has no argument {unknown[0]!r}; it takes {names}")
+            names = [*(hyper | DEFAULTS | WHOLE), "by_name"]
+            what = f"{unknown[0]!r}{hint(unknown[0], names)}"
+            raise TypeError(f"{type(self).__name__} has no argument {what}; it takes {', '.join(names)}")
         if twice := [key for key in given if key in hyper]:
             raise TypeError(f"{type(self).__name__} sets {twice[0]} itself")
         hyper = {**hyper, **{key: given.get(key, value) for key, value in DEFAULTS.items() if key not in hyper}}
