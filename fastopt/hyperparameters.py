@@ -29,13 +29,13 @@ class Number:
     """
 
     def __init__(self, holds: Callable[[float], bool], words: str) -> None:
-        self.holds, self._words = holds, words
+        self.holds, self.words = holds, words
 
     def __call__(self, name: str, value: Any) -> float:
         """The number as one of Python's."""
         number = real(name, value)
         if not self.holds(number):
-            raise ValueError(f"{name} must be {self._words}, got {value!r}")
+            raise ValueError(f"{name} must be {self.words}, got {value!r}")
         return number
 
     def or_none(self, name: str, value: Any) -> float | None:
@@ -43,7 +43,7 @@ class Number:
         try:
             return None if value is None else self(name, value)
         except ValueError:
-            raise ValueError(f"{name} must be None or {self._words}, got {value!r}") from None
+            raise ValueError(f"{name} must be None or {self.words}, got {value!r}") from None
 
 
 class Several:
@@ -62,7 +62,7 @@ class Several:
     """
 
     def __init__(self, count: int, each: Number, holds: Callable[..., bool] | None = None, words: str = "") -> None:
-        self._count, self.each, self.holds, self._words = count, each, holds, words
+        self._count, self.each, self.holds, self.words = count, each, holds, words
 
     def __call__(self, name: str, value: Any) -> tuple[float, ...]:
         """The numbers as Python's."""
@@ -72,7 +72,7 @@ class Several:
             raise ValueError(f"{name} must be {self._count} numbers, got {len(value)}")
         numbers = tuple(self.each(f"{name}[{i}]", item) for i, item in enumerate(value))
         if self.holds is not None and not self.holds(*numbers):
-            raise ValueError(f"{name} must be {self._words}, got {value!r}")
+            raise ValueError(f"{name} must be {self.words}, got {value!r}")
         return numbers
 
 
