@@ -26,6 +26,9 @@ MESSAGES = {
 }
 
 
+LENGTH_FOR_BLAS = 4096  # OpenBLAS begins to share work above 10,000
+
+
 class Run:
     """One minimization.
 
@@ -84,8 +87,7 @@ class Run:
 
     def _went_astray(self, g: Any) -> bool:
         """Whether the point or its gradient is not finite, and steps would only go on so; then the point is the one before."""
-        # A sum of products shows it for both in one pass; only one that is too large needs a closer look.
-        if math.isfinite(np.einsum("i,i->", self.x, g)) or self.optimizer.nonfinite != "propagate":
+        if math.isfinite(_product(self.x, g)) or self.optimizer.nonfinite != "propagate":
             return False
         mask = self.optimizer.param_groups[0]["mask"]
         for what, array in (("x", self.x), ("the gradient", g)):
@@ -161,6 +163,13 @@ class Run:
             message=MESSAGES[reason] + self._where,
             state=self.optimizer.state_dict(),
         )
+
+
+@np.errstate(all="ignore")
+def _product(x: Any, g: Any) -> Any:
+    """The sum of products, which shows in one pass whether both are finite; only where it is too large nothing is known."""
+    # For long vectors a threaded BLAS would take other cores, and let them wait in loops when the step comes.
+    return x.dot(g) if x.size <= LENGTH_FOR_BLAS else np.einsum("i,i->", x, g)
 
 
 def _takes_result(callback: Callable[..., Any] | None) -> bool:
