@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ from fastopt.hyperparameters import finite, hint
 from fastopt.options import DEFAULTS, WHOLE, Options
 from fastopt.parameters import Parameter
 from fastopt.partition import are_groups, partition
+from fastopt.schedules.nested import remembers
 from fastopt.training import Training
 from fastopt.tree import map_leaves
 
@@ -336,7 +338,7 @@ class Optimizer(Training):
     def __getstate__(self) -> dict[str, Any]:
         return {
             "groups": [dict(group) for group in self._groups],
-            "defaults": self._defaults,
+            "defaults": dict(self._defaults),
             "whole": {key: value for key, value in self._whole().items() if key in WHOLE},
             "is_grouped": self._is_grouped,
             "structure": self._structure if self._by_name else None,
@@ -352,6 +354,15 @@ class Optimizer(Training):
         kept = (saved[key] for key in ("groups", "defaults", "whole", "is_grouped", "structure", "state_names", "paired"))
         self._build(*kept)
         self.load_state_dict(saved["state_dict"])
+
+    def __copy__(self) -> Optimizer:
+        saved = self.__getstate__()
+        memo: dict[int, Any] = {}
+        for hyper in (*saved["groups"], saved["defaults"]):  # what schedules remember is the copy's own, too
+            hyper |= {key: copy.deepcopy(value, memo) for key, value in hyper.items() if remembers(value)}
+        copied = type(self).__new__(type(self))
+        copied.__setstate__(saved)
+        return copied
 
     def _follow_schedules(self) -> None:
         """Call each schedule once, before all else: it is the caller's code, and may change arrays and the optimizer."""

@@ -296,6 +296,18 @@ def test_states_of_schedules_are_taken_all_or_none():
         opt.load_state_dict(saved)
 
 
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
+def test_copies_remember_for_themselves(duplicate):
+    shared = s.Warmup(plateau(), 1)
+    opt = fastopt.SGD([{"params": [np.ones(3)]}, {"params": [np.ones(3)], "weight_decay": 0.1}], lr=shared)
+    shared.update(1.0)
+    other = duplicate(opt)
+    other.lr.update(1.0)
+    assert (opt.lr(9), other.lr(9)) == (1.0, 0.5)
+    assert other.param_groups[0]["lr"] is other.param_groups[1]["lr"]
+    assert opt.param_groups[0]["lr"] is shared
+
+
 def test_a_memory_without_a_counterpart_is_left_alone():
     remembering, forgetting = fastopt.SGD(np.ones(3), lr=plateau()), fastopt.SGD(np.ones(3), lr=s.Cosine(1.0, 10))
     for _ in range(3):
