@@ -11,19 +11,20 @@ import linecache
 import math
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numba import carray, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 from numpy.typing import DTypeLike
 
 from fastopt import optimizers
 from fastopt.arrays import FLOATS, one_of
 from fastopt.engine.compile import OPTIONS, Rule
 from fastopt.engine.loop import span
+from fastopt.hyperparameters import Check, Number, Several, finite
 from fastopt.optimizer import Optimizer
 from fastopt.tracing import Branch, Tree, traced
 
@@ -57,10 +58,21 @@ STATUS = {
     "FASTOPT_NULL": (2, "a pointer is NULL, and elements is not 0"),
     "FASTOPT_MISALIGNED": (3, "a pointer is not aligned to its type"),
     "FASTOPT_OVERLAP": (4, "two of the arrays overlap"),
-    "FASTOPT_BAD_NUMBER": (5, "t is less than 1, or another number is not finite"),
+    "FASTOPT_BAD_NUMBER": (
+        5,
+        "t is less than 1, or a number is not allowed, or not in the arrays' type",
+    ),
 }
 
 _turn = threading.Lock()
+
+
+class Condition(NamedTuple):
+    """What some of a function's numbers must be: the check of a hyper-parameter in Python, with its words."""
+
+    names: tuple[str, ...]
+    holds: Callable[..., bool]
+    words: str
 
 
 class Function(NamedTuple):
@@ -80,6 +92,8 @@ class Function(NamedTuple):
         Names of the numbers after ``lr``, with the defaults of the optimizer.
     coefficients : tuple of str, or Branch
         What the rule takes, as expressions in ``t`` and the numbers.
+    conditions : tuple of Condition
+        What the numbers must be.
     """
 
     name: str
@@ -88,6 +102,7 @@ class Function(NamedTuple):
     states: Mapping[str, float]
     numbers: Mapping[str, float]
     coefficients: Tree
+    conditions: tuple[Condition, ...]
 
     @property
     def arrays(self) -> list[str]:
@@ -151,7 +166,25 @@ def _function(name: str, dtype: np.dtype[Any]) -> Function:
     tree = _completed(own, len(optimizer.coefficients(group.current, 1)), around)
     used = {key: value for key, value in defaults.items() if key != "lr" and re.search(rf"\b{key}\b", repr(tree))}
     states = {state: float(np.ravel(optimizer.state[state])[0]) for state in group.state_names}
-    return Function(f"fastopt_{name}_{SUFFIXES[dtype]}", dtype, group.rule, states, used, tree)
+    conditions = tuple(_conditions(cls.checks, group.hyper, {"lr", *used}))
+    return Function(f"fastopt_{name}_{SUFFIXES[dtype]}", dtype, group.rule, states, used, tree, conditions)
+
+
+def _conditions(checks: Mapping[str, Check], hyper: Mapping[str, Any], used: set[str]) -> Iterator[Condition]:
+    """What Python asks of the numbers that a function takes."""
+    for key, value in hyper.items():
+        check, names = checks.get(key, finite), _names(key, value)
+        if isinstance(check, Number) and key in used:
+            yield Condition(names, check.holds, check.words)
+        if isinstance(check, Several) and used.issuperset(names):
+            yield from (Condition((name,), check.each.holds, check.each.words) for name in names)
+            if check.holds is not None:
+                yield Condition(names, check.holds, check.words)
+
+
+def _names(key: str, value: Any) -> tuple[str, ...]:
+    """What the numbers of a hyper-parameter are called: ``beta1`` and ``beta2`` those of ``betas``."""
+    return tuple(f"{key.removesuffix('s')}{i}" for i in range(1, len(value) + 1)) if isinstance(value, tuple) else (key,)
 
 
 def _named_numbers(hyper: Mapping[str, Any], fixed: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
@@ -159,7 +192,7 @@ def _named_numbers(hyper: Mapping[str, Any], fixed: Sequence[str]) -> tuple[dict
     named: dict[str, Any] = {}
     numbers: dict[str, float] = {}
     for key, value in hyper.items():
-        several = {f"{key.removesuffix('s')}{i}": x for i, x in enumerate(value, 1)} if isinstance(value, tuple) else {}
+        several = dict(zip(_names(key, value), value, strict=True)) if isinstance(value, tuple) else {}
         one = {key: value} if isinstance(value, float) and key not in fixed else {}
         numbers |= several | one
         named[key] = tuple(several) if several else key if one else value
@@ -192,12 +225,20 @@ def _pointer(typing_context: Any, number: Any) -> Any:
     return types.voidptr(number), generate
 
 
+@register_jitable  # type: ignore[untyped-decorator]
+def _stays(number: Any, rounded: Any) -> Any:
+    """Whether a number is still one in the dtype of the arrays: neither zero that was none, nor infinite that was finite."""
+    return (rounded != 0 or number == 0) and abs(rounded) < math.inf
+
+
 def _source(made: Function) -> str:
     """The function in Python, as Numba compiles it. Pointers come as integers, for only those can be looked at."""
     arrays, numbers = made.arrays, ["lr", *made.numbers]
     width = made.dtype.itemsize
     pairs = [(a, b) for i, a in enumerate(arrays) for b in arrays[i + 1 :]]
     overlaps = " or ".join(f"({a} < {b} + bytes and {b} < {a} + bytes)" for a, b in pairs)
+    holds = [f"holds{i}({', '.join(condition.names)})" for i, condition in enumerate(made.conditions)]
+    holds += [f"stays({x}, number({x}))" for x in numbers]
     lines = [
         f"def entry(elements, {', '.join(arrays)}, t, {', '.join(numbers)}):",
         f"    if elements < 0 or elements > {2**60 // width}:",
@@ -209,7 +250,7 @@ def _source(made: Function) -> str:
         f"    bytes = elements * {width}",
         f"    if {overlaps}:",
         "        return 4",
-        f"    if t < 1 or not ({' and '.join(f'abs({x}) < infinity' for x in numbers)}):",
+        f"    if t < 1 or not ({' and '.join(holds)}):",
         "        return 5",
         "    t = float(t)",
         *_lines(made.coefficients, "    "),
@@ -237,8 +278,9 @@ def _compiled(name: str, dtype: np.dtype[Any]) -> Any:
         raise RuntimeError("functions for C are compiled by Numba, but NUMBA_DISABLE_JIT switches its compiler off")
     made = _function(name, dtype)
     source = _source(made)
-    names = {"carray": carray, "infinity": math.inf, "math": math, "number": made.dtype.type, "pointer": _pointer}
-    names |= {"rule": made.rule, "span": span}
+    names = {"carray": carray, "math": math, "number": made.dtype.type, "pointer": _pointer}
+    names |= {"rule": made.rule, "span": span, "stays": _stays}
+    names |= {f"holds{i}": register_jitable(condition.holds) for i, condition in enumerate(made.conditions)}
     file = f"<{made.name}>"
     linecache.cache[file] = len(source), None, source.splitlines(True), file  # where Numba and tracebacks look for it
     exec(compile(source, file, "exec"), names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from fastopt.arrays import COMPLEX, FLOATS, require_array
 from fastopt.flat import array_of
 from fastopt.groups import Group
-from fastopt.hyperparameters import Check, checked, real
+from fastopt.hyperparameters import Check, checked, integer, real
 from fastopt.options import WHOLE
 from fastopt.parameters import Parameter
+from fastopt.schedules.nested import load_together, remembers
 from fastopt.tree import map_leaves
 
 VERSION = 1
@@ -52,7 +53,8 @@ def _progress(group: Group) -> dict[str, Any]:
         "step_count": group.step_count,
         "scalars": {name: float(value) for name, value in group.scalars.items()},
         "tensor_scalars": tensors,
-        "schedules": {key: s.state_dict() for key, s in group.schedules.items() if hasattr(s, "state_dict")},
+        # All that follow a schedule, so that nobody misses their numbers; those without a memory have nothing else here.
+        "schedules": {key: schedule.state_dict() if remembers(schedule) else {} for key, schedule in group.schedules.items()},
     }
 
 
@@ -75,13 +77,13 @@ def load(
         raise ValueError(f"state_dict belongs to {saved['optimizer']!r}, not to {optimizer}")
     step_count = _checked_count("state_dict['step_count']", saved["step_count"])
     whole = _checked_whole(checks, saved["whole"])
-    hyper = _checked_hyper(groups, saved["groups"])
     progress = _checked_progress(groups, saved["progress"])
+    hyper = _checked_hyper(groups, saved["groups"], [values["schedules"] for values in progress])
     states = _checked_states(groups, saved["state"])
-    # A schedule checks its own state, and so comes first.
-    for group, values in zip(groups, progress, strict=True):
-        for key, state in values["schedules"].items():
-            group.schedules[key].load_state_dict(state)
+    # Schedules check their own states, and so come first.
+    load_together(
+        pair for group, values in zip(groups, progress, strict=True) for pair in _memories(group, values["schedules"])
+    )
     for group, changes, values in zip(groups, hyper, progress, strict=True):
         group.commit(changes)
         group.step_count = values["step_count"]
@@ -100,11 +102,9 @@ def _checked_whole(checks: Mapping[str, Check], saved: Any) -> dict[str, Any]:
 
 
 def _checked_count(name: str, count: Any) -> int:
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {count!r}")
-    if not 0 <= count < 2**63:
-        raise ValueError(f"{name} must be at least 0 and below 2**63, got {count}")
-    return int(count)
+    if (number := integer(name, count)) >= 2**63:
+        raise ValueError(f"{name} must be below 2**63, got {number}")
+    return number
 
 
 def _require_length(name: str, saved: Any, groups: Sequence[Group]) -> None:
@@ -128,8 +128,7 @@ def _checked_progress(groups: Sequence[Group], saved: Any) -> list[dict[str, Any
             own, path = values["tensor_scalars"][key], f"{name}['tensor_scalars'][{key!r}]"
             _require_keys(path, own, p.scalars)
             arrays[key] = {scalar: _checked_scalars(f"{path}[{scalar!r}]", own[scalar], p.tensors) for scalar in p.scalars}
-        stateful = [key for key, schedule in group.schedules.items() if hasattr(schedule, "load_state_dict")]
-        _require_keys(f"{name}['schedules']", values["schedules"], stateful)
+        _require_keys(f"{name}['schedules']", values["schedules"], group.hyper, optional=group.hyper)
         checked.append(
             {
                 "step_count": _checked_count(f"{name}['step_count']", values["step_count"]),
@@ -149,15 +148,22 @@ def _checked_scalars(name: str, values: Any, tensors: int) -> NDArray[Any]:
     return np.array(values, np.float64)
 
 
-def _checked_hyper(groups: Sequence[Group], saved: Any) -> list[dict[str, Any]]:
+def _checked_hyper(groups: Sequence[Group], saved: Any, schedules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The hyper-parameters to take: what follows a schedule, there or here, stays as it is here."""
     _require_length("state_dict['groups']", saved, groups)
     checked = []
-    for i, (group, values) in enumerate(zip(groups, saved, strict=True)):
-        # A schedule isn't saved, so it may be missing where this optimizer has one.
-        optional = {key for key, value in group.hyper.items() if not _is_saved(key, value)}
+    for i, (group, values, scheduled) in enumerate(zip(groups, saved, schedules, strict=True)):
+        optional = {*group.schedules, *scheduled}
         _require_keys(f"state_dict['groups'][{i}]", values, [key for key in group.hyper if key != "copy_to"], optional)
-        checked.append(group.check(values))
+        checked.append(group.check({key: value for key, value in values.items() if key not in group.schedules}))
     return checked
+
+
+def _memories(group: Group, saved: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """The schedules that go on from a state, and that state: where there is a memory on both sides."""
+    for key, schedule in group.schedules.items():
+        if remembers(schedule) and saved.get(key):
+            yield schedule, saved[key]
 
 
 def _checked_states(groups: Sequence[Group], saved: Any) -> list[tuple[NDArray[Any], NDArray[Any]]]:

@@ -92,6 +92,11 @@ def _declaration(made: Function) -> str:
     notes = [f"{name} = {value!r}" for name, value in made.numbers.items()]
     notes += [f"{name} starts as {value!r}" for name, value in made.states.items() if value]
     note = f"/* Usual: {', '.join(notes)}. */\n" if notes else ""
+    names: dict[str, list[str]] = {}
+    for condition in made.conditions:
+        names.setdefault(condition.words, []).extend(condition.names)
+    ranges = [f"{', '.join(of)}: {words}" for words, of in names.items()]
+    note += f"/* Allowed: {'; '.join(ranges)}. */\n"
     return f"{note}int {made.name}(int64_t elements, {arrays}, int64_t t, {numbers});\n\n"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from fastopt.arrays import FLOATS, one_of, require_array
 from fastopt.engine.compile import Rule
 from fastopt.engine.loop import span
 from fastopt.engine.storage import load
+from fastopt.hyperparameters import integer
 from fastopt.optimizer import Optimizer
+from fastopt.step.numbers import require_numbers
 
 
 class Embedded:
@@ -28,8 +31,8 @@ class Embedded:
     state_names : tuple of str
         The states, in the order in which the rule takes them.
     values : callable
-        ``values(row)`` gives the numbers of a row of `table`, the rate and the coefficients, as a tuple in the dtype of the
-        parameters. For compiled code.
+        ``values(row)`` gives the numbers of a `row`, or of one of a `table`, as a tuple in the dtype of the parameters: the
+        rate and the coefficients. For compiled code.
     step : callable
         ``step(theta, g, states, row, begin, end)`` steps the elements from ``begin`` up to ``end`` of vectors in the calling
         thread, where ``states`` is a tuple of vectors and ``row`` a row of `table`. For compiled code; it checks nothing.
@@ -37,12 +40,14 @@ class Embedded:
 
     def __init__(self, make: Callable[[NDArray[Any]], Optimizer], dtype: np.dtype[Any]) -> None:
         self._make, self._dtype = make, dtype
-        optimizer = make(np.zeros(1, dtype))
+        self._optimizer = optimizer = make(np.zeros(1, dtype))
         (group,) = optimizer.param_groups
         _require_elementwise(optimizer)
         self.rule: Rule = group.rule
         self.state_names: tuple[str, ...] = group.state_names
-        self._numbers = self.table(1).shape[1]
+        row = next(self._rows(1))
+        require_numbers(row[1:])
+        self._numbers = len(row)
         self.values, self.step = _for_compiled_code(group.rule, dtype, self._numbers)
 
     def states(self, theta: NDArray[Any]) -> tuple[NDArray[Any], ...]:
@@ -67,32 +72,70 @@ class Embedded:
         state = self._make(theta.copy("K")).state
         return tuple(np.array(state[name]) for name in self.state_names)
 
-    def table(self, steps: int) -> NDArray[Any]:
-        """Compute the numbers that the rule takes in each step.
+    def table(self, steps: int, first: int = 1) -> NDArray[Any]:
+        """Compute the numbers that the rule takes in each of some steps.
 
         Parameters
         ----------
         steps : int
-            How many steps, from the first on.
+            How many steps.
+        first : int, default 1
+            The first of them. What an optimizer computes from step to step, such as NAdam's product of momenta, is computed
+            from step 1 on, whichever is the first.
 
         Returns
         -------
         ndarray of float64, shape (steps, numbers)
-            Row ``t - 1`` has those of step ``t``: the learning rate, and the coefficients.
+            Row ``t - first`` has those of step ``t``: the learning rate, and the coefficients.
 
         Raises
         ------
-        ValueError
-            If `steps` is negative.
+        TypeError, ValueError
+            If `steps` is no integer of at least 0, or `first` none of at least 1.
         """
-        if steps < 0:
-            raise ValueError(f"steps must be at least 0, got {steps}")
-        optimizer, g = self._make(np.zeros(1, self._dtype)), np.zeros(1, self._dtype)
-        rows = []
-        for _ in range(steps):
-            optimizer.step(g)
-            rows.append(optimizer._stepping.last_numbers())
-        return np.array(rows, np.float64).reshape(steps, -1 if steps else self._numbers)
+        steps, first = integer("steps", steps), integer("first", first, 1)
+        return np.array(list(itertools.islice(self._rows(first), steps)), np.float64).reshape(steps, self._numbers)
+
+    def row(self, t: int) -> NDArray[Any]:
+        """Compute the numbers that the rule takes in one step.
+
+        Parameters
+        ----------
+        t : int
+            The step, from 1.
+
+        Returns
+        -------
+        ndarray of float64, shape (numbers,)
+            As `table` has them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no integer of at least 1.
+        """
+        return np.array(next(self._rows(integer("t", t, 1))), np.float64)
+
+    def _rows(self, first: int) -> Iterator[tuple[Any, ...]]:
+        """The numbers of one step after the other."""
+        optimizer = self._optimizer
+        (group,) = optimizer.param_groups
+        scalars = {name: np.full(1, value) if optimizer.per_tensor else value for name, value in optimizer.scalars.items()}
+        for t in itertools.count(1 if scalars else first):
+            if group.schedules:
+                optimizer._stepping.counter[0] = t - 1
+                optimizer._stepping.prepare(optimizer)
+            if scalars:
+                scalars |= optimizer.advance({**group.current, **scalars}, t, ())
+            if t < first:
+                continue
+            hyper = {**group.current, **scalars} if scalars else group.current
+            row = (group.current["lr"], *optimizer.coefficients(hyper, t), *group.option_coefficients)
+            if optimizer.per_tensor:  # of the only one
+                row = tuple(float(np.ravel(number)[0]) for number in row)
+            if not (scalars or group.schedules) and optimizer.is_steady(group.hyper, t):
+                yield from itertools.repeat(row)
+            yield row
 
 
 def embed(optimizer: type[Optimizer], dtype: DTypeLike = np.float64, **arguments: Any) -> Embedded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import textwrap
@@ -10,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from fastopt.hyperparameters import Check, OneOf, boolean, decay, decays, finite, nonnegative
+from fastopt.hyperparameters import Check, OneOf, boolean, decay, decays, finite, hint, nonnegative
 
 T = TypeVar("T")
 
@@ -25,9 +24,6 @@ else:
 
 # The default of a field without one.
 REQUIRED: Any = inspect.Parameter.empty
-
-# What others call some hyper-parameters.
-SYNONYMS = {"learning_rate": "lr", "step_size": "lr", "epsilon": "eps", "beta1": "betas", "beta_1": "betas", "b1": "betas"}
 
 PARAMETERS = "Parameters\n----------\n"
 RAISES = "Raises\n------\n"
@@ -238,9 +234,8 @@ def _given(cls: type[Fields], values: Sequence[Any], named: Mapping[str, Any]) -
     if twice := [name for name in named if name in given]:
         raise TypeError(f"{cls.__name__} got the argument {twice[0]!r} twice")
     if unknown := [name for name in named if name not in every]:
-        near = [SYNONYMS.get(unknown[0], ""), *difflib.get_close_matches(unknown[0], every, n=1)]
-        hint = next((f"; did you mean {name!r}?" for name in near if name in every), "")
-        raise TypeError(f"{cls.__name__} has no argument {unknown[0]!r}; it takes {', '.join(every)}{hint}")
+        what = f"{unknown[0]!r}{hint(unknown[0], every)}"
+        raise TypeError(f"{cls.__name__} has no argument {what}; it takes {', '.join(every)}")
     if own := [name for name, value in named.items() if name in cls.fixed and value != cls.fixed[name]]:
         raise TypeError(f"{cls.__name__} sets {own[0]} itself")
     given.update(named)

@@ -16,7 +16,7 @@ from fastopt.element_arrays import checked_arrays, checked_bounds, checked_copie
 from fastopt.engine.formats import encoded, storage_view
 from fastopt.engine.pairs import paired_states
 from fastopt.flat import array_of
-from fastopt.hyperparameters import checked, is_choice
+from fastopt.hyperparameters import checked, hint, is_choice
 from fastopt.memory import Memory
 from fastopt.options import DEFAULTS, Wrapped
 from fastopt.parameters import AVERAGE, Parameter
@@ -183,7 +183,8 @@ class Group(MutableMapping[str, Any]):
         """
         for key in changes:
             if key not in self.hyper:
-                raise TypeError(f"there is no hyper-parameter {key!r}; this optimizer has {', '.join(self.hyper)}")
+                what = f"{key!r}{hint(key, self.hyper)}"
+                raise TypeError(f"there is no hyper-parameter {what}; this optimizer has {', '.join(self.hyper)}")
         hyper = self.hyper | {key: self._checked(key, value) for key, value in changes.items()}
         if missing := [name for name in needed_states(hyper, self._choose(hyper)[1]) if name not in self.state_names]:
             values = ", ".join(f"{key}={value!r}" for key, value in changes.items())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-import numbers
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,84 +13,87 @@ import numpy as np
 # Gives the value in its plain form, or raises TypeError or ValueError with the name in the message.
 Check = Callable[[str, Any], Any]
 
-
-def nonnegative(name: str, value: Any) -> float:
-    """A finite number of at least 0."""
-    number = real(name, value)
-    if not 0 <= number < math.inf:
-        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
-    return number
+# Kinds of NumPy's dtypes for dates and differences of them.
+TIMES = ("M", "m")
 
 
-def nonnegative_or_infinite(name: str, value: Any) -> float:
-    """A number of at least 0, infinity too."""
-    number = real(name, value)
-    if not number >= 0:
-        raise ValueError(f"{name} must be at least 0, got {value!r}")
-    return number
+class Number:
+    """A check for a real number.
+
+    Parameters
+    ----------
+    holds : callable
+        Whether a number is allowed: a condition that can be compiled, too.
+    words : str
+        What it must be, for messages.
+    """
+
+    def __init__(self, holds: Callable[[float], bool], words: str) -> None:
+        self.holds, self.words = holds, words
+
+    def __call__(self, name: str, value: Any) -> float:
+        """The number as one of Python's."""
+        number = real(name, value)
+        if not self.holds(number):
+            raise ValueError(f"{name} must be {self.words}, got {value!r}")
+        return number
+
+    def or_none(self, name: str, value: Any) -> float | None:
+        """The number, or None."""
+        try:
+            return None if value is None else self(name, value)
+        except ValueError:
+            raise ValueError(f"{name} must be None or {self.words}, got {value!r}") from None
 
 
-def decay(name: str, value: Any) -> float:
-    """A decay rate: at least 0 and less than 1."""
-    number = real(name, value)
-    if not 0 <= number < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value!r}")
-    return number
+class Several:
+    """A check for a tuple of so many numbers.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    each : Number
+        The check of each.
+    holds : callable, optional
+        Whether the numbers, its arguments, are allowed together.
+    words : str, default ""
+        What they must be, for messages.
+    """
+
+    def __init__(self, count: int, each: Number, holds: Callable[..., bool] | None = None, words: str = "") -> None:
+        self._count, self.each, self.holds, self.words = count, each, holds, words
+
+    def __call__(self, name: str, value: Any) -> tuple[float, ...]:
+        """The numbers as Python's."""
+        if not isinstance(value, (tuple, list)) and len(getattr(value, "shape", ())) != 1:
+            raise TypeError(f"{name} must be {self._count} numbers, got {value!r}")
+        if len(value) != self._count:
+            raise ValueError(f"{name} must be {self._count} numbers, got {len(value)}")
+        numbers = tuple(self.each(f"{name}[{i}]", item) for i, item in enumerate(value))
+        if self.holds is not None and not self.holds(*numbers):
+            raise ValueError(f"{name} must be {self.words}, got {value!r}")
+        return numbers
 
 
-def decays(count: int) -> Check:
+finite = Number(lambda x: -math.inf < x < math.inf, "finite")
+positive = Number(lambda x: 0 < x < math.inf, "a finite number of more than 0")
+nonnegative = Number(lambda x: 0 <= x < math.inf, "a finite number of at least 0")
+nonnegative_or_infinite = Number(lambda x: x >= 0, "at least 0")
+decay = Number(lambda x: 0 <= x < 1, "in [0, 1)")
+positive_or_none = positive.or_none
+limit_or_none = Number(lambda x: x > 0, "a number of more than 0").or_none
+share_or_none = Number(lambda x: 0 <= x <= 1, "in [0, 1]").or_none
+
+
+def decays(count: int) -> Several:
     """A check for a tuple of so many decay rates."""
-    return _several(count, decay)
+    return Several(count, decay)
 
 
-def nonnegatives(count: int) -> Check:
+def nonnegatives(count: int) -> Several:
     """A check for a tuple of so many finite numbers of at least 0."""
-    return _several(count, nonnegative)
-
-
-def _several(count: int, each: Check) -> Check:
-    def check(name: str, value: Any) -> tuple[float, ...]:
-        if not isinstance(value, (tuple, list, np.ndarray)) or (isinstance(value, np.ndarray) and value.ndim == 0):
-            raise TypeError(f"{name} must be {count} numbers, got {value!r}")
-        if len(value) != count:
-            raise ValueError(f"{name} must be {count} numbers, got {len(value)}")
-        return tuple(each(f"{name}[{i}]", item) for i, item in enumerate(value))
-
-    return check
-
-
-def positive_or_none(name: str, value: Any) -> float | None:
-    """A finite number of more than 0, or None."""
-    if value is None:
-        return None
-    number = real(name, value)
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} must be None or a finite number of more than 0, got {value!r}")
-    return number
-
-
-def limit_or_none(name: str, value: Any) -> float | None:
-    """A number of more than 0, infinity too, or None."""
-    number = None if value is None else real(name, value)
-    if number is not None and not number > 0:
-        raise ValueError(f"{name} must be None or a number of more than 0, got {value!r}")
-    return number
-
-
-def share_or_none(name: str, value: Any) -> float | None:
-    """A number from 0 to 1, or None."""
-    number = None if value is None else real(name, value)
-    if number is not None and not 0 <= number <= 1:
-        raise ValueError(f"{name} must be None or in [0, 1], got {value!r}")
-    return number
-
-
-def finite(name: str, value: Any) -> float:
-    """Any finite number."""
-    number = real(name, value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-    return number
+    return Several(count, nonnegative)
 
 
 def boolean(name: str, value: Any) -> bool:
@@ -113,15 +117,43 @@ class OneOf:
 
 
 def real(name: str, value: Any) -> float:
-    """Any number, infinity and NaN too."""
-    number: Any = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
-    # NumPy counts a time difference among the integers, and Python a truth value.
-    if not isinstance(number, numbers.Real) or isinstance(number, (bool, np.timedelta64)):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
+    """Any real number, infinity and NaN too: one of Python, of NumPy, or whatever single value turns into a float."""
+    if type(value) is float:
+        return value
     try:
-        return float(number)
+        number = _scalar(value)
+        if number is not None:
+            return float(number)
     except OverflowError:
         raise ValueError(f"{name} must be a finite number, got an integer too large for one") from None
+    except (TypeError, ValueError, RuntimeError):  # a symbol without a value, say, or a tensor without memory
+        pass
+    raise TypeError(f"{name} must be a real number, got {value!r}")
+
+
+def _scalar(value: Any) -> Any:
+    """What can become a float, without the library that it came from; None for what only looks as if it could."""
+    # Arrays of one element are arrays, and NumPy gives times as integers, and what is masked as 0.
+    if (
+        len(getattr(value, "shape", ()))
+        or hasattr(value, "mask")
+        or getattr(getattr(value, "dtype", None), "kind", None) in TIMES
+    ):
+        return None
+    number = value.item() if hasattr(value, "item") else value
+    is_real = hasattr(type(number), "__float__") and not isinstance(number, (bool, np.bool_, np.complexfloating))
+    return number if is_real else None
+
+
+def integer(name: str, value: Any, least: int = 0) -> int:
+    """An integer of at least so much: one of Python, of NumPy, or whatever is one without rounding."""
+    try:
+        number = operator.index(_scalar(value))
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return number
 
 
 def checked(checks: Mapping[str, Check], name: str, value: Any, label: str | None = None) -> Any:
@@ -134,3 +166,26 @@ def is_choice(checks: Mapping[str, Check], name: str) -> bool:
     """Whether a hyper-parameter chooses what is done, so that it can't follow a schedule."""
     check = checks.get(name)
     return check is boolean or isinstance(check, OneOf)
+
+
+# What other libraries call the same.
+ELSEWHERE: Mapping[str, str] = {
+    **dict.fromkeys(("learning_rate", "learning_rate_init", "eta", "step_size", "stepsize"), "lr"),
+    **dict.fromkeys(("beta", "beta1", "beta2", "beta_1", "beta_2", "b1", "b2"), "betas"),
+    **dict.fromkeys(("clipnorm", "global_clipnorm", "max_norm", "max_grad_norm"), "clip_norm"),
+    "clipvalue": "clip_value",
+    "epsilon": "eps",
+    "ema_momentum": "ema_decay",
+    "wd": "weight_decay",
+}
+
+
+def hint(unknown: Any, names: Collection[str]) -> str:
+    """What somebody may have meant by an unknown name, in brackets for messages; else nothing."""
+    if not isinstance(unknown, str):
+        return ""
+    meant = ELSEWHERE.get(unknown)
+    if meant in names:
+        return f" (here it is {meant!r})"
+    close = difflib.get_close_matches(unknown, names, n=1, cutoff=0.75)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from fastopt.hyperparameters import checked
 from fastopt.options import WHOLE
 from fastopt.parameters import AVERAGE
 from fastopt.partition import are_groups, partition
+from fastopt.schedules.nested import remembers
 from fastopt.step.accumulation import Accumulation
 from fastopt.step.averages import exchange
 from fastopt.step.changes import Changes
@@ -379,7 +381,7 @@ class Optimizer(Description):
     def __getstate__(self) -> dict[str, Any]:
         return {
             "groups": [dict(group) for group in self._model.groups],
-            "defaults": self._model.defaults,
+            "defaults": dict(self._model.defaults),
             "whole": {key: value for key, value in self._whole().items() if key in WHOLE},
             "is_grouped": self._model.is_grouped,
             "structure": self._model.structure if self._model.by_name else None,
@@ -395,6 +397,15 @@ class Optimizer(Description):
         kept = (saved[key] for key in ("groups", "defaults", "whole", "is_grouped", "structure", "state_names", "paired"))
         self._build(*kept)
         self.load_state_dict(saved["state_dict"])
+
+    def __copy__(self) -> Optimizer:
+        saved = self.__getstate__()
+        memo: dict[int, Any] = {}
+        for hyper in (*saved["groups"], saved["defaults"]):  # what schedules remember is the copy's own, too
+            hyper |= {key: copy.deepcopy(value, memo) for key, value in hyper.items() if remembers(value)}
+        copied = type(self).__new__(type(self))
+        copied.__setstate__(saved)
+        return copied
 
 
 def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 from fastopt.engine.tables import address
 from fastopt.groups import Group
 from fastopt.optimizer import Optimizer
+from fastopt.torch_state import Counterpart, counterpart_of, from_torch_state_dict, plain
+from fastopt.torch_tensors import Order, as_saved, as_viewed, is_of_torch, one_by_one, order_of, view
 from fastopt.tree import map_leaves
 
 __all__ = ["WrappedOptimizer", "wrap"]
@@ -90,7 +93,7 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
         tensors = [(group, p) for group in self.param_groups for p in group["params"]]
         for (hyper, p), own in zip(tensors, self.optimizer.param_groups, strict=True):
             _follow(own, hyper, p)
-        self.optimizer.step([None if p.grad is None else _view(p.grad) for _, p in tensors])
+        self.optimizer.step([None if p.grad is None else view(p.grad, order_of(p)) for _, p in tensors])
         for _, p in tensors:
             if p.grad is not None:
                 torch.autograd.graph.increment_version(p)  # so that a graph that needs the old values says so
@@ -102,25 +105,29 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
         Returns
         -------
         dict
-            For `torch.save` and `load_state_dict`.
+            For `torch.save` and `load_state_dict`. Schedules are left out: the optimizer that loads it keeps its own.
         """
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
         count = itertools.count()
-        groups = [{**group, "params": [next(count) for _ in group["params"]]} for group in self.param_groups]
-        state = {} if self.optimizer is None else map_leaves(_as_tensor, self.optimizer.state_dict())
+        groups = [{**_numbers(group), "params": [next(count) for _ in group["params"]]} for group in self.param_groups]
+        state: dict[str, Any] = {}
+        if self.optimizer is not None:
+            own = self.optimizer.state_dict()
+            state = map_leaves(_as_tensor, {**own, "state": as_saved(own["state"], self._orders())})
         saved: dict[str, Any] = {"param_groups": groups, "state": state}
         for after in self._optimizer_state_dict_post_hooks.values():
             saved = after(self, saved) or saved
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what `state_dict` gave.
+        """Take what `state_dict` gave, or the state dict of PyTorch's own optimizer of the same kind.
 
         Parameters
         ----------
         state_dict : dict
-            From an optimizer of the same class with the same tensors.
+            From an optimizer of the same class with the same tensors; or from that of PyTorch's, see `from_torch_state_dict`:
+            tensors that never had a gradient have no state in it.
 
         Raises
         ------
@@ -136,13 +143,19 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
             raise ValueError("state_dict['param_groups'] must be a list of mappings with the key 'params'")
         if [len(group["params"]) for group in saved] != [len(group["params"]) for group in self.param_groups]:
             raise ValueError("state_dict has other groups than this optimizer")
-        if self.optimizer is not None:
+        if self.optimizer is not None and is_of_torch(state_dict["state"]):
+            from_torch_state_dict(self.optimizer, one_by_one(state_dict, [*self._orders().values()]))
+            saved = [_from_torch(counterpart_of(self.optimizer), each) for each in saved]
+        elif self.optimizer is not None:
             values = [each for each in saved for _ in each["params"]]
             for own, given in zip(self.optimizer.param_groups, values, strict=True):
-                own.check({key: value for key, value in given.items() if key in self.defaults})
-            self.optimizer.load_state_dict(map_leaves(_as_array, state_dict["state"]))
+                own.check({key: value for key, value in _numbers(given).items() if key in self.defaults})
+            state = map_leaves(_as_array, state_dict["state"])
+            if isinstance(state, Mapping) and "state" in state:
+                state = {**state, "state": as_viewed(state["state"], self._orders())}
+            self.optimizer.load_state_dict(state)
         for group, given in zip(self.param_groups, saved, strict=True):
-            group.update({key: value for key, value in given.items() if key != "params"})
+            group.update({key: value for key, value in _numbers(given).items() if not callable(group.get(key))})
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
@@ -158,12 +171,19 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
         if self.optimizer is not None:
             self.optimizer.load_state_dict(saved)
 
+    def _orders(self) -> dict[str, Order]:
+        """How the view of each tensor has its dimensions, by the name of the parameter."""
+        assert self.optimizer is not None
+        tensors = (p for group in self.param_groups for p in group["params"])
+        names = [own.parameters[0].name for own in self.optimizer.param_groups]
+        return {name: order_of(p) for name, p in zip(names, tensors, strict=True)}
+
     def _groups_of(self, group: Mapping[str, Any]) -> list[dict[str, Any]]:
         """A group for each tensor of a group of PyTorch's."""
         hyper = {key: value for key, value in group.items() if key in self.defaults}
         if odd := [p for p in group["params"] if p.is_conj() or p.is_neg()]:
             raise TypeError(f"tensors must have memory of their own, got a conjugate or negative view of shape {odd[0].shape}")
-        return [{**hyper, "params": _view(p)} for p in group["params"]]
+        return [{**hyper, "params": view(p)} for p in group["params"]]
 
 
 def wrap(optimizer: type[Optimizer], params: Any, **arguments: Any) -> WrappedOptimizer:
@@ -174,7 +194,8 @@ def wrap(optimizer: type[Optimizer], params: Any, **arguments: Any) -> WrappedOp
     optimizer : type
         A class of optimizers, such as ``fastopt.Adam``.
     params : iterable of tensor, or of dict
-        As PyTorch's optimizers take them: on the CPU, of float32, float64, complex64 or complex128, contiguous.
+        As PyTorch's optimizers take them: on the CPU, of float32, float64, complex64 or complex128, contiguous, with the
+        dimensions in any order in memory, such as channels last.
     **arguments
         What the class takes after the parameters.
 
@@ -206,7 +227,7 @@ def wrap(optimizer: type[Optimizer], params: Any, **arguments: Any) -> WrappedOp
 
 def _follow(own: Group, hyper: Mapping[str, Any], p: torch.Tensor) -> None:
     """Let the group of a tensor have the hyper-parameters that PyTorch's side has, and be frozen without a gradient."""
-    array, known = _view(p), own.parameters[0].array
+    array, known = view(p), own.parameters[0].array
     if p.numel() and (address(array), array.strides, array.shape) != (address(known), known.strides, known.shape):
         raise ValueError("a parameter has other memory than before; wrap it again")
     changes = {key: hyper[key] for key, value in own.hyper.items() if hyper[key] is not value}
@@ -215,11 +236,16 @@ def _follow(own: Group, hyper: Mapping[str, Any], p: torch.Tensor) -> None:
         own.update(changes)
 
 
-def _view(tensor: torch.Tensor) -> Any:
-    """The tensor's memory as an array."""
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
-        raise TypeError(f"tensors must be dense and on the CPU, got one on {tensor.device} with layout {tensor.layout}")
-    return tensor.detach().resolve_conj().resolve_neg().numpy()
+def _numbers(group: Mapping[str, Any]) -> dict[str, Any]:
+    """What state dicts have of a group: neither its tensors nor schedules."""
+    return {key: value for key, value in group.items() if key != "params" and not callable(value)}
+
+
+def _from_torch(counterpart: Counterpart, group: Mapping[str, Any]) -> dict[str, Any]:
+    """A group of PyTorch's own optimizer by our names, with what its learning-rate schedulers keep there."""
+    ours = {key: plain(group[other]) for key, other in counterpart.hyper.items() if other in group}
+    theirs = {"params", "param_names", *inspect.signature(getattr(torch.optim, counterpart.name)).parameters}
+    return ours | {key: value for key, value in group.items() if key not in theirs}
 
 
 def _as_tensor(value: Any) -> Any:

@@ -100,12 +100,12 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     >>> opt.lr, opt.state["p"]
     (0.5, array([ 1., -1.]))
     """
-    counterpart = _counterpart(optimizer)
+    counterpart = counterpart_of(optimizer)
     groups = optimizer.param_groups
     own = optimizer.state_dict()
     for i, (group, (their, entries)) in enumerate(zip(groups, _saved_groups(state_dict, len(groups)), strict=True)):
         hyper, progress = own["groups"][i], own["progress"][i]
-        hyper |= {key: _plain(their[other]) for key, other in counterpart.hyper.items() if key in hyper and other in their}
+        hyper |= {key: plain(their[other]) for key, other in counterpart.hyper.items() if key in hyper and other in their}
         _require_their_way(optimizer, counterpart, i)
         tensors = [(p, view) for p in group.parameters for view in range(len(_arrays(p, p.theta)))]
         if len(tensors) != len(entries):
@@ -152,7 +152,7 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """
     import torch
 
-    counterpart = _counterpart(optimizer)
+    counterpart = counterpart_of(optimizer)
     template = getattr(torch.optim, counterpart.name)([torch.zeros(1, requires_grad=True)]).state_dict()["param_groups"][0]
     optimizer._stepping.prepare(optimizer)
     state: dict[int, dict[str, Any]] = {}
@@ -175,7 +175,8 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
     return {"state": {index: entry for index, entry in state.items() if entry}, "param_groups": param_groups}
 
 
-def _counterpart(optimizer: Optimizer) -> Counterpart:
+def counterpart_of(optimizer: Optimizer) -> Counterpart:
+    """PyTorch's optimizer of the same kind; raise TypeError if there is none."""
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be one of fastopt's, got {type(optimizer).__name__}")
     try:
@@ -257,14 +258,14 @@ def _steps(entries: list[Mapping[str, Any]], index: int) -> int:
 
 def _common(entries: list[Mapping[str, Any]], name: str, start: float, index: int) -> float:
     """The number that all parameters of a group have under a name."""
-    values = {real(repr(name), _plain(entry[name])) if name in entry else start for entry in entries}
+    values = {real(repr(name), plain(entry[name])) if name in entry else start for entry in entries}
     if len(values) > 1:
         raise ValueError(f"the parameters of group {index} have different values of {name!r}: {sorted(values)}")
     return values.pop() if values else start
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A number or tuple of numbers in the place of tensors."""
     if isinstance(value, (tuple, list)):
-        return tuple(map(_plain, value))
+        return tuple(map(plain, value))
     return value.item() if hasattr(value, "item") else value

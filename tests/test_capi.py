@@ -13,6 +13,7 @@ import fastopt.capi
 from fastopt import clibrary
 from fastopt.__main__ import main
 from fastopt.capi import FUNCTIONS, STATUS
+from fastopt.hyperparameters import checked
 from fastopt.tracing import Branch, traced
 from tests import fresh
 from tests.refusal import refused
@@ -80,6 +81,48 @@ BAD = [
 def test_bad_arguments_give_a_status_and_change_nothing(changes, name):
     made, function = caller("adam", np.float64)
     assert status(function, made, changes) == (STATUS[name][0], True)
+
+
+def allowed(name, key, value):
+    """Whether Python takes a number."""
+    cls, arguments = FUNCTIONS[name]
+    defaults = cls(np.zeros(1), **arguments).param_groups[0]
+    own = key
+    if key not in defaults:  # one of several
+        own, index = f"{key[:-1]}s", int(key[-1]) - 1
+        value = (*defaults[own][:index], value, *defaults[own][index + 1 :])
+    try:
+        checked(cls.checks, own, value)
+    except ValueError:
+        return False
+    return True
+
+
+NUMBERS = (0.0, -1e-9, -0.5, 0.5, 1.0, 1.5, 1e30, np.nan, np.inf, -np.inf)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_numbers_that_python_refuses_give_a_status(name):
+    made, function = caller(name, np.float64)
+    for key in ("lr", *made.numbers):
+        answers = {value: status(function, made, {key: value}) for value in NUMBERS}
+        expected = {value: 0 if allowed(name, key, value) else 5 for value in NUMBERS}
+        assert {value: answer for value, (answer, _) in answers.items()} == expected, key
+        assert all(unchanged for answer, unchanged in answers.values() if answer)
+        assert set(expected.values()) == {0, 5}
+
+
+def test_numbers_that_vanish_or_overflow_in_the_dtype_of_the_arrays_give_a_status():
+    for name, key, value in (
+        ("adam", "eps", 1e-46),
+        ("adam", "lr", 1e-60),
+        ("sgd", "lr", 1e39),
+        ("adamw", "weight_decay", 1e300),
+    ):
+        made, function = caller(name, np.float32)
+        assert status(function, made, {key: value}) == (5, True)
+        made, function = caller(name, np.float64)
+        assert status(function, made, {key: value})[0] == 0
 
 
 def test_nothing_is_stepped_where_there_is_nothing():

@@ -149,7 +149,7 @@ REFUSED = [
     (fastopt.RMSProp, {"momentum": 0.9, "accumulate": "rates"}, "momentum and centered need accumulate='squares'"),
     (fastopt.RMSProp, {"centered": True, "accumulate": "rates"}, "momentum and centered need accumulate='squares'"),
     (fastopt.Adam, {"amsgrad": True, "eps_hat": True, "amsgrad_of": "v_hat"}, "eps_hat=True needs amsgrad_of='v'"),
-    (fastopt.RAdam, {"threshold": 3.9}, "threshold must be at least 4, got 3.9"),
+    (fastopt.RAdam, {"threshold": 3.9}, "threshold must be finite and at least 4, got 3.9"),
     (fastopt.ScheduleFreeSGD, {"momentum": 0.0}, r"momentum must be above 0, got 0\.0"),
     (fastopt.ScheduleFreeAdamW, {"betas": (0.0, 0.9)}, r"betas\[0\] must be above 0"),
     (fastopt.ScheduleFreeSGD, {"cautious": True}, "cautious=True is not for schedule-free"),

@@ -103,6 +103,52 @@ def test_tables_follow_schedules():
         fastopt.embed(fastopt.Adam).table(-1)
 
 
+@pytest.mark.parametrize("row", EMBEDDED, ids=str)
+def test_tables_start_where_they_are_asked_to(row):
+    embedded = embed(row, np.float64)
+    table = embedded.table(9)
+    assert_same_bits(embedded.table(4, first=5), table[4:8])
+    assert_same_bits(embedded.table(np.int64(1), first=9), table[8:])
+    for t in (7, 2):
+        assert_same_bits(embedded.row(t), table[t - 1])
+
+
+def test_tables_of_schedules_start_later_too():
+    sgd = fastopt.embed(fastopt.SGD, lr=lambda step: 0.5**step)
+    np.testing.assert_array_equal(sgd.table(2, first=3), [[0.25], [0.125]])
+    np.testing.assert_array_equal(sgd.row(1000), [0.5**999])
+    for bad, error in ((0, ValueError), (1.5, TypeError), (True, TypeError)):
+        with refused(error, "t must be "):
+            sgd.row(bad)
+        with refused(error, "first must be "):
+            sgd.table(3, first=bad)
+    with refused(TypeError, "steps must be an integer, got 2.0"):
+        sgd.table(2.0)
+
+
+class Doubling(fastopt.Optimizer):
+    per_tensor = True
+    scalars = {"factor": 0.5}  # noqa: RUF012
+
+    def __init__(self, params, lr=1.0, **options):
+        super().__init__(params, options=options, lr=lr)
+
+    def choose(self, hyper):
+        return fastopt.rules.momentum, ("p",)
+
+    def advance(self, hyper, t, sums):
+        return {"factor": 2.0 * hyper["factor"]}
+
+    def coefficients(self, hyper, t):
+        return hyper["factor"], 0.5
+
+
+def test_running_scalars_are_followed_from_the_first_step_on():
+    doubling = fastopt.embed(Doubling)
+    np.testing.assert_array_equal(doubling.table(2, first=3), [[1.0, 4.0, 0.5], [1.0, 8.0, 0.5]])
+    np.testing.assert_array_equal(doubling.row(1), [1.0, 1.0, 0.5])
+
+
 def test_rules_are_those_of_the_optimizers():
     assert set(map(fastopt.rules.__dict__.get, fastopt.rules.__all__)) == {row.rule for row in RULES}
     from fastopt.rules import gradient_descent

@@ -135,10 +135,10 @@ def test_what_is_fixed_can_not_be_given():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lrr": 0.1}, r"^Adam has no argument 'lrr'; it takes lr, betas, eps, .*, by_name; did you mean 'lr'\?$"),
-        ({"learning_rate": 0.1}, r"no argument 'learning_rate'; it takes lr, .*; did you mean 'lr'\?$"),
-        ({"epsilon": 0.1}, r"no argument 'epsilon'; .*; did you mean 'eps'\?$"),
-        ({"weight_deacy": 0.1}, r"no argument 'weight_deacy'; .*; did you mean 'weight_decay'\?$"),
+        ({"lrr": 0.1}, r"^Adam has no argument 'lrr' \(did you mean 'lr'\?\); it takes lr, betas, eps, .*, by_name$"),
+        ({"learning_rate": 0.1}, r"no argument 'learning_rate' \(here it is 'lr'\); it takes lr, "),
+        ({"epsilon": 0.1}, r"no argument 'epsilon' \(here it is 'eps'\)"),
+        ({"weight_deacy": 0.1}, r"no argument 'weight_deacy' \(did you mean 'weight_decay'\?\)"),
         ({"zzz": 0.1}, r"no argument 'zzz'; it takes lr, betas, .*, by_name$"),
     ],
 )

@@ -66,10 +66,10 @@ def test_pytorchs_warmup_joined(torch):
 @pytest.mark.parametrize(
     ("own", "theirs"),
     [
-        ({}, {}),
+        ({"signed": True}, {}),
         ({"mode": "max", "relative": False, "threshold": 0.1}, {"mode": "max", "threshold_mode": "abs", "threshold": 0.1}),
-        ({"mode": "max", "threshold": 0.1}, {"mode": "max", "threshold": 0.1}),
-        ({"cooldown": 3, "lowest": 0.1}, {"cooldown": 3, "min_lr": 0.1}),
+        ({"mode": "max", "threshold": 0.1, "signed": True}, {"mode": "max", "threshold": 0.1}),
+        ({"cooldown": 3, "lowest": 0.1, "signed": True}, {"cooldown": 3, "min_lr": 0.1}),
     ],
 )
 def test_pytorchs_plateau(own, theirs, torch):
@@ -156,7 +156,7 @@ def test_a_schedule_is_a_value(schedule):
         (lambda: s.Constant("1"), TypeError, "value"),
         (lambda: s.Constant(1.0, steps=3), ValueError, "then"),
         (lambda: s.Linear(1.0, np.nan, 3), ValueError, "final"),
-        (lambda: s.Linear(1.0, 0.0, 0), ValueError, "steps must be more than 0, got 0"),
+        (lambda: s.Linear(1.0, 0.0, 0), ValueError, "steps must be a finite number of more than 0, got 0"),
         (lambda: s.Exponential(1.0, -0.5), ValueError, "factor"),
         (lambda: s.CosineWarmRestarts(1.0, 3, 0), ValueError, "factor"),
         (lambda: s.OneCycle(1.0, 10, up=0.6, three_phase=True), ValueError, r"up .*0\.5, got 0\.6"),
@@ -164,6 +164,22 @@ def test_a_schedule_is_a_value(schedule):
         (lambda: s.Joined([1.0, 0.5, 0.1], [5, 5]), ValueError, "grow"),
         (lambda: s.ReduceOnPlateau(1.0, factor=1.0), ValueError, "factor"),
         (lambda: s.ReduceOnPlateau(1.0, mode="least"), ValueError, "mode"),
+        (lambda: s.ReduceOnPlateau(1.0, patience="3"), TypeError, "patience must be an integer"),
+        (lambda: s.ReduceOnPlateau(1.0, patience=-1), ValueError, "patience must be at least 0"),
+        (lambda: s.ReduceOnPlateau(1.0, cooldown=0.5), TypeError, "cooldown must be an integer"),
+        (lambda: s.ReduceOnPlateau(1.0, threshold=-1e-4), ValueError, "threshold"),
+        (lambda: s.ReduceOnPlateau(1.0, eps=np.nan), ValueError, "eps"),
+        (lambda: s.ReduceOnPlateau(1.0, relative=1), TypeError, "relative must be True or False"),
+        (lambda: s.MultiStep(1.0, "12"), TypeError, "milestones must be a sequence"),
+        (lambda: s.MultiStep(1.0, [1, None]), TypeError, r"milestones\[1\] must be a real number, got None"),
+        (lambda: s.Joined(1.0, []), TypeError, "schedules must be a sequence, got 1.0"),
+        (lambda: s.Joined([1.0, 0.5], ["5"]), TypeError, r"boundaries\[0\] must be a real number"),
+        (lambda: s.Warmup(s.Pair(0.9, 0.99), 5), TypeError, r"then\(0\) must be a real number, got \(0.9"),
+        (lambda: s.Warmup(1.0, 0), ValueError, "steps"),
+        (lambda: s.OneCycle(1.0, 10, linear="no"), TypeError, "linear must be True or False"),
+        (lambda: s.OneCycle(1e300, 10, first_divisor=1e-300), ValueError, "highest / first_divisor"),
+        (lambda: s.CosineWarmRestarts(1.0, 3, 1.5), TypeError, "factor must be an integer"),
+        (lambda: s.PlainAverage(start=True), TypeError, "start must be an integer"),
     ],
 )
 def test_arguments_that_are_refused(make, error, message):
@@ -199,24 +215,168 @@ def test_what_no_schedule_can_give_is_refused():
         opt.step(np.ones(3))
 
 
-def test_a_plateau_is_in_the_state_dict():
-    def make():
-        w = np.ones(3)
-        return w, fastopt.SGD(w, lr=s.ReduceOnPlateau(0.5, factor=0.5, patience=0))
+def plateau(initial=1.0):
+    return s.ReduceOnPlateau(initial, factor=0.5, patience=0)
 
-    w, opt = make()
-    for _ in range(3):
+
+NESTS = {
+    "itself": plateau,
+    "warmup": lambda: s.Warmup(plateau(), 2),
+    "joined": lambda: s.Joined([0.1, plateau()], [1]),
+    "deep": lambda: s.Warmup(s.Joined([plateau(), s.Warmup(plateau(2.0), 1)], [3]), 2),
+}
+
+
+@pytest.mark.parametrize("make", NESTS.values(), ids=NESTS)
+def test_what_schedules_remember_is_in_the_state_dict_at_any_depth(make):
+    def start():
+        w = np.ones(3)
+        return w, fastopt.SGD(w, lr=make())
+
+    w, opt = start()
+    for _ in range(4):
         opt.step(np.ones(3))
         opt.lr.update(1.0)
-    assert opt.lr(0) == 0.125
-    other, resumed = make()
+    saved = pickle.loads(pickle.dumps(opt.state_dict()))
+    other, resumed = start()
     other[...] = w
-    resumed.load_state_dict(opt.state_dict())
-    assert resumed.lr(0) == 0.125
+    assert [resumed.lr(step) for step in range(9)] != [opt.lr(step) for step in range(9)]
+    resumed.load_state_dict(saved)
+    assert [resumed.lr(step) for step in range(9)] == [opt.lr(step) for step in range(9)]
+    assert resumed.lr(9) == (0.125 if make is not NESTS["deep"] else 0.25)
     for each in (opt, resumed):
         each.step(np.ones(3))
     assert_same_bits(other, w)
-    saved = opt.state_dict()
-    saved["progress"][0]["schedules"]["lr"] = {"value": 1.0}
-    with refused(ValueError, "keys", "best", opt=opt):
+    saved["progress"][0]["schedules"]["lr"] = {"nosuch": {}}
+    with refused(ValueError, "the state of", "must have the keys", opt=resumed):
+        resumed.load_state_dict(saved)
+
+
+def test_a_schedule_of_several_numbers_remembers_too():
+    def start():
+        return fastopt.Adam(np.ones(3), betas=s.Pair(s.Warmup(plateau(0.9), 1, start=0.5), 0.99))
+
+    opt, resumed = start(), start()
+    opt.param_groups[0]["betas"].update(1.0)
+    opt.param_groups[0]["betas"].update(1.0)
+    resumed.load_state_dict(opt.state_dict())
+    assert resumed.param_groups[0]["betas"](5) == (0.45, 0.99)
+
+
+def test_a_warmup_follows_its_target():
+    warmup = s.Warmup(plateau(), 4)
+    assert warmup(2) == 0.5
+    warmup.update(1.0)
+    warmup.update(1.0)
+    assert [warmup(step) for step in (0, 2, 4)] == [0.0, 0.25, 0.5]
+    twice = plateau()
+    s.Joined([twice, 0.1, s.Constant(0.3), twice], [1, 2, 3]).update(3.0)
+    twice.update(3.0)
+    assert twice(0) == 0.5  # one schedule in two places saw the metric once
+    with refused(TypeError, "no schedule in Warmup(then=Constant", "looks at a metric"):
+        s.Warmup(s.Constant(1.0), 2).update(1.0)
+
+
+def test_states_of_schedules_are_taken_all_or_none():
+    def start():
+        return fastopt.SGD([{"params": [np.ones(3)], "lr": plateau()}, {"params": [np.ones(3)], "lr": s.Warmup(plateau(), 1)}])
+
+    opt, saved = start(), start().state_dict()
+    for group in opt.param_groups:
+        group["lr"].update(1.0)
+        group["lr"].update(1.0)
+    memory = saved["progress"][1]["schedules"]["lr"]["then"]
+    for damage, error in (({"value": "1"}, TypeError), ({"value": np.inf}, ValueError), ({"bad": 0.5}, TypeError)):
+        saved["progress"][1]["schedules"]["lr"] = {"then": memory | damage}
+        with refused(error, "the state's", opt=opt):
+            opt.load_state_dict(saved)
+        assert [group["lr"](9) for group in opt.param_groups] == [0.5, 0.5]
+    saved["progress"][1]["schedules"]["lr"] = 3.0
+    with refused(TypeError, "must be a mapping", opt=opt):
         opt.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
+def test_copies_remember_for_themselves(duplicate):
+    shared = s.Warmup(plateau(), 1)
+    opt = fastopt.SGD([{"params": [np.ones(3)]}, {"params": [np.ones(3)], "weight_decay": 0.1}], lr=shared)
+    shared.update(1.0)
+    other = duplicate(opt)
+    other.lr.update(1.0)
+    assert (opt.lr(9), other.lr(9)) == (1.0, 0.5)
+    assert other.param_groups[0]["lr"] is other.param_groups[1]["lr"]
+    assert opt.param_groups[0]["lr"] is shared
+
+
+def test_a_memory_without_a_counterpart_is_left_alone():
+    remembering, forgetting = fastopt.SGD(np.ones(3), lr=plateau()), fastopt.SGD(np.ones(3), lr=s.Cosine(1.0, 10))
+    for _ in range(3):
+        remembering.lr.update(1.0)
+    saved = remembering.state_dict()
+    remembering.load_state_dict(forgetting.state_dict())
+    assert remembering.lr(0) == 0.25
+    for other in (forgetting, fastopt.SGD(np.ones(3), lr=0.5)):
+        other.load_state_dict(saved)
+    saved["progress"][0]["schedules"]["nosuch"] = {}
+    with refused(ValueError, "['schedules'] has the unknown key 'nosuch'", opt=remembering):
+        remembering.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("sign", [1, -1, 0])
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_metric_that_stays_is_a_plateau_whatever_its_sign(sign, mode, relative):
+    schedule = s.ReduceOnPlateau(1.0, factor=0.5, patience=2, mode=mode, relative=relative)
+    better = {"min": -1.0, "max": 1.0}[mode]
+    for step in range(8):
+        schedule.update(10.0 * sign + 1e-6 * better * step)  # within the margin
+    assert schedule(0) == (0.25 if sign or not relative else 1.0)
+    schedule.update(10.0 * sign + 0.5 * better)
+    schedule.update(np.nan)
+    assert schedule.state_dict()["bad"] == 1
+
+
+def test_pytorchs_margin_has_a_sign():
+    ours, theirs = (s.ReduceOnPlateau(1.0, factor=0.5, patience=2, signed=signed) for signed in (False, True))
+    for schedule in (ours, theirs):
+        for _ in range(20):
+            schedule.update(-10.0)
+    assert (ours(0), theirs(0)) == (1.0 / 64, 1.0)
+    with refused(TypeError, "metric must be a real number, got '1'"):
+        ours.update("1")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "end"),
+    [
+        (s.Exponential(1e-5, 1.1, final=0.1), 0.1),
+        (s.Exponential(1e-5, 2, staircase=True, final=0.1), 0.1),
+        (s.Exponential(-1e-5, 1.1, final=-0.1), -0.1),
+        (s.Exponential(-1.0, 0.5, final=-0.1), -0.1),
+        (s.Exponential(0.0, 1.1, final=0.1), 0.0),
+        (s.Exponential(0.0, 1.1), 0.0),
+        (s.Exponential(1.0, 0.5), 0.0),
+        (s.Step(1.0, 2, 1.0), 1.0),
+        (s.Warmup(s.Exponential(1e-5, 1.1, final=0.1), 5), 0.1),
+    ],
+    ids=repr,
+)
+def test_growth_and_decay_end(schedule, end):
+    for step in (7448, 10**9, np.int64(10**9)):
+        assert schedule(step) == end
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        s.Exponential(1e-5, 1.1),
+        s.Exponential(-1, 3, staircase=True),
+        s.Step(1, 10, 10),
+        s.MultiStep(1.0, range(5), 1e100),
+        s.Joined([1.0, s.Exponential(1.0, 2.0)], [3]),
+    ],
+    ids=repr,
+)
+def test_growth_without_an_end_is_refused_by_name(schedule):
+    with refused(ValueError, "must give finite numbers", "steps its value is too large for one", "initial="):
+        schedule(10**6)

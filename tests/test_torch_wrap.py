@@ -229,3 +229,148 @@ def test_odd_tensors(torch, wrap):
         optimizer.step()
     with refused(TypeError, "tensors must have memory of their own"):
         wrap(fastopt.SGD, [torch.ones(2, dtype=torch.complex64).conj().requires_grad_()])
+
+
+def filters(torch, memory_format):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 2, 1)).to(memory_format=memory_format)
+
+
+def test_channels_may_come_last(torch, wrap):
+    ours, plain, theirs = (filters(torch, getattr(torch, name)) for name in ("channels_last", *["contiguous_format"] * 2))
+    assert not ours[0].weight.is_contiguous()
+    x = torch.linspace(-1.0, 1.0, 2 * 3 * 5 * 6).reshape(2, 3, 5, 6)
+    trained = [(ours, wrap(fastopt.AdamW, ours.parameters(), lr=0.1)), (plain, wrap(fastopt.AdamW, plain.parameters(), lr=0.1))]
+    trained += [(theirs, torch.optim.AdamW(theirs.parameters(), lr=0.1))]
+
+    def step():
+        for model, optimizer in trained:
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+        assert_same(ours, theirs)
+        assert_same(plain, theirs)
+
+    step()
+    assert ours[0].weight.is_contiguous(memory_format=torch.channels_last)
+    # State dicts have the tensors' own order of dimensions, whatever the memory has.
+    last, first = (optimizer.state_dict() for _, optimizer in trained[:2])
+    for name, m in first["state"]["state"]["m"].items():
+        np.testing.assert_allclose(last["state"]["state"]["m"][name].numpy(), m.numpy(), rtol=1e-12, atol=1e-14)
+    for source in range(3):
+        saved = trained[source][1].state_dict()
+        trained[:2] = [(model, wrap(fastopt.AdamW, model.parameters())) for model, _ in trained[:2]]
+        for _, optimizer in trained[:2]:
+            optimizer.load_state_dict(copy.deepcopy(saved))
+        step()
+
+
+@pytest.mark.parametrize("order", [(2, 0, 1), (1, 0, 2), (2, 1, 0), (0, 2, 1)], ids=str)
+def test_dimensions_may_have_any_order_in_memory(order, torch, wrap):
+    p = torch.nn.Parameter(torch.zeros(2, 3, 4).permute(order))
+    optimizer = wrap(fastopt.SGD, [p], lr=1.0, momentum=0.5)
+    g = torch.arange(24.0).reshape(p.shape)
+    for expected in (-g, -2.5 * g):
+        p.grad = g.clone()
+        optimizer.step()
+        assert torch.equal(p.detach(), expected)
+    saved = optimizer.state_dict()["state"]["state"]["p"]
+    assert torch.equal(next(iter(saved.values())), 1.5 * g)
+    assert copy.deepcopy(optimizer).optimizer.step_count == 2
+
+
+LIKE = [
+    (fastopt.Adam, "Adam", {"lr": 0.03, "betas": (0.8, 0.9)}, {}),
+    (fastopt.AdamW, "AdamW", {"lr": 0.03, "amsgrad": True}, {"amsgrad": True}),
+    (fastopt.RMSProp, "RMSprop", {"lr": 0.03, "alpha": 0.8, "momentum": 0.5}, {"momentum": 0.1}),
+    (fastopt.SGD, "SGD", {"lr": 0.03, "momentum": 0.9}, {"momentum": 0.1}),
+    (fastopt.SGD, "SGD", {"lr": 0.03}, {}),
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "arguments", "own"), LIKE, ids=str)
+def test_state_dicts_of_pytorchs_own_optimizers_are_taken(cls, name, arguments, own, torch, wrap):
+    ours, theirs = models(torch)
+    never = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]  # a gradient, that is
+    groups = [([*model[0].parameters(), p], [*model[2].parameters()]) for model, p in ((ours, never[0]), (theirs, never[1]))]
+    made = [[{"params": first}, {"params": second, "lr": 0.01}] for first, second in groups]
+    original = getattr(torch.optim, name)(made[1], **arguments)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(original, 0.9)
+    for step in range(3):
+        original.zero_grad()
+        loss_of(torch, theirs, step).backward()
+        original.step()
+        scheduler.step()
+    ours.load_state_dict(theirs.state_dict())
+    optimizer = wrap(cls, made[0], **own)
+    file = io.BytesIO()
+    torch.save(original.state_dict(), file)
+    file.seek(0)
+    optimizer.load_state_dict(torch.load(file, weights_only=True))
+    assert [group["lr"] for group in optimizer.param_groups] == [group["lr"] for group in original.param_groups]
+    assert optimizer.param_groups[0]["initial_lr"] == 0.03
+    assert not {"params", "foreach", "alpha"} & (optimizer.param_groups[0].keys() - optimizer.defaults.keys() - {"params"})
+    pair = [(ours, optimizer), (theirs, original)]
+    for step in range(3, 6):
+        for model, each in pair:
+            each.zero_grad()
+            loss_of(torch, model, step).backward()
+            each.step()
+        assert_same(ours, theirs)
+    assert never[0].tolist() == [1.0, 1.0]
+
+
+def test_state_dicts_of_other_optimizers_change_nothing(torch, wrap):
+    (model,) = models(torch, 1)
+    adamw = torch.optim.AdamW(model.parameters(), lr=0.5, amsgrad=True)
+    loss_of(torch, model, 0).backward()
+    adamw.step()
+    for cls, error, words in (
+        (fastopt.Lion, TypeError, "PyTorch has no counterpart of Lion"),
+        (fastopt.Adam, ValueError, "needs the state 'v_max', which this optimizer was constructed without"),
+        (fastopt.RMSProp, ValueError, "lacks the key 'square_avg'"),
+    ):
+        optimizer = wrap(cls, model.parameters(), lr=0.1)
+        with refused(error, words):
+            optimizer.load_state_dict(adamw.state_dict())
+        assert (optimizer.param_groups[0]["lr"], optimizer.optimizer.step_count) == (0.1, 0)
+
+
+def test_tensors_that_never_had_a_gradient_stay(torch, wrap):
+    for name in ("Adam", "LAMB", "DoG", "ScheduleFreeSGD"):
+        a, b = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+        optimizer = wrap(getattr(fastopt, name), [a, b], clip_norm=1.0, zero_grad=True)
+        optimizer.step()  # of nothing
+        for _ in range(2):
+            a.grad = torch.ones(3)
+            optimizer.step()
+        assert b.tolist() == [1.0] * 3
+        assert a[0] < 1.0
+        again = wrap(getattr(fastopt, name), [a, b], clip_norm=1.0, zero_grad=True)
+        again.load_state_dict(optimizer.state_dict())
+        assert [group.step_count for group in again.optimizer.param_groups] == [2, 0]
+        b.grad = torch.ones(3)
+        again.step()
+        assert b[0] < 1.0
+
+
+def test_dtypes_that_numpy_lacks_are_refused_by_name(torch, wrap):
+    for dtype in (torch.bfloat16, torch.float8_e5m2):
+        with refused(TypeError, f"tensors must be of float32, float64, complex64 or complex128, got {dtype}"):
+            wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(2).to(dtype))])
+
+
+def test_schedules_stay_with_the_optimizer_that_loads(torch, wrap):
+    schedule = fastopt.schedules.Cosine(0.5, 10)
+    p, q = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    following, led = wrap(fastopt.SGD, [p], lr=schedule), wrap(fastopt.SGD, [q], lr=0.25)
+    for optimizer, other in ((following, led), (led, following)):
+        file = io.BytesIO()
+        torch.save(other.state_dict(), file)
+        file.seek(0)
+        optimizer.load_state_dict(torch.load(file, weights_only=True))
+        optimizer.param_groups[0]["params"][0].grad = torch.ones(2)
+        optimizer.step()
+    following.load_state_dict(torch.optim.SGD([q], lr=0.1).state_dict())
+    assert (following.param_groups[0]["lr"], led.param_groups[0]["lr"]) == (schedule, 0.25)
+    assert (p[0].item(), q[0].item()) == (0.5, 0.75)

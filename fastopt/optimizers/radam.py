@@ -10,7 +10,7 @@ import numpy as np
 
 from fastopt.engine.compile import rule
 from fastopt.fields import hyper
-from fastopt.hyperparameters import finite
+from fastopt.hyperparameters import Number
 from fastopt.optimizer import Optimizer
 from fastopt.options import Rate
 
@@ -25,11 +25,7 @@ def radam(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, re
     return theta - lr * m * (rectified / (np.sqrt(v) + eps) + plain), m, v
 
 
-def _threshold(name: str, value: Any) -> float:
-    number = finite(name, value)
-    if number < LEAST_THRESHOLD:
-        raise ValueError(f"{name} must be at least {LEAST_THRESHOLD:g}, got {value!r}")
-    return number
+_threshold = Number(lambda x: LEAST_THRESHOLD <= x < math.inf, f"finite and at least {LEAST_THRESHOLD:g}")
 
 
 class RAdam(Optimizer):

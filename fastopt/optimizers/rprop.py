@@ -10,7 +10,7 @@ import numpy as np
 from fastopt.engine.compile import rule
 from fastopt.engine.values import select
 from fastopt.fields import hyper
-from fastopt.hyperparameters import nonnegatives
+from fastopt.hyperparameters import Several, nonnegative
 from fastopt.optimizer import Optimizer
 from fastopt.options import Rate
 
@@ -26,20 +26,8 @@ def rprop(theta, g, lr, size, previous, zero, one, first, shrink, grow, least, m
     return theta - np.sign(g + zero) * size, size, g
 
 
-def _etas(name: str, value: Any) -> tuple[float, ...]:
-    etas: tuple[float, ...] = nonnegatives(2)(name, value)
-    shrink, grow = etas
-    if not 0 < shrink < 1 < grow:
-        raise ValueError(f"{name} must be a number between 0 and 1, and one above 1, got {value!r}")
-    return etas
-
-
-def _step_sizes(name: str, value: Any) -> tuple[float, ...]:
-    sizes: tuple[float, ...] = nonnegatives(2)(name, value)
-    least, most = sizes
-    if least > most:
-        raise ValueError(f"{name} must be the smallest size and the largest, got {value!r}")
-    return sizes
+_etas = Several(2, nonnegative, lambda shrink, grow: 0 < shrink < 1 < grow, "a number between 0 and 1, and one above 1")
+_step_sizes = Several(2, nonnegative, lambda least, most: least <= most, "the smallest size and the largest")
 
 
 class Rprop(Optimizer):

@@ -30,7 +30,7 @@ class BiasCorrected:
     decay: float
 
     def __post_init__(self) -> None:
-        decay("decay", self.decay)
+        object.__setattr__(self, "decay", decay("decay", self.decay))
 
     def __call__(self, step: int) -> float:
         """The value after so many steps."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastopt.schedules.common import Schedule, value_of
-from fastopt.schedules.decays import Linear
+from fastopt.hyperparameters import finite
+from fastopt.schedules.common import Schedule, beginnings, require_finite, require_lengths, sequence, value_of
+from fastopt.schedules.nested import Nested
 
 
 @dataclass(frozen=True)
-class Joined:
+class Joined(Nested):
     """One schedule after the other, each beginning with step 0 of its own.
 
     Parameters
@@ -34,12 +35,15 @@ class Joined:
     boundaries: Sequence[int]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "schedules", sequence("schedules", self.schedules))
+        object.__setattr__(self, "boundaries", beginnings("boundaries", self.boundaries))
         if len(self.schedules) != len(self.boundaries) + 1:
             raise ValueError(f"{len(self.schedules)} schedules need one boundary less, got {len(self.boundaries)}")
         if any(a >= b for a, b in itertools.pairwise([0, *self.boundaries])):
             raise ValueError(f"boundaries must be more than 0 and grow, got {self.boundaries!r}")
-        object.__setattr__(self, "schedules", tuple(self.schedules))
-        object.__setattr__(self, "boundaries", tuple(self.boundaries))
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        return ((f"schedules[{i}]", each) for i, each in enumerate(self.schedules))
 
     def __call__(self, step: int) -> Any:
         """The value after so many steps."""
@@ -47,8 +51,12 @@ class Joined:
         return value_of(self.schedules[i], step - (self.boundaries[i - 1] if i else 0))
 
 
-def Warmup(then: float | Schedule, steps: int, start: float = 0.0) -> Joined:  # noqa: N802 - named as its siblings
+@dataclass(frozen=True)
+class Warmup(Nested):
     """A line up to another schedule, which begins after it.
+
+    The line goes to where the other schedule begins at present: if that is a `ReduceOnPlateau` which is reduced meanwhile, the
+    line follows it.
 
     Parameters
     ----------
@@ -59,22 +67,38 @@ def Warmup(then: float | Schedule, steps: int, start: float = 0.0) -> Joined:  #
     start : float, default 0
         Where it begins.
 
-    Returns
-    -------
-    Joined
-        The line and the schedule.
-
     Examples
     --------
     >>> from fastopt.schedules import Cosine, Warmup
     >>> [round(Warmup(Cosine(1.0, steps=4), steps=2)(step), 2) for step in range(7)]
     [0.0, 0.5, 1.0, 0.85, 0.5, 0.15, 0.0]
     """
-    return Joined([Linear(start, value_of(then, 0), steps), then], [steps])
+
+    then: float | Schedule
+    steps: int
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_lengths(self, "steps")
+        require_finite(self, "start")
+        self._goal()
+
+    def __call__(self, step: int) -> Any:
+        """The value after so many steps."""
+        if step >= self.steps:
+            return value_of(self.then, step - self.steps)
+        goal = self._goal()
+        return goal + (self.start - goal) * (1.0 - step / self.steps)
+
+    def _goal(self) -> float:
+        return finite("then(0)" if callable(self.then) else "then", value_of(self.then, 0))
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        yield "then", self.then
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Nested):
     """Several schedules for a hyper-parameter of several numbers, such as ``betas``.
 
     Parameters
@@ -93,6 +117,9 @@ class Pair:
 
     def __init__(self, *parts: float | Schedule) -> None:
         object.__setattr__(self, "parts", parts)
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        return ((f"parts[{i}]", each) for i, each in enumerate(self.parts))
 
     def __call__(self, step: int) -> tuple[Any, ...]:
         """The values after so many steps."""

@@ -7,8 +7,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastopt.hyperparameters import boolean, nonnegative
-from fastopt.schedules.common import require_finite, require_positive
+from fastopt.schedules.common import (
+    beginnings,
+    multiplied,
+    require_beginnings,
+    require_booleans,
+    require_finite,
+    require_lengths,
+    require_number,
+    require_positive,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Constant:
         if (self.steps is None) != (self.then is None):
             raise ValueError(f"steps and then belong together, got steps={self.steps!r}, then={self.then!r}")
         if self.steps is not None:
-            require_positive(self, "steps")
+            require_lengths(self, "steps")
             require_finite(self, "then")
 
     def __call__(self, step: int) -> float:
@@ -78,8 +86,9 @@ class Polynomial:
 
     def __post_init__(self) -> None:
         require_finite(self, "initial", "final")
-        require_positive(self, "steps", "power")
-        nonnegative("begin", self.begin)
+        require_positive(self, "power")
+        require_lengths(self, "steps")
+        require_beginnings(self, "begin")
 
     def __call__(self, step: int) -> float:
         """The value after so many steps."""
@@ -139,16 +148,17 @@ class MultiStep:
 
     def __post_init__(self) -> None:
         require_finite(self, "initial", "factor")
-        object.__setattr__(self, "milestones", tuple(sorted(self.milestones)))
+        object.__setattr__(self, "milestones", tuple(sorted(beginnings("milestones", self.milestones))))
 
     def __call__(self, step: int) -> float:
         """The value after so many steps."""
-        return self.initial * float(self.factor ** bisect.bisect_right(self.milestones, step))
+        value = multiplied(self.initial, self.factor, bisect.bisect_right(self.milestones, step))
+        return require_number(self, value, step)
 
 
 @dataclass(frozen=True)
 class Exponential:
-    r"""Decay by a factor over so many steps: :math:`a f^{t/n}`, not beyond a last value.
+    r"""Decay or growth by a factor over so many steps: :math:`a f^{t/n}`, not beyond a last value.
 
     Parameters
     ----------
@@ -163,7 +173,7 @@ class Exponential:
     begin : int, default 0
         Steps before it begins.
     final : float, optional
-        The value goes no further.
+        The value goes no further. Growth without it raises ValueError where the value is too large for a number.
 
     Examples
     --------
@@ -181,19 +191,21 @@ class Exponential:
 
     def __post_init__(self) -> None:
         require_finite(self, "initial")
-        require_positive(self, "factor", "steps")
-        boolean("staircase", self.staircase)
-        nonnegative("begin", self.begin)
+        require_positive(self, "factor")
+        require_lengths(self, "steps")
+        require_beginnings(self, "begin")
+        require_booleans(self, "staircase")
         if self.final is not None:
             require_finite(self, "final")
 
     def __call__(self, step: int) -> float:
         """The value after so many steps."""
         exponent = max(step - self.begin, 0) / self.steps
-        value = self.initial * float(self.factor ** (math.floor(exponent) if self.staircase else exponent))
+        value = multiplied(self.initial, self.factor, math.floor(exponent) if self.staircase else exponent)
         if self.final is None:
-            return value
-        return max(value, self.final) if self.factor < 1 else min(value, self.final)
+            return require_number(self, value, step)
+        rises = (self.factor < 1) == (self.initial < 0)
+        return min(value, self.final) if rises else max(value, self.final)
 
 
 def Step(initial: float, every: int, factor: float = 0.1) -> Exponential:  # noqa: N802 - named as its siblings

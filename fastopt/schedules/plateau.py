@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastopt.hyperparameters import finite
-from fastopt.schedules.common import require_finite
+from fastopt.hyperparameters import Check, OneOf, finite, integer, real
+from fastopt.schedules.common import require_booleans, require_finite, require_integers, require_nonnegative
+from fastopt.schedules.nested import require_state
 
 
 @dataclass
 class ReduceOnPlateau:
-    """Multiplied by a factor whenever a metric has not improved for some time, as in PyTorch.
+    """Multiplied by a factor whenever a metric has not improved for some time.
 
     Call `update` with each new value of the metric. The optimizer's state dict has what it remembers.
 
@@ -25,17 +26,20 @@ class ReduceOnPlateau:
     patience : int, default 10
         How many updates without improvement are tolerated.
     threshold : float, default 1e-4
-        What counts as an improvement.
+        How much better than the best metric so far one must be to count as an improvement.
     mode : {"min", "max"}, default "min"
         Whether the metric should become small or large.
     relative : bool, default True
-        Whether the threshold is relative to the best metric.
+        Whether the threshold is relative to the size of the best metric, whatever its sign.
     cooldown : int, default 0
         Updates after a reduction in which none is counted.
     lowest : float, default 0
         The value goes no further down.
     eps : float, default 1e-8
         Smaller changes of the value are left out.
+    signed : bool, default False
+        Let the relative threshold have the sign of the best metric, as in PyTorch. For metrics below 0 it then asks for less
+        than no improvement: one that stays the same counts as better for ever.
 
     Examples
     --------
@@ -58,14 +62,17 @@ class ReduceOnPlateau:
     cooldown: int = 0
     lowest: float = 0.0
     eps: float = 1e-8
+    signed: bool = False
     _memory: dict[str, float] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        require_finite(self, "initial", "threshold", "lowest", "eps")
-        if not 0 < finite("factor", self.factor) < 1:
+        require_finite(self, "initial", "factor", "lowest")
+        require_nonnegative(self, "threshold", "eps")
+        require_integers(self, patience=0, cooldown=0)
+        require_booleans(self, "relative", "signed")
+        OneOf("min", "max")("mode", self.mode)
+        if not 0 < self.factor < 1:
             raise ValueError(f"factor must be more than 0 and less than 1, got {self.factor!r}")
-        if self.mode not in ("min", "max"):
-            raise ValueError(f"mode must be 'min' or 'max', got {self.mode!r}")
         best = math.inf if self.mode == "min" else -math.inf
         self._memory = {"value": self.initial, "best": best, "bad": 0, "cooling": 0}
 
@@ -79,10 +86,15 @@ class ReduceOnPlateau:
         Parameters
         ----------
         metric : float
-            For example the loss on validation data after an epoch.
+            For example the loss on validation data after an epoch. NaN is no improvement.
+
+        Raises
+        ------
+        TypeError
+            If it is no number.
         """
         memory = self._memory
-        metric = float(metric)
+        metric = real("metric", metric)
         if self._is_better(metric, memory["best"]):
             memory |= {"best": metric, "bad": 0}
         else:
@@ -115,15 +127,16 @@ class ReduceOnPlateau:
 
         Raises
         ------
-        ValueError
-            If its keys are other ones. Nothing is changed then.
+        TypeError, ValueError
+            If its keys are other ones, or what it has is not what they stand for. Nothing is changed then.
         """
-        if set(state_dict) != set(self._memory):
-            raise ValueError(f"the state of ReduceOnPlateau has the keys {sorted(self._memory)}, got {sorted(state_dict)}")
-        self._memory = {key: float(value) for key, value in state_dict.items()}
+        require_state(self, state_dict, self._memory)
+        checks: dict[str, Check] = {"value": finite, "best": real, "bad": integer, "cooling": integer}
+        self._memory = {key: check(f"the state's {key!r}", state_dict[key]) for key, check in checks.items()}
 
     def _is_better(self, metric: float, best: float) -> bool:
-        sign = 1.0 if self.mode == "min" else -1.0
-        if not self.relative:
-            return sign * metric < sign * best - self.threshold
-        return sign * metric < sign * best * (1.0 - sign * self.threshold if math.isfinite(best) else 1.0)
+        margin = self.threshold
+        if self.relative:
+            size = best if self.signed else abs(best)
+            margin = margin * size if math.isfinite(best) else 0.0
+        return metric < best - margin if self.mode == "min" else metric > best + margin

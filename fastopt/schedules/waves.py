@@ -6,7 +6,14 @@ import math
 from dataclasses import dataclass
 
 from fastopt.hyperparameters import finite
-from fastopt.schedules.common import between, require_finite, require_positive
+from fastopt.schedules.common import (
+    between,
+    require_booleans,
+    require_finite,
+    require_integers,
+    require_lengths,
+    require_positive,
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ class Cosine:
 
     def __post_init__(self) -> None:
         require_finite(self, "initial", "final")
-        require_positive(self, "steps", "power")
+        require_positive(self, "power")
+        require_lengths(self, "steps")
 
     def __call__(self, step: int) -> float:
         """The value after so many steps."""
@@ -83,9 +91,8 @@ class CosineWarmRestarts:
 
     def __post_init__(self) -> None:
         require_finite(self, "initial", "final")
-        require_positive(self, "period")
-        if self.factor != int(self.factor) or self.factor < 1:
-            raise ValueError(f"factor must be an integer of at least 1, got {self.factor!r}")
+        require_lengths(self, "period")
+        require_integers(self, factor=1)
 
     def __call__(self, step: int) -> float:
         """The value after so many steps."""
@@ -139,8 +146,12 @@ class OneCycle:
 
     def __post_init__(self) -> None:
         require_finite(self, "highest")
-        require_positive(self, "steps", "first_divisor", "last_divisor")
-        if not 0 <= finite("up", self.up) <= (0.5 if self.three_phase else 1.0):
+        require_positive(self, "first_divisor", "last_divisor")
+        require_lengths(self, "steps")
+        require_booleans(self, "linear", "three_phase")
+        finite("highest / first_divisor / last_divisor", self.highest / self.first_divisor / self.last_divisor)
+        require_finite(self, "up")
+        if not 0 <= self.up <= (0.5 if self.three_phase else 1.0):
             raise ValueError(f"up must be a share of at most {0.5 if self.three_phase else 1.0}, got {self.up!r}")
 
     def __call__(self, step: int) -> float:

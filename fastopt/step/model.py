@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastopt.description import Description
 from fastopt.flat import Flat
 from fastopt.groups import Group
+from fastopt.hyperparameters import hint
 from fastopt.memory import Memory
 from fastopt.parameters import AVERAGE, Parameter, allocate
 from fastopt.step.changes import Changes
@@ -158,7 +159,8 @@ class Model:
         self, given: Mapping[str, Any], index: int, names: Sequence[str], state_names: tuple[str, ...] | None = None
     ) -> Group:
         if unknown := [key for key in given if key != "params" and key not in self.defaults]:
-            raise TypeError(f"group {index} has the key {unknown[0]!r}; this optimizer has {', '.join(self.defaults)}")
+            what = f"{unknown[0]!r}{hint(unknown[0], self.defaults)}"
+            raise TypeError(f"group {index} has the key {what}; this optimizer has {', '.join(self.defaults)}")
         own = {key: given.get(key, value) for key, value in self.defaults.items()}
         shared = (self._description, self.memory, self._changes, self.complex_mode)
         group = Group(index, names, given["params"], own, *shared, state_names)

@@ -33,7 +33,7 @@ def work_of(description: Description, group: Group, has_norms: bool) -> Work:
     sums = [np.ones(len(measure.rows)) if measure and description.per_tensor else 1.0] * products
     agreeing = np.ones(1) if group.hyper["cautious"] else None
     coefficients, _ = _update_coefficients(description, group, sums, agreeing)
-    _require_numbers(coefficients)
+    require_numbers(coefficients)
     update = Pass(group.rule, group.parameters, group.arrays, lr, coefficients, is_by_tensor, zeroes=zeroes)
     squares = squares_pass(group) if has_norms else None
     return Work(update, group.counter, measure, squares, group.scalar_memory, group.scales)
@@ -110,7 +110,7 @@ def _measure_coefficients(description: Description, group: Group) -> tuple[Coeff
     return group.measure_coefficients(own) + group.scale_coefficient()
 
 
-def _require_numbers(coefficients: Any) -> None:
+def require_numbers(coefficients: Any) -> None:
     """Raise TypeError unless the coefficients are numbers, or stand for some."""
     if not (isinstance(coefficients, tuple) and all(isinstance(c, (float, str, np.ndarray)) for c in coefficients)):
         raise TypeError(f"coefficients must be a tuple of floats, got {coefficients!r}")

@@ -128,10 +128,6 @@ class Stepping:
         self._write(description)
         return self._plans.prepared()
 
-    def last_numbers(self) -> Any:
-        """The rate and the coefficients that the last step took, of an optimizer of one group."""
-        return self._works[0][1].update.rows[0].copy()
-
     def compile(self, description: Description, dtypes: Dtypes) -> None:
         """Compile what the next step will run with gradients of these dtypes, or load it from the cache."""
         self.prepare(description)

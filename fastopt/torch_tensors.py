@@ -1,0 +1,85 @@
+"""Tensors of PyTorch as arrays that are views of their memory, whatever the order of their dimensions there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fastopt.arrays import COMPLEX, FLOATS
+
+Order = tuple[int, ...]
+
+
+def order_of(tensor: torch.Tensor) -> Order:
+    """The dimensions as a view of the memory has them.
+
+    They stay as they are where that is contiguous, in C or Fortran order. Else those with larger strides come first: of
+    filters whose channels come last in memory, these are last.
+    """
+    own = tuple(range(tensor.dim()))
+    if tensor.is_contiguous() or tensor.permute(own[::-1]).is_contiguous():
+        return own
+    return tuple(sorted(own, key=lambda dimension: -tensor.stride(dimension)))
+
+
+def view(tensor: torch.Tensor, order: Order | None = None) -> NDArray[Any]:
+    """The tensor's memory as an array with its dimensions in some order, by default its own `order_of`.
+
+    Raises
+    ------
+    TypeError
+        If it is sparse or on another device, or NumPy has no such numbers.
+    """
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+        raise TypeError(f"tensors must be dense and on the CPU, got one on {tensor.device} with layout {tensor.layout}")
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    try:
+        array: NDArray[Any] = plain.permute(order_of(tensor) if order is None else order).numpy()
+    except TypeError:  # such as bfloat16
+        *others, last = map(str, (*FLOATS, *COMPLEX))
+        raise TypeError(f"tensors must be of {', '.join(others)} or {last}, got {tensor.dtype}") from None
+    return array
+
+
+def as_saved(state: Any, orders: Mapping[str, Order]) -> Any:
+    """State arrays by state and parameter name, turned from the order of views to that of tensors."""
+    return _turned(state, {name: tuple(np.argsort(order)) for name, order in orders.items()})
+
+
+def as_viewed(state: Any, orders: Mapping[str, Order]) -> Any:
+    """State arrays by state and parameter name, turned from the order of tensors to that of views."""
+    return _turned(state, orders)
+
+
+def _turned(state: Any, orders: Mapping[str, Order]) -> Any:
+    """What is no state at all stays as it is, to be refused by those who load it."""
+    if not (isinstance(state, Mapping) and all(isinstance(arrays, Mapping) for arrays in state.values())):
+        return state
+    return {key: {name: turned(array, orders.get(name, ())) for name, array in arrays.items()} for key, arrays in state.items()}
+
+
+def turned(array: Any, order: Order) -> Any:
+    """An array or tensor with its dimensions in another order, if it has as many."""
+    if getattr(array, "ndim", 0) != len(order):
+        return array
+    return array.permute(order) if isinstance(array, torch.Tensor) else array.transpose(order)
+
+
+def is_of_torch(state: Any) -> bool:
+    """Whether a state is one of PyTorch's own optimizers, by the numbers of their tensors."""
+    return isinstance(state, Mapping) and all(isinstance(key, int) for key in state)
+
+
+def one_by_one(state_dict: Mapping[str, Any], orders: Sequence[Order]) -> dict[str, Any]:
+    """A state dict of PyTorch's own optimizers with a group for each tensor, and what it keeps in the order of views."""
+    groups = [{**group, "params": [index]} for group in state_dict["param_groups"] for index in group["params"]]
+    state = dict(state_dict["state"])
+    for group, order in zip(groups, orders, strict=True):
+        (index,) = group["params"]
+        if isinstance(entry := state.get(index), Mapping):
+            state[index] = {key: turned(value, order) for key, value in entry.items()}
+    return {"state": state, "param_groups": groups}
