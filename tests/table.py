@@ -21,6 +21,12 @@ ELEMENTWISE = [row for row in TABLE if row.make(np.zeros(1)).param_groups[0].mea
 # ASGD computes with the rate itself, once a step.
 with_rates = [row for row in TABLE if row.optimizer.takes_rates]
 
+
+def form(row):
+    """What tells rules apart for the engine: the number of states, whether something is measured, arrays beside the states."""
+    return len(row.states), row.make(np.zeros(1)).param_groups[0].measure is not None, bool(row.optimizer.elements)
+
+
 every_row = pytest.mark.parametrize("row", TABLE, ids=str)
 every_rule = pytest.mark.parametrize("row", RULES, ids=lambda row: row.compiled_rule.__name__)
 every_dtype = pytest.mark.parametrize("dtype", FLOATS)

@@ -76,6 +76,7 @@ report(bits=bits(w), w=float(w[0]), misses=sum(used(opt)[0].stats.cache_misses.v
 """
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
@@ -170,6 +171,7 @@ def test_without_a_home_or_with_an_impossible_folder_the_install_itself_is_the_c
         assert (result["bits"], result["hits"]) == (expected, hits)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
 def test_truncated_cache_files_are_replaced(tmp_path: Path, suffix: str, kept: float) -> None:

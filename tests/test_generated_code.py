@@ -12,7 +12,7 @@ import pytest
 from fastopt.engine.compile import compiled, jitted
 from fastopt.optimizers.conventions import normalized
 from tests.row import Row
-from tests.table import every_dtype, every_rule
+from tests.table import every_dtype, every_rule, form
 
 
 def assembly(row: Row, dtype: type, parallel: bool, lr_is_array: bool = False) -> str:
@@ -34,6 +34,7 @@ def _x86() -> None:
     assert platform.machine() in ("x86_64", "AMD64"), "these tests read x86 assembly"
 
 
+@pytest.mark.wide(by=lambda row, parallel, lr_is_array: (form(row), parallel, lr_is_array))
 @pytest.mark.parametrize(("parallel", "lr_is_array"), [(False, False), (True, False), (False, True)])
 @every_rule
 def test_no_double_precision_in_a_float32_kernel(row: Row, parallel: bool, lr_is_array: bool) -> None:
@@ -44,6 +45,7 @@ def test_no_double_precision_in_a_float32_kernel(row: Row, parallel: bool, lr_is
     assert re.search(r"\bv?mulps\b", text)
 
 
+@pytest.mark.wide(by=lambda row, dtype, parallel: (form(row), dtype, parallel))
 @pytest.mark.parametrize("parallel", [False, True])
 @every_dtype
 @every_rule

@@ -150,6 +150,7 @@ def test_chosen_threads_are_compared_with_the_better_of_both(monkeypatch):
     assert threshold.excess(result) == 1.25
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("flags", in_cache.FLAGS.values(), ids=list(in_cache.FLAGS))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", in_cache.BODIES)
