@@ -36,12 +36,21 @@ def asks_for_thorough(config):
 
 
 def pytest_configure(config):
-    examples = THOROUGH_EXAMPLES if asks_for_thorough(config) else EXAMPLES
+    """Choose the profile of Hypothesis, before the tests are imported."""
     reproducible = {"derandomize": True, "database": None} if os.environ.get("CI") else {}
-    settings.register_profile(
-        "fastopt", max_examples=examples, deadline=None, **reproducible
-    )  # an example may compile a kernel
-    settings.load_profile("fastopt")
+    for profile, examples in PROFILES.items():
+        settings.register_profile(profile, max_examples=examples, deadline=None, **reproducible)  # an example may compile
+    settings.load_profile("thorough" if asks_for_thorough(config) else "everyday")
+
+
+def drawn(cases, kind):
+    """What Hypothesis draws from: all cases among the thorough tests, and every day the first of each kind.
+
+    Each case that is drawn may have kernels of its own, so that a few examples of many cases would compile nearly as many.
+    """
+    if settings.default.max_examples > PROFILES["everyday"]:
+        return cases
+    return list({kind(case): case for case in reversed(cases)}.values())
 
 
 def cover(cases):
@@ -76,7 +85,7 @@ def cover(cases):
 
 
 def coordinates(item, mark):
-    """What must be in one case at least: the parameters' values, the same objects in all cases, or what the mark makes of them."""
+    """What must be in one case at least: each parameter's value, the same object in all cases, or what the mark says."""
     by = mark.kwargs.get("by")
     return by(**item.callspec.params) if by else tuple(map(id, item.callspec.params.values()))
 
