@@ -110,17 +110,18 @@ def part(item, parts):
     return zlib.crc32((row.rule.__name__ if row else item.nodeid).encode()) % parts
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config, items):
+    asked = asks_for_thorough(config)
     mark_thorough(items)
-    if asks_for_thorough(config):
-        for item in items:
-            if getattr(item.obj, "is_hypothesis_test", False):
-                item.add_marker("thorough")
+    for item in items:
+        if asked and getattr(item.obj, "is_hypothesis_test", False):
+            item.add_marker("thorough")
+    yield  # pytest takes out what -k and -m don't select
     thorough = [item for item in items if item.get_closest_marker("thorough")]
     parts, seed = config.option.share, config.option.seed
-    left_out = {item for item in thorough if not asks_for_thorough(config) or part(item, parts) != seed % parts}
-    if asks_for_thorough(config):
+    left_out = {item for item in thorough if not asked or part(item, parts) != seed % parts}
+    if asked:
         config.stash[CHOSEN] = f"{len(thorough) - len(left_out)} of {len(thorough)} thorough tests, seed {seed}"
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
