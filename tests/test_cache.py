@@ -192,11 +192,12 @@ report(results=results)
 """
 
 
-def test_eight_processes_racing_over_two_dtypes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [2, pytest.param(8, marks=pytest.mark.thorough)])
+def test_processes_racing_over_two_dtypes(tmp_path: Path, processes: int) -> None:
     dtypes = ["float32", "float64"]
     expected = {dtype: fresh.run(RACE, tmp_path, RACE_DTYPE=dtype, NUMBA_CACHE_DIR=str(tmp_path / "alone")) for dtype in dtypes}
     for _ in range(2):  # cold, then warm
         env = {"NUMBA_CACHE_DIR": str(tmp_path / "race")}
-        racers = [(dtype, fresh.start(RACE, tmp_path, RACE_DTYPE=dtype, **env)) for dtype in dtypes * 4]
+        racers = [(dtype, fresh.start(RACE, tmp_path, RACE_DTYPE=dtype, **env)) for dtype in dtypes * (processes // 2)]
         assert [fresh.finish(process) for _, process in racers] == [expected[dtype] for dtype, _ in racers]
     assert files(tmp_path / "race") == files(tmp_path / "alone")
