@@ -1,16 +1,35 @@
-"""Before and around all tests: threads, and how many examples Hypothesis tries."""
+"""Before and around all tests: threads, the kernel cache, and which tests run (see ``tests/selection.py``)."""
 
 import os
+import time
+from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
-# Numba reads it once, when it is imported. Four threads show every way to split an array, on two cores as well.
+from tests.selection import (  # noqa: F401
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
+
+# Numba reads both once, when it is imported. Four threads show every way to split an array, on two cores as well.
 os.environ["NUMBA_NUM_THREADS"] = str(max(4, int(os.environ.get("NUMBA_NUM_THREADS", os.cpu_count() or 1))))
 
-settings.register_profile("fastopt", max_examples=100, deadline=None)  # an example may compile a kernel
-settings.register_profile("fastopt-ci", settings.get_profile("fastopt"), derandomize=True, database=None)
-settings.load_profile("fastopt-ci" if os.environ.get("CI") else "fastopt")
+# One folder for all workers, for the processes that tests start, and for later runs; the package's own cache stays as it is.
+KERNELS = Path(__file__).parents[1] / ".kernels"
+os.environ.setdefault("NUMBA_CACHE_DIR", str(KERNELS))
+
+MONTH = 30 * 24 * 3600
+
+
+def pytest_sessionstart(session):
+    """Remove the kernels of sources that are gone: a kernel's name has a digest of its code, so they are never found again."""
+    for path in KERNELS.rglob("*.nb?") if not hasattr(session.config, "workerinput") else ():
+        if path.stat().st_mtime < time.time() - MONTH:
+            path.unlink(missing_ok=True)
 
 
 @pytest.fixture(autouse=True)

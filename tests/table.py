@@ -21,6 +21,17 @@ ELEMENTWISE = [row for row in TABLE if row.make(np.zeros(1)).param_groups[0].mea
 # ASGD computes with the rate itself, once a step.
 with_rates = [row for row in TABLE if row.optimizer.takes_rates]
 
+_FORMS = {
+    id(row): (len(row.states), row.make(np.zeros(1)).param_groups[0].measure is not None, bool(row.optimizer.elements))
+    for row in TABLE
+}
+
+
+def form(row):
+    """What tells rows apart for the engine: the number of states, whether something is measured, arrays beside the states."""
+    return _FORMS[id(row)]
+
+
 every_row = pytest.mark.parametrize("row", TABLE, ids=str)
 every_rule = pytest.mark.parametrize("row", RULES, ids=lambda row: row.compiled_rule.__name__)
 every_dtype = pytest.mark.parametrize("dtype", FLOATS)

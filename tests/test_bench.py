@@ -21,19 +21,22 @@ from bench.traffic import Pass, passes
 
 OURS, LIMIT, *OTHERS = CONTENDERS
 
+COMPILING = ("PyTorch compile", "DeepSpeed")  # with a C++ compiler, for minutes
+
 
 @pytest.fixture(autouse=True)
 def _restored_environment(monkeypatch):
     monkeypatch.setenv("NPROC", "1")  # main sets it for JAX
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("case", "dtype", "other"),
     [
         pytest.param(
             *(case, dtype, other),
             id=f"{case.name}-{dtype}-{other.name}",
-            marks=[pytest.mark.peers] if other.requires else [],
+            marks=[pytest.mark.peers] * bool(other.requires) + [pytest.mark.thorough] * (other.name in COMPILING),
         )
         for case, dtype, other in product(CASES, DTYPES, OTHERS)
         if other.has(case) and dtype in other.dtypes and not other.missing

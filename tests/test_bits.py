@@ -9,7 +9,7 @@ import fastopt
 from fastopt.engine.launch import Launch
 from fastopt.engine.steps import GRAIN, step_function
 from tests.row import rule_on_arrays
-from tests.table import FLOATS, assert_same_bits, every_dtype, every_rule
+from tests.table import FLOATS, assert_same_bits, every_dtype, every_rule, form
 
 THREADS = (1, 2, 3, 4)
 
@@ -68,6 +68,7 @@ def check_steps(row, size, dtype, gradient, is_array):
         assert_same_bits(g, before, "the gradient is only read")
 
 
+@pytest.mark.wide
 @every_lr
 @every_gradient
 @every_dtype
@@ -77,6 +78,7 @@ def test_serial_steps_have_the_bits_of_the_rule(row, dtype, gradient, is_array):
         check_steps(row, size, dtype, gradient, is_array)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("threads", THREADS)
 @every_lr
 @every_gradient
@@ -91,6 +93,7 @@ def test_parallel_steps_have_the_bits_of_the_rule(row, dtype, gradient, is_array
     assert launches == [threads] * (2 * len(SIZES) * per_step)
 
 
+@pytest.mark.wide(by=lambda row, dtype: (form(row), dtype))
 @every_dtype
 @every_rule
 def test_a_big_array_has_the_same_bits_for_every_number_of_threads(row, dtype):
@@ -123,6 +126,7 @@ def read_only(g):
 GRADIENTS = {"as it is": lambda g: g, "read-only": read_only, "a view": lambda g: g[:], "transposed": transposed}
 
 
+@pytest.mark.wide(by=lambda row, **others: (form(row), *others.values()))
 @pytest.mark.parametrize("kind", GRADIENTS)
 @every_gradient
 @every_dtype

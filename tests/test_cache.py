@@ -76,6 +76,7 @@ report(bits=bits(w), w=float(w[0]), misses=1 - used(opt)[0].cache_hits)
 """
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
@@ -168,6 +169,7 @@ def test_without_a_home_or_with_an_impossible_folder_the_install_itself_is_the_c
         assert (result["bits"], result["hits"]) == (expected, hits)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
 def test_truncated_cache_files_are_replaced(tmp_path: Path, suffix: str, kept: float) -> None:
@@ -190,11 +192,12 @@ report(results=results)
 """
 
 
-def test_eight_processes_racing_over_two_dtypes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [2, pytest.param(8, marks=pytest.mark.thorough)])
+def test_processes_racing_over_two_dtypes(tmp_path: Path, processes: int) -> None:
     dtypes = ["float32", "float64"]
     expected = {dtype: fresh.run(RACE, tmp_path, RACE_DTYPE=dtype, NUMBA_CACHE_DIR=str(tmp_path / "alone")) for dtype in dtypes}
     for _ in range(2):  # cold, then warm
         env = {"NUMBA_CACHE_DIR": str(tmp_path / "race")}
-        racers = [(dtype, fresh.start(RACE, tmp_path, RACE_DTYPE=dtype, **env)) for dtype in dtypes * 4]
+        racers = [(dtype, fresh.start(RACE, tmp_path, RACE_DTYPE=dtype, **env)) for dtype in dtypes * (processes // 2)]
         assert [fresh.finish(process) for _, process in racers] == [expected[dtype] for dtype, _ in racers]
     assert files(tmp_path / "race") == files(tmp_path / "alone")

@@ -30,6 +30,7 @@ def caller(name, dtype):
     return made, kind(fastopt.capi.address(name, dtype))
 
 
+@pytest.mark.wide
 @every_dtype
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_have_the_bits_of_steps(name, dtype):

@@ -30,6 +30,7 @@ def real(array):
     return array.ravel().view(array.real.dtype)
 
 
+@pytest.mark.wide
 @every_complex
 @pytest.mark.parametrize("row", [row for row in RULES if row.optimizer is not fastopt.NoisySGD], ids=str)
 def test_parts_are_stepped_as_real_numbers(row, dtype):
@@ -71,6 +72,7 @@ def takes_modulus_in_optax(row):
     return row.optax is not None and row.optimizer not in (*signs, *confusing, *REFUSING)
 
 
+@pytest.mark.wide(by=lambda row: (row.optimizer,))
 @pytest.mark.peers
 @pytest.mark.parametrize("row", [row for row in TABLE if takes_modulus_in_optax(row)], ids=str)
 def test_moduli_are_those_of_optax(row, optax):
@@ -97,6 +99,7 @@ def pair(array):
     return Pair(array.real.copy(), array.imag.copy()) if array.dtype.kind == "c" else array
 
 
+@pytest.mark.wide(by=lambda row, dtype: (row.optimizer, dtype))
 @every_complex
 @pytest.mark.parametrize("row", [row for row in RULES if row.optimizer not in REFUSING], ids=str)
 def test_moduli_have_the_bits_of_the_rule_on_pairs(row, dtype):

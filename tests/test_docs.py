@@ -18,7 +18,13 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "optimizers").glob("*.md"))]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = [
+    ROOT / "README.md",
+    CONTRIBUTING,
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "optimizers").glob("*.md")),
+]
 MODULES = [fastopt.__name__, *(module.name for module in pkgutil.walk_packages(fastopt.__path__, "fastopt."))]
 
 
@@ -87,4 +93,11 @@ def test_pages_run_programs_that_exist():
 def test_commands_are_of_known_kinds():
     assert "pytest -n auto" in shell_commands()
     for command in shell_commands():
-        assert command.split()[0] in {"pip", "python", "pytest", "sphinx-build"}
+        assert command.split()[0] in {"mypy", "nox", "pip", "pytest", "python", "ruff", "sphinx-build"}
+
+
+def test_pages_run_tests_that_exist():
+    named = re.findall(r"(tests/\w+\.py)(?:::(\w+))?", CONTRIBUTING.read_text(encoding="utf-8"))
+    assert any(test for _, test in named)
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8") or not test

@@ -9,7 +9,7 @@ import pytest
 import fastopt
 import fastopt.rules
 from tests.refusal import refused
-from tests.table import RULES, assert_same_bits, every_dtype
+from tests.table import RULES, assert_same_bits, every_dtype, form
 
 
 def can_be_embedded(row):
@@ -24,6 +24,7 @@ def embed(row, dtype, **more):
     return fastopt.embed(row.optimizer, dtype, **row.form, **row.numbers, **more)
 
 
+@pytest.mark.wide(by=lambda row, dtype: (form(row), dtype))
 @every_dtype
 @pytest.mark.parametrize("row", EMBEDDED, ids=str)
 def test_a_whole_loop_in_compiled_code_has_the_bits_of_steps(row, dtype):
@@ -190,6 +191,7 @@ def test_a_rule_with_a_wrong_number_of_values_does_not_compile():
         numba.njit(lambda x: adam(x, x, x))(1.0)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("view", [np.s_[:], np.s_[::-1], np.s_[::2], np.s_[1:], np.s_[7:31], np.s_[29:9:-1]], ids=str)
 @pytest.mark.parametrize(("begin", "end"), [(0, 20), (3, 17), (5, 5), (19, 20)])
 def test_spans_of_views_with_any_stride_are_stepped(view, begin, end):

@@ -124,6 +124,7 @@ def test_flatten_refuses(bad, error, words):
         fastopt.flatten(bad)
 
 
+@pytest.mark.wide
 @every_rule
 @every_dtype
 def test_optimizer_over_flat_gives_the_bits_of_the_structure(row, dtype):

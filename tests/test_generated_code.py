@@ -12,7 +12,7 @@ import pytest
 from fastopt.engine.compile import compile_span
 from fastopt.optimizers.conventions import normalized
 from tests.row import Row
-from tests.table import every_dtype, every_rule
+from tests.table import every_dtype, every_rule, form
 
 
 def assembly(row: Row, dtype: type, lr_is_array: bool = False) -> str:
@@ -30,6 +30,7 @@ def _x86() -> None:
     assert platform.machine() in ("x86_64", "AMD64"), "these tests read x86 assembly"
 
 
+@pytest.mark.wide(by=lambda row, lr_is_array: (form(row), lr_is_array))
 @pytest.mark.parametrize("lr_is_array", [False, True])
 @every_rule
 def test_no_double_precision_in_a_float32_kernel(row: Row, lr_is_array: bool) -> None:
@@ -40,6 +41,7 @@ def test_no_double_precision_in_a_float32_kernel(row: Row, lr_is_array: bool) ->
     assert re.search(r"\bv?mulps\b", text)
 
 
+@pytest.mark.wide(by=lambda row, dtype: (form(row), dtype))
 @every_dtype
 @every_rule
 def test_square_roots_and_divisions_are_packed(row: Row, dtype: type) -> None:

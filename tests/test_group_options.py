@@ -8,7 +8,7 @@ import pytest
 
 import fastopt
 from tests.refusal import refused
-from tests.table import assert_follows, assert_same_bits, every_dtype, every_rule
+from tests.table import assert_follows, assert_same_bits, every_dtype, every_rule, form
 
 
 def gradients(size, steps, dtype=np.float64):
@@ -31,6 +31,7 @@ def test_masked_elements_and_their_state_keep_their_bits(dtype, size):
         assert_same_bits(one.state[name], np.where(mask, other.state[name], dtype(0)))
 
 
+@pytest.mark.wide(by=lambda row: (form(row),))
 @every_rule
 def test_a_mask_of_nothing_stops_every_optimizer(row):
     w = np.linspace(-1.0, 1.0, 20)

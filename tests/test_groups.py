@@ -19,6 +19,7 @@ def gradient(step, size=4, dtype=np.float64):
     return np.cos(np.arange(size) + step).astype(dtype)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("row", {row.compiled_rule: row for row in ELEMENTWISE}.values(), ids=str)
 @every_dtype
 def test_each_group_is_as_an_optimizer_of_its_own(row, dtype):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import fastopt
 from tests.passes import check
-from tests.table import ELEMENTWISE, FLOATS, RULES, assert_same_bits, every_dtype
+from tests.table import ELEMENTWISE, FLOATS, RULES, assert_same_bits, every_dtype, form
 
 FREE = (fastopt.ScheduleFreeSGD, fastopt.ScheduleFreeAdamW)
 # The options are made around any rule alike: all of them at once for every rule, and all combinations for a few.
@@ -52,6 +52,7 @@ ALL = {"bounds": (-0.5, 0.75), "clip_norm": 20.0, "clip_value": 0.5, "copy_to": 
 ALL |= {"flush_subnormals": True, "l1": 0.1, "mask": True, "maximize": True, "nonfinite": "skip", "zero_grad": True}
 
 
+@pytest.mark.wide(by=lambda row, dtype: (row.optimizer, dtype))
 @every_dtype
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_every_rule_takes_all_of_them(row, dtype):
@@ -61,6 +62,7 @@ def test_every_rule_takes_all_of_them(row, dtype):
 WATCHING = {"clip_norm": np.inf, "ema_decay": 0.75, "zero_grad": True}
 
 
+@pytest.mark.wide(by=lambda row, dtype: (form(row), dtype))
 @every_dtype
 @pytest.mark.parametrize("row", RULES, ids=str)
 def test_what_only_watches_changes_no_bit_of_any_rule(row, dtype):
@@ -82,6 +84,7 @@ def test_what_only_watches_changes_no_bit_of_any_rule(row, dtype):
         assert_same_bits(opt.state[name], bare.state[name], name)
 
 
+@pytest.mark.wide(by=lambda row, dtype: (form(row), dtype))
 @every_dtype
 @pytest.mark.parametrize("row", [row for row in RULES if row.optimizer not in FREE], ids=str)
 def test_nothing_leaves_its_bounds(row, dtype):

@@ -21,6 +21,7 @@ COUPLED = [
 ]
 
 
+@pytest.mark.wide(by=lambda row, options: (row.optimizer, str(options)))
 @every_option
 @pytest.mark.parametrize("row", COUPLED, ids=str)
 def test_ascent_and_coupled_decay_change_the_gradient_that_the_oracle_sees(row, options):
@@ -43,6 +44,7 @@ def test_ascent_and_coupled_decay_change_the_gradient_that_the_oracle_sees(row, 
 HAVING = [(row, o) for o in OPTIONS for row in TABLE if row.torch and not (row.torch[0] == "Rprop" and "weight_decay" in o)]
 
 
+@pytest.mark.wide(by=lambda row, options: (row.optimizer, str(options)))
 @pytest.mark.peers
 @pytest.mark.parametrize(("row", "options"), HAVING, ids=str)
 def test_pytorch(row, options, torch):
@@ -50,6 +52,7 @@ def test_pytorch(row, options, torch):
     assert_equal_paths(lambda params: row.make(params, **options), torch_path(torch, name, arguments | options))
 
 
+@pytest.mark.wide(by=lambda row, dtype, options: (row.optimizer, dtype, str(options)))
 @every_option
 @every_dtype
 @every_row

@@ -64,6 +64,7 @@ def follow(row, problem, dtype, oracle=None, **lr):
     assert optimizer.step_count == STEPS
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("problem", PROBLEMS)
 @every_row
 def test_float64_follows_the_oracle(row, problem):
@@ -75,6 +76,7 @@ def test_float32_follows_the_oracle(row):
     follow(row, random_gradients, np.float32)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("row", with_rates, ids=str)
 def test_every_element_may_have_its_own_rate(row, problem):

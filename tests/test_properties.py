@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fastopt
-from tests.table import ELEMENTWISE, FLOATS, TABLE, assert_same_bits, with_rates
+from tests.selection import drawn
+from tests.table import ELEMENTWISE, FLOATS, TABLE, assert_same_bits, form, with_rates
 
 STEPS = 3
 EITHER = st.sampled_from(FLOATS)
@@ -94,7 +95,7 @@ def numbers(row):
 
 
 def configured(rows):
-    return st.sampled_from(rows).flatmap(lambda row: st.tuples(st.just(row), numbers(row)))
+    return st.sampled_from(drawn(rows, form)).flatmap(lambda row: st.tuples(st.just(row), numbers(row)))
 
 
 configurations = configured(TABLE)
@@ -147,7 +148,7 @@ def test_a_flat_buffer_steps_like_the_arrays_in_it(tree, configuration, seed):
         assert_same_trees(flattened.state[name].tree, whole.state[name], name)
 
 
-@given(st.data(), st.sampled_from(ELEMENTWISE), st.lists(trees(leaves()), min_size=1, max_size=3), seeds)
+@given(st.data(), st.sampled_from(drawn(ELEMENTWISE, form)), st.lists(trees(leaves()), min_size=1, max_size=3), seeds)
 def test_groups_step_like_separate_optimizers(data, row, structures, seed):
     rng = np.random.default_rng(seed)
     params = [each(lambda leaf: leaf.parameter(rng), tree) for tree in structures]

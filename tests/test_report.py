@@ -93,7 +93,8 @@ def test_command_prints_a_table_and_writes_json(capsys, tmp_path):
 
 
 def test_command_measures_several_numbers_of_threads(capsys):
-    main(["--quick", "--size", "1e3", "--optimizer", "SGD", "--dtype", "float32", "--threads", "1", "2", "--contender", LIMIT])
+    command = ["--quick", "--size", "1e3", "--optimizer", "SGD momentum", "--dtype", "float32", "--threads", "1", "2"]
+    main([*command, "--contender", LIMIT])
     out = capsys.readouterr().out
     assert "1,000 elements, 1 threads" in out
     assert "1,000 elements, 2 threads" in out
@@ -120,7 +121,8 @@ def _short(monkeypatch):
 @pytest.mark.usefixtures("_short")
 def test_the_report_is_one_file_with_everything(tmp_path):
     html, measured = tmp_path / "report.html", tmp_path / "measured.json"
-    command = ["bench", "--quick", "--size", "1e3", "2e3", "--optimizer", "SGD", "--dtype", "float32", "--threads", "1", "2"]
+    command = ["bench", "--quick", "--size", "1e3", "2e3", "--optimizer", "SGD momentum", "--dtype", "float32"]
+    command += ["--threads", "1", "2"]
     command += ["--option", "none", "maximize", "--contender", LIMIT, "in-place NumPy"]
     assert fastopt_main([*command, "--html", str(html), "--json", str(measured)]) == 0
     text = html.read_text(encoding="utf-8")
@@ -150,6 +152,7 @@ def test_chosen_threads_are_compared_with_the_better_of_both(monkeypatch):
     assert threshold.excess(result) == 1.25
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("flags", in_cache.FLAGS.values(), ids=list(in_cache.FLAGS))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", in_cache.BODIES)

@@ -198,6 +198,7 @@ def test_rates_for_every_element(make):
         np.testing.assert_array_equal(array, start - rate.astype(array.dtype))
 
 
+@pytest.mark.wide
 @every_rule
 @every_dtype
 def test_rates_that_are_all_equal_do_as_one_number(row, dtype):

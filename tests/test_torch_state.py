@@ -78,6 +78,7 @@ def assert_equal_states(own, theirs):
         assert mine == group
 
 
+@pytest.mark.wide(by=lambda name, keywords: (name, *((name, *item) for item in keywords.items())))
 @pytest.mark.parametrize(("name", "keywords"), COMBINATIONS, ids=str)
 def test_a_run_goes_on_in_the_other_library(name, keywords, torch):
     grads = list(gradients())
