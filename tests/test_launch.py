@@ -132,7 +132,7 @@ def test_very_large_arrays_are_never_tried_on_one_thread(machine):
 
 
 def test_tiny_arrays_are_stepped_without_looking_at_the_clock(machine):
-    tiny = Launch(launch.SERIAL_BELOW_BYTES)
+    tiny = Launch(launch.SERIAL_BELOW_BYTES - 1)
     assert machine.used(tiny, 100) == [1] * 100
     assert machine.compiled == ["serial"]
     assert not isinstance(tiny.run, launch.Sampled | launch.Launcher)
@@ -142,7 +142,7 @@ def test_what_is_short_on_one_thread_stays_there_for_ever(machine):
     medium = Launch(MEDIUM)
     machine.seconds[1] = 0.9 * launch.SERIAL_BELOW_SECONDS
     assert machine.used(medium, 100) == [1] * 100
-    assert machine.compiled == ["serial"]
+    assert set(machine.compiled) == {"serial"}
     assert not isinstance(medium.run, launch.Sampled | launch.Launcher)
 
 

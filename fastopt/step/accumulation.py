@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Accumulation:
     def __init__(self, model: Model, count: NDArray[Any]) -> None:
         self._model, self._counter = model, count
         self._count: Any = memoryview(count)  # type: ignore[arg-type, unused-ignore]
-        self._plans = Plans(model, self._built)
+        self._plans = Plans(model)
         self._buffers: dict[Parameter, NDArray[Any]] = {}
         self._begun: set[Parameter] = set()
         self._attempt: tuple[int, set[Parameter]] = 0, set()
@@ -59,7 +60,7 @@ class Accumulation:
         if begun != self._begun or not active <= self._buffers.keys():
             self._begun = begun
             self._buffers |= {p: aligned_zeros(p.theta.size, p.theta.dtype) for p in active - self._buffers.keys()}
-            self._plans.forget()
+            self._plans.renew(functools.partial(_built, self._model, self._works(active), self._counter))
         self._attempt = self.count, active
         self._plans.run(grads, "grads", lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
 
@@ -85,13 +86,16 @@ class Accumulation:
             return parameters
         return self._begun | parameters if before < self.count else self._begun
 
-    def _built(self, dtypes: Dtypes) -> Plan:
-        active = [p for group in self._model.active for p in group.parameters]
+    def _works(self, active: set[Parameter]) -> list[Work]:
         # The first one takes the place of what is there: so nothing has to be set to zero before.
-        of_rules = {adding: [p for p in active if p in self._begun], taking: [p for p in active if p not in self._begun]}
-        works = [
-            Work(Pass(rule, parameters, lambda p: [p.formed(self._buffers[p])], 0.0, ()), np.zeros(1, np.int64))
+        of_rules = {adding: active & self._begun, taking: active - self._begun}
+        buffers = self._buffers
+        return [
+            Work(Pass(rule, list(parameters), lambda p: [p.formed(buffers[p])], 0.0, ()), np.zeros(1, np.int64))
             for rule, parameters in of_rules.items()
             if parameters
         ]
-        return Plan(self._model.parameters, works, self._model.memory, dtypes, self._counter)
+
+
+def _built(model: Model, works: list[Work], counter: NDArray[Any], dtypes: Dtypes) -> Plan:
+    return Plan(model.parameters, works, model.memory, dtypes, counter)

@@ -17,6 +17,9 @@ from fastopt.zeroing import require_zeroable
 
 Dtypes = Mapping[Parameter, np.dtype[Any]]
 
+# Builds a plan.
+Build = Callable[[Dtypes], Plan]
+
 # Runs a plan: with an object that has gradients, or with those that are known if it is None; and a number for this step.
 Run = Callable[[Plan, Any, int], int]
 
@@ -28,8 +31,8 @@ class Plans:
     ----------
     model : Model
         Whose parameters have the gradients.
-    build : callable
-        ``build(dtypes)`` gives a plan.
+    build : callable, optional
+        ``build(dtypes)`` gives a plan; see `renew`.
 
     Attributes
     ----------
@@ -37,14 +40,15 @@ class Plans:
         The one that was last used.
     """
 
-    def __init__(self, model: Model, build: Callable[[Dtypes], Plan]) -> None:
+    def __init__(self, model: Model, build: Build | None = None) -> None:
         self._model, self._build = model, build
         self._plans: dict[tuple[np.dtype[Any], ...], Plan] = {}
         self._dtypes: dict[Parameter, np.dtype[Any]] = {}
         self.current: Plan | None = None
 
-    def forget(self) -> None:
-        """Build plans anew from now on."""
+    def renew(self, build: Build) -> None:
+        """Build plans anew from now on. What builds them must not hold what holds these, or neither would be freed at once."""
+        self._build = build
         self._plans.clear()
         self.current = None
 
@@ -119,6 +123,7 @@ class Plans:
         key = tuple(every.values())
         plan = self._plans.get(key)
         if plan is None:
+            assert self._build is not None
             plan = self._plans[key] = self._build(every)
         self._dtypes, self.current = every, plan
         return plan

@@ -51,9 +51,9 @@ class Stepping:
         self.clip_norm, self.nonfinite = clip_norm, nonfinite
         self.counter, self.skipped, self.accumulated = (np.zeros(1, np.int64) for _ in range(3))
         self._norm = np.full(1, -1.0)  # of the last step that computed it; none has
-        self._has_norms = False
+        self._has_norms = self._is_scaling = False
         self._model, self._changes = model, changes
-        self._plans = Plans(model, self._built)
+        self._plans = Plans(model)
         self._works: list[tuple[Group, Work]] = []
         self._of_group: dict[int, tuple[Group, Work]] = {}  # by the group's place
         self._moving: dict[int, tuple[Group, Work]] = {}  # those whose numbers change in the next step
@@ -99,28 +99,36 @@ class Stepping:
         """Follow schedules and changes; the scale, checked."""
         if type(scale) is not float or scale != 1.0:
             scale = finite("scale", scale)
-            if scale != 1.0:
-                self._start_scaling()
-        if self._scheduled or self._changes.any:
-            self.follow(description)
+        if self._scheduled:
+            self._follow_schedules()
+        if scale != 1.0 and (self._changes.any or not self._is_scaling):
+            self._start_scaling()
+        if self._changes.any:
+            self._take_note(description)
         return scale
 
-    def follow(self, description: Description) -> None:
-        """Call each schedule once, before all else, for it is the caller's code; then take note of what was changed."""
+    def _take_note(self, description: Description) -> None:
+        """Take note of what was changed since the last step."""
         if self._changes.of_plan:
-            self._scheduled = [group for group in self._model.groups if group.schedules]
+            scheduled = [group for group in self._model.groups if group.schedules]
+            if scheduled != self._scheduled:  # new ones are called before anything is built
+                self._scheduled = scheduled
+                self._follow_schedules()
+            self._build_works(description)
+        self._write_limits()
+        self._moving |= {index: self._of_group[index] for index in self._changes.groups if index in self._of_group}
+        self._changes.clear()
+
+    def _follow_schedules(self) -> None:
+        """Call each schedule once, before all else, for it is the caller's code and may change anything."""
         count = int(self.counter[0])
         schedules = {id(s): s for group in self._scheduled for s in group.schedules.values()}
         values = {key: schedule(count) for key, schedule in schedules.items()}
         for group in self._scheduled:
             if given := {key: values[id(s)] for key, s in group.schedules.items() if id(s) in values}:
                 group.follow(given, count)
-        if self._changes.of_plan:
-            self._build_works(description)
         if self._has_norms:
             self._write_limits()
-        self._moving |= {index: self._of_group[index] for index in self._changes.groups if index in self._of_group}
-        self._changes.clear()
 
     def settled(self, description: Description) -> Plan:
         """The plan for gradients of the dtypes that came last, with the numbers of the next step but for those from sums."""
@@ -192,6 +200,7 @@ class Stepping:
 
     def _start_scaling(self) -> None:
         """Let all rules take a scale of the gradient from now on."""
+        self._is_scaling = True
         for group in self._model.groups:
             if not group.scales:
                 group.start_scaling()
@@ -203,26 +212,26 @@ class Stepping:
             self._start_scaling()
         self._works = [(group, numbers.work_of(description, group, self._has_norms)) for group in active]
         self._of_group = {group.index: (group, work) for group, work in self._works}
-        self._moving = dict(self._of_group)
+        # Steady numbers are those that the passes have from the beginning.
+        self._moving = {index: each for index, each in self._of_group.items() if not _lasts(description, *each)}
         self._limits = np.zeros(len(active) + 1)
         self._measures = any(work.measure is not None for _, work in self._works)
-        self._plans.forget()
+        options = (self.counter, self._norm, self.accumulated, self._limits, self.nonfinite != "propagate")
+        self._plans.renew(functools.partial(_built, self._model, [work for _, work in self._works], options))
 
     def needs_norms(self) -> bool:
         """Whether steps compute norms."""
         limits = [self.clip_norm, *(group.hyper["clip_norm"] for group in self._model.active)]
         return self.nonfinite != "propagate" or any(limit is not None for limit in limits)
 
-    def _built(self, dtypes: Dtypes) -> Plan:
-        works = [work for _, work in self._works]
-        finds_nonfinite = self.nonfinite != "propagate"
-        written = (self.counter, self._norm, self.accumulated)
-        return Plan(self._model.parameters, works, self._model.memory, dtypes, *written, self._limits, finds_nonfinite)
-
     def _write_limits(self) -> None:
         """Limit norms to what groups say now."""
         for i, limit in enumerate((*(group.current["clip_norm"] for group, _ in self._works), self.clip_norm)):
             self._limits[i] = math.inf if limit is None else limit
+
+
+def _built(model: Model, works: Sequence[Work], options: Sequence[Any], dtypes: Dtypes) -> Plan:
+    return Plan(model.parameters, works, model.memory, dtypes, *options)
 
 
 def _lasts(description: Description, group: Group, work: Work) -> bool:
