@@ -42,7 +42,7 @@ def passes(optimizer: fastopt.Optimizer) -> tuple[Pass, ...]:
     (group,) = optimizer.param_groups
     (p,) = group.parameters
     has_rates = "lr" in p.elements
-    step = Pass(len(p.arrays), 1 + has_rates + len(optimizer.elements))
+    step = Pass(len(group.arrays(p)), 1 + has_rates + len(optimizer.elements))
     if group["clip_norm"] is not None or optimizer.clip_norm is not None:
         return Pass(0, 1), step
     if group["cautious"]:  # the measure is the rule itself
@@ -51,7 +51,7 @@ def passes(optimizer: fastopt.Optimizer) -> tuple[Pass, ...]:
         return (step,)
     coefficients = optimizer.measure_coefficients({**group, **group.scalars, **p.scalars}, 1)
     # Theta, the gradient, the rates, the states; among the coefficients, names stand for arrays.
-    is_array = [True, True, has_rates, *[True] * len(p.arrays[1:]), *[isinstance(c, str) for c in coefficients]]
+    is_array = [True, True, has_rates, *[True] * len(group.measured(p)[1:]), *[isinstance(c, str) for c in coefficients]]
     return Pass(0, sum(is_array[i] for i in _used(measure))), step
 
 
