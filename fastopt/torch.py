@@ -5,17 +5,15 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from fastopt.engine.tables import address
-from fastopt.groups import Group
 from fastopt.optimizer import Optimizer
 from fastopt.torch_state import Counterpart, counterpart_of, from_torch_state_dict, plain
-from fastopt.torch_tensors import Order, as_saved, as_viewed, is_of_torch, one_by_one, order_of, view
+from fastopt.torch_tensors import Order, Place, as_saved, as_viewed, differs, is_of_torch, one_by_one, order_of, view
 from fastopt.tree import map_leaves
 
 __all__ = ["WrappedOptimizer", "wrap"]
@@ -37,6 +35,7 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
         hyper = optimizer(np.zeros(1), **arguments).param_groups[0]
         self._class, self._arguments = optimizer, dict(arguments)
         self.optimizer: Optimizer | None = None
+        self._places: list[Place] = []  # made anew when tensors or their optimizer have changed
         super().__init__(params, {key: value for key, value in hyper.items() if key != "params"})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -53,6 +52,7 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
             If a tensor can't be stepped in place, or a hyper-parameter is not allowed. Nothing is changed.
         """
         super().add_param_group(param_group)
+        self._places = []
         try:
             made = self._groups_of(self.param_groups[-1])
             if self.optimizer is None and made:
@@ -90,13 +90,16 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
                 loss = closure()
         if self.optimizer is None:  # there are no tensors
             return loss
-        tensors = [(group, p) for group in self.param_groups for p in group["params"]]
-        for (hyper, p), own in zip(tensors, self.optimizer.param_groups, strict=True):
-            _follow(own, hyper, p)
-        self.optimizer.step([None if p.grad is None else view(p.grad, order_of(p)) for _, p in tensors])
-        for _, p in tensors:
-            if p.grad is not None:
-                torch.autograd.graph.increment_version(p)  # so that a graph that needs the old values says so
+        places = self._places or self._placed()
+        grads: list[Any] = []
+        for place in places:
+            place.require_memory()
+            grads.append(place.tensor.grad)
+        self._follow(places, grads)
+        self.optimizer.step([None if g is None else place.view(g) for place, g in zip(places, grads, strict=True)])
+        for place, g in zip(places, grads, strict=True):
+            if g is not None:  # so that a graph that needs the old values says so
+                torch.autograd.graph.increment_version(place.tensor)
         return loss
 
     def state_dict(self) -> dict[str, Any]:
@@ -154,6 +157,7 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
             if isinstance(state, Mapping) and "state" in state:
                 state = {**state, "state": as_viewed(state["state"], self._orders())}
             self.optimizer.load_state_dict(state)
+        self._places = []
         for group, given in zip(self.param_groups, saved, strict=True):
             group.update({key: value for key, value in _numbers(given).items() if not callable(group.get(key))})
         for after in self._optimizer_load_state_dict_post_hooks.values():
@@ -166,10 +170,36 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
     def __setstate__(self, state: dict[str, Any]) -> None:
         (self._class, self._arguments), saved = state.pop("made_by"), state.pop("saved")
         super().__setstate__(state)
+        self._places = []
         made = [each for group in self.param_groups for each in self._groups_of(group)]
         self.optimizer = self._class(made, **self._arguments) if made else None
         if self.optimizer is not None:
             self.optimizer.load_state_dict(saved)
+
+    def _placed(self) -> list[Place]:
+        """Where each tensor lies; and what groups are as they were at the last step is not known."""
+        assert self.optimizer is not None
+        tensors = (p for group in self.param_groups for p in group["params"])
+        self._places = [Place(p, own) for p, own in zip(tensors, self.optimizer.param_groups, strict=True)]
+        self._seen: list[dict[str, Any]] = [{} for _ in self.param_groups]
+        return self._places
+
+    def _follow(self, places: Sequence[Place], grads: Sequence[Any]) -> None:
+        """Give each tensor the hyper-parameters that changed in its group, and freeze those without a gradient."""
+        begin = 0
+        for group, seen in zip(self.param_groups, self._seen, strict=True):
+            end = begin + len(group["params"])
+            given = {key: value for key, value in group.items() if key in self.defaults and key != "frozen"}
+            if changes := {key: value for key, value in given.items() if key not in seen or differs(value, seen[key])}:
+                owns = [place.own for place in places[begin:end]]
+                for own, hyper in [(own, own.check(changes)) for own in owns]:
+                    own.commit(hyper)
+                seen |= changes
+            is_frozen = bool(group["frozen"])
+            for place, g in zip(places[begin:end], grads[begin:end], strict=True):
+                if place.own.hyper["frozen"] != (is_frozen or g is None):
+                    place.own["frozen"] = is_frozen or g is None
+            begin = end
 
     def _orders(self) -> dict[str, Order]:
         """How the view of each tensor has its dimensions, by the name of the parameter."""
@@ -223,17 +253,6 @@ def wrap(optimizer: type[Optimizer], params: Any, **arguments: Any) -> WrappedOp
     if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
         raise TypeError(f"optimizer must be a class of optimizers, got {optimizer!r}")
     return WrappedOptimizer(optimizer, params, arguments)
-
-
-def _follow(own: Group, hyper: Mapping[str, Any], p: torch.Tensor) -> None:
-    """Let the group of a tensor have the hyper-parameters that PyTorch's side has, and be frozen without a gradient."""
-    array, known = view(p), own.parameters[0].array
-    if p.numel() and (address(array), array.strides, array.shape) != (address(known), known.strides, known.shape):
-        raise ValueError("a parameter has other memory than before; wrap it again")
-    changes = {key: hyper[key] for key, value in own.hyper.items() if hyper[key] is not value}
-    changes["frozen"] = bool(hyper["frozen"]) or p.grad is None
-    if any(value is not own.hyper[key] for key, value in changes.items()):
-        own.update(changes)
 
 
 def _numbers(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from fastopt.arrays import COMPLEX, FLOATS
+from fastopt.engine.tables import address
+from fastopt.groups import Group
 
 Order = tuple[int, ...]
 
@@ -43,6 +45,40 @@ def view(tensor: torch.Tensor, order: Order | None = None) -> NDArray[Any]:
         *others, last = map(str, (*FLOATS, *COMPLEX))
         raise TypeError(f"tensors must be of {', '.join(others)} or {last}, got {tensor.dtype}") from None
     return array
+
+
+class Place:
+    """Where a tensor lies in memory, and the group that steps it."""
+
+    def __init__(self, tensor: torch.Tensor, own: Group) -> None:
+        self.tensor, self.own = tensor, own
+        self._order = order_of(tensor)
+        self._is_plain = self._order == tuple(range(tensor.dim()))
+        self._known: tuple[Any, ...] | None = None  # its address and strides, once they are found to be those of the group
+
+    def require_memory(self) -> None:
+        """Raise ValueError if the tensor has other memory than the group."""
+        p = self.tensor
+        if (lies := (p.data_ptr(), p.stride())) != self._known:
+            array, known = view(p), self.own.parameters[0].array
+            if p.numel() and (address(array), array.strides, array.shape) != (address(known), known.strides, known.shape):
+                raise ValueError("a parameter has other memory than before; wrap it again")
+            self._known = lies
+
+    def view(self, gradient: torch.Tensor) -> NDArray[Any]:
+        """The memory of a gradient as an array with the dimensions of the parameter's."""
+        if self._is_plain and type(gradient) is torch.Tensor and not gradient.requires_grad:
+            try:
+                return gradient.numpy()  # type: ignore[no-any-return, unused-ignore]
+            except (RuntimeError, TypeError):  # what is no plain memory, or not on the CPU
+                pass
+        return view(gradient, self._order)
+
+
+def differs(value: Any, before: Any) -> bool:
+    """Whether a hyper-parameter has another value than before; of arrays, whether it is another object."""
+    plain = (bool, int, float, str, tuple, type(None))
+    return value is not before and not (isinstance(value, plain) and isinstance(before, plain) and value == before)
 
 
 def as_saved(state: Any, orders: Mapping[str, Order]) -> Any:
