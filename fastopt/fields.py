@@ -171,11 +171,12 @@ class Fields:
             cls.__doc__ = cls.__doc__ and _documented(cls)
 
     def __init__(self, params: Any, *values: Any, **named: Any) -> None:
-        given = {**self.fixed, **_given(type(self), values, named)}
-        hyper: dict[str, Any] = {}
-        whole: dict[str, Any] = {}
-        for name, field in {**self.fields, **self.common}.items():
-            (whole if field.is_whole else hyper)[name] = given.get(name, field.default)
+        hyper, whole = map(dict, _defaults(type(self)))
+        if values or named:
+            for name, value in _given(type(self), values, named).items():
+                (whole if name in whole else hyper)[name] = value
+        elif missing := [name for name, value in hyper.items() if value is REQUIRED]:
+            raise TypeError(f"{type(self).__name__} is missing a required argument: {missing[0]!r}")
         self._construct(params, hyper, whole)
 
     def _construct(self, params: Any, hyper: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
@@ -195,6 +196,27 @@ class Fields:
         """What a docstring says of an argument: the type of its values in words, and what it is."""
         field = {**cls.fields, **cls.common}[name]
         return field.words, field.doc
+
+
+_DEFAULTS: dict[type[Fields], tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+
+
+def _defaults(cls: type[Fields]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The values of hyper-parameters, and of what belongs to no group, where none is given; as their checks give them."""
+    if (known := _DEFAULTS.get(cls)) is not None:
+        return known
+    hyper: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
+    for name, field in {**cls.fields, **cls.common}.items():
+        value = cls.fixed.get(name, field.default)
+        is_plain = value is not REQUIRED and value is not None and not callable(value)
+        (whole if field.is_whole else hyper)[name] = cls.checks[name](name, value) if is_plain else value
+    return _DEFAULTS.setdefault(cls, (hyper, whole))
+
+
+def known_values(cls: type[Fields]) -> Mapping[str, Any]:
+    """Values of hyper-parameters that need no check: the defaults."""
+    return _defaults(cls)[0]
 
 
 def _collected(cls: type[Fields], inherited: Mapping[str, Field]) -> dict[str, Field]:

@@ -15,6 +15,7 @@ from fastopt.description import Choice, Description
 from fastopt.element_arrays import checked_arrays, checked_bounds, checked_copies, is_tree, require_mask
 from fastopt.engine.formats import encoded, storage_view
 from fastopt.engine.pairs import paired_states
+from fastopt.fields import REQUIRED, known_values
 from fastopt.flat import array_of
 from fastopt.hyperparameters import checked, hint, is_choice
 from fastopt.memory import Memory
@@ -107,7 +108,8 @@ class Group(MutableMapping[str, Any]):
         self.hyper: dict[str, Any] = {}
         self.current: dict[str, Any] = {}
         self._copies: Any = None
-        self._take({key: self._checked(key, value) for key, value in hyper.items()})
+        known = known_values(type(description))
+        self._take({k: value if value is known.get(k, REQUIRED) else self._checked(k, value) for k, value in hyper.items()})
         self.state_names = needed_states(self.hyper, self._used) if state_names is None else tuple(state_names)
         self.counter = np.zeros(1, np.int64)
         self._count: Any = memoryview(self.counter)  # type: ignore[arg-type, unused-ignore]  # which is read in a third of the time

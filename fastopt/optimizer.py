@@ -14,6 +14,7 @@ from fastopt import checkpoint
 from fastopt.arrays import FLOATS, one_of
 from fastopt.description import Description
 from fastopt.element_arrays import is_tree
+from fastopt.fields import REQUIRED, known_values
 from fastopt.flat import equal
 from fastopt.groups import ARRAYS, Group
 from fastopt.hyperparameters import checked
@@ -65,9 +66,12 @@ class Optimizer(Description):
         paired: frozenset[str] = frozenset(),
     ) -> None:
         """Make everything anew; with a structure the groups are its leaves, by their paths."""
+        known = known_values(type(self))
         for key, value in hyper.items():
             # Each group checks an array against its parameters.
-            if not (callable(value) or (key in ARRAYS and (key != "lr" or is_tree(value)))):
+            if not (
+                value is known.get(key, REQUIRED) or callable(value) or (key in ARRAYS and (key != "lr" or is_tree(value)))
+            ):
                 checked(self.checks, key, value)
         whole = {key: checked(self.checks, key, value) for key, value in whole.items()}
         # What groups know of the optimizer: no more than it is before it has any, so that both are freed at once.

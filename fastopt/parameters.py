@@ -239,9 +239,11 @@ def allocate(parameters: Sequence[Parameter], name: str, memory: Memory, is_pair
     """
     for dtype in FLOATS:
         alike = [p for p in parameters if p.theta.dtype == dtype]
+        if not alike:
+            continue
         grain = ALIGNMENT // dtype.itemsize
         # Streams at the same place in their pages get in each other's way, since caches and store buffers look at that first.
-        others = max((len(p.states) for p in alike), default=0)
+        others = max(len(p.states) for p in alike)
         begins, sizes, end = [], [], 0
         for p in alike:
             # Each begins where theta does in its cache line, so that one of their vectors lies across two where all do.

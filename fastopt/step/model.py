@@ -201,7 +201,7 @@ class Model:
             for group in groups:
                 for p in group.parameters if name in group.state_names else []:
                     start = p.theta if name == AVERAGE else self._description.initial(name, group.hyper, p.theta)
-                    if np.any(start):  # pages that hold zeros are best left untouched
+                    if np.any(start) if isinstance(start, np.ndarray) else start:  # pages of zeros are best left untouched
                         p.start(name, start)
         for group in groups:
             group.fill_copies()

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+NONE = np.zeros((2, 0, 1))
+
 
 class Scalars(MutableMapping[str, Any]):
     """Numbers, or vectors of them, by name, as they are now; what takes their place is written beside them.
@@ -52,5 +54,7 @@ class Scalars(MutableMapping[str, Any]):
 
 def running_scalars(first: Mapping[str, float], tensors: int) -> NDArray[Any]:
     """The memory of scalars that start at these values, for so many tensors: shape (2, names, tensors)."""
+    if not first:
+        return NONE
     values = np.array([*first.values()], np.float64)
     return np.ascontiguousarray(np.broadcast_to(values[None, :, None], (2, len(first), tensors)))
