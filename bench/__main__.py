@@ -27,7 +27,7 @@ from bench.measure import Result, interleaved
 from bench.options import OPTIONS
 from bench.plan import Cell
 from bench.records import label, record
-from fastopt import info
+from fastopt.commands import info
 
 PACKAGES = ("numba", "numpy", "torch", "jax", "optax", "deepspeed", "keras", "thinc", "scikit-learn", "pennylane")
 

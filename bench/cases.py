@@ -43,7 +43,8 @@ class Case:
     name : str
         How tables call it.
     optimizer : type
-        The class in fastopt; that of the same name in `fastopt.demo.in_place`, if there is one, takes the same arguments.
+        The class in fastopt; that of the same name in `fastopt.commands.demo.in_place`, if there is one, takes the same
+        arguments.
     hyper : dict
         Hyper-parameters besides the learning rate.
     has_rates : bool

@@ -17,7 +17,7 @@ from bench.cases import Case, Problem
 from bench.contender import Contender, Running
 from bench.limit import streaming_step
 from bench.peers import PEERS
-from fastopt.demo import in_place
+from fastopt.commands.demo import in_place
 
 
 def set_num_threads(n: int) -> None:

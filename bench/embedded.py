@@ -16,7 +16,8 @@ import numpy as np
 
 import fastopt
 from bench.measure import interleaved
-from fastopt import capi, clibrary
+from fastopt import capi
+from fastopt.capi import library as clibrary
 
 adam = fastopt.embed(fastopt.Adam, np.float32, lr=1e-3)
 rule, values = adam.rule, adam.values

@@ -24,7 +24,7 @@ import fastopt
 from bench.cases import CASES, DTYPES, Case, elements
 from bench.contenders import OURS
 from bench.measure import Result, interleaved
-from fastopt.arrays import address
+from fastopt.arrays.layout import address
 
 SIZE = 100_000
 FLAGS = {"C": ("-O3", "-march=native"), "C, no errno": ("-O3", "-march=native", "-fno-math-errno")}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bench.measure import interleaved
 from bench.traffic import Pass
-from fastopt.arrays import ALIGNMENT, PAGE, aligned_zeros
+from fastopt.arrays.layout import ALIGNMENT, PAGE, aligned_zeros
 
 
 def total(arrays: Any, i: Any) -> Any:

@@ -13,7 +13,7 @@ from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 import fastopt
-from fastopt.fields import Field
+from fastopt.description.fields import Field
 
 DOCS = Path(__file__).parent
 GENERATED = DOCS / "generated"

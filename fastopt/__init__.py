@@ -1,16 +1,16 @@
 """Fused first-order optimizers for NumPy arrays, at memory speed."""
 
 from fastopt import optimizers, rules, schedules
-from fastopt.custom import rule
-from fastopt.embedded import Embedded, embed
+from fastopt.arrays.flat import Flat, flatten
+from fastopt.bridges.compiled_loops import Embedded, embed
+from fastopt.bridges.torch_state import from_torch_state_dict, to_torch_state_dict
+from fastopt.description.fields import hyper
 from fastopt.engine.compile import RuleError
 from fastopt.engine.runtime import get_num_threads, get_parallel_threshold, set_num_threads, set_parallel_threshold
-from fastopt.fields import hyper
-from fastopt.flat import Flat, flatten
 from fastopt.minimization import minimize, scipy_method
 from fastopt.optimizer import Optimizer, warmup
 from fastopt.optimizers import *  # noqa: F403 - their list stands once, in fastopt/optimizers/__init__.py
-from fastopt.torch_state import from_torch_state_dict, to_torch_state_dict
+from fastopt.optimizers.custom import rule
 
 __version__ = "0.1.0"
 

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastopt.ahead import USUAL, compile_ahead
-from fastopt.demo.systems import SYSTEMS
+from fastopt.commands.demo.systems import SYSTEMS
+from fastopt.commands.warmup import USUAL, compile_ahead
 
 FORMATS = (".pdf", ".png", ".svg")
 
@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(given)
     if options.command == "c-api":
-        from fastopt import clibrary
+        from fastopt.capi import library
 
         try:
-            written = clibrary.write(options.out)
+            written = library.write(options.out)
         except (OSError, RuntimeError) as failure:
             parser.error(str(failure))
         print(*written, sep="\n")
@@ -51,14 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(str(failure))
         return 0
     if options.command == "info":
-        from fastopt import info
+        from fastopt.commands import info
 
         print(info.report())
         return 0
     path = options.out or Path(f"fastopt-{options.problem}.png")
     if problem := _why_unwritable(path):
         parser.error(f"argument --out: {problem}")
-    from fastopt.demo import command
+    from fastopt.commands.demo import command
 
     command.run(options.problem, options.optimizer, options.epochs, options.seed, path)
     return 0

@@ -10,24 +10,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
-from fastopt import checkpoint
-from fastopt.arrays import FLOATS, one_of
-from fastopt.description import Description
-from fastopt.element_arrays import is_tree
-from fastopt.fields import REQUIRED, known_values
-from fastopt.flat import equal
-from fastopt.groups import ARRAYS, Group
-from fastopt.hyperparameters import checked
-from fastopt.options import WHOLE
-from fastopt.parameters import AVERAGE
-from fastopt.partition import are_groups, partition
+from fastopt.arrays.flat import equal
+from fastopt.arrays.layout import FLOATS, one_of
+from fastopt.arrays.name_patterns import are_groups, partition
+from fastopt.arrays.parameters import AVERAGE
+from fastopt.arrays.per_element import is_tree
+from fastopt.arrays.tree import map_leaves
+from fastopt.description.fields import REQUIRED, known_values
+from fastopt.description.hyperparameters import checked
+from fastopt.description.options import WHOLE
+from fastopt.description.recipe import Description
+from fastopt.saving import state_dicts
 from fastopt.schedules.nested import remembers
 from fastopt.step.accumulation import Accumulation
 from fastopt.step.averages import exchange
 from fastopt.step.changes import Changes
+from fastopt.step.groups import ARRAYS, Group
 from fastopt.step.model import Model
 from fastopt.step.stepping import Stepping, Vectors
-from fastopt.tree import map_leaves
 
 # The attributes of every optimizer.
 OWN = ("_accumulation", "_background", "_changes", "_is_swapped", "_model", "_reduction", "_stepping")
@@ -255,7 +255,7 @@ class Optimizer(Description):
             optimizer that loads the dict keeps its own.
         """
         self._require_unswapped()
-        return checkpoint.save(type(self).__name__, self.step_count, self._whole(), self._model.groups)
+        return state_dicts.save(type(self).__name__, self.step_count, self._whole(), self._model.groups)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave. The values are copied.
@@ -272,7 +272,7 @@ class Optimizer(Description):
         """
         self._require_unswapped()
         stepping = self._stepping
-        count, whole = checkpoint.load(type(self).__name__, self.checks, self._model.groups, state_dict)
+        count, whole = state_dicts.load(type(self).__name__, self.checks, self._model.groups, state_dict)
         stepping.counter[0], stepping.skipped[0], stepping.accumulated[0] = count, whole["skipped_steps"], 0
         stepping.clip_norm, stepping.nonfinite, self._reduction = whole["clip_norm"], whole["nonfinite"], whole["reduction"]
         stepping.forget_norm()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import ahead
 from fastopt.__main__ import main
+from fastopt.commands import warmup as ahead
 from tests import fresh
 
 STEPPED = """

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import fastopt.capi
-from fastopt import clibrary
 from fastopt.__main__ import main
 from fastopt.capi import FUNCTIONS, STATUS
-from fastopt.hyperparameters import checked
-from fastopt.tracing import Branch, traced
+from fastopt.capi import library as clibrary
+from fastopt.capi.formulas import Branch, traced
+from fastopt.description.hyperparameters import checked
 from tests import fresh
 from tests.refusal import refused
 from tests.table import assert_same_bits, every_dtype

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.tree import leaves, map_leaves
+from fastopt.arrays.tree import leaves, map_leaves
 from tests.refusal import refused
 from tests.table import TABLE, assert_same_bits, every_dtype, every_row
 

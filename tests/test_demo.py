@@ -8,11 +8,11 @@ import pytest
 
 import fastopt
 from fastopt.__main__ import main
-from fastopt.demo import in_place, network
-from fastopt.demo.digits import Digits
-from fastopt.demo.inversion import Inversion, Stirring
-from fastopt.demo.systems import SYSTEMS
-from fastopt.demo.training import Pair, train
+from fastopt.commands.demo import in_place, network
+from fastopt.commands.demo.digits import Digits
+from fastopt.commands.demo.inversion import Inversion, Stirring
+from fastopt.commands.demo.systems import SYSTEMS
+from fastopt.commands.demo.training import Pair, train
 
 ROW = re.compile(
     r"^(?P<title>.+?)  +(?P<loss>[\d.e+-]+) +(?P<score>[\d.]+)%? +(?P<fused>[\d.,]+) us +(?P<plain>[\d,]+) us +[\d.]+x$"

@@ -47,7 +47,7 @@ RUNNABLE = [page for page in PAGES if any(fences(page, "python"))]
 def test_pages_and_docstrings_have_examples():
     assert ROOT / "README.md" in RUNNABLE
     assert len(RUNNABLE) > len(fastopt.optimizers.__all__) >= 4
-    assert {"fastopt.flat", "fastopt.optimizers.adam"} <= set(MODULES)
+    assert {"fastopt.arrays.flat", "fastopt.optimizers.adam"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.fields import Field, argument
-from fastopt.hyperparameters import OneOf, nonnegative
+from fastopt.description.fields import Field, argument
+from fastopt.description.hyperparameters import OneOf, nonnegative
 from fastopt.optimizers.sgd import gradient_descent
 from tests.refusal import refused
 

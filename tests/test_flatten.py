@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.arrays.tree import leaves
 from fastopt.engine import launch, steps
-from fastopt.tree import leaves
 from tests.refusal import refused
 from tests.table import assert_same_bits, every_dtype, every_rule
 

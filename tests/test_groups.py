@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.description.options import DEFAULTS
 from fastopt.optimizers import adagrad, adam, rmsprop, sgd
-from fastopt.options import DEFAULTS
 from tests.refusal import refused
 from tests.table import ELEMENTWISE, assert_same_bits, every_dtype
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import info
 from fastopt.__main__ import main
+from fastopt.commands import info
 from tests.fresh import environment
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import fastopt
 from fastopt import schedules as s
-from fastopt.hyperparameters import integer, real
+from fastopt.description.hyperparameters import integer, real
 from tests.refusal import refused
 from tests.table import assert_same_bits
 

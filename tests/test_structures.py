@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.arrays import PAGE
-from fastopt.tree import leaves, map_leaves
+from fastopt.arrays.layout import PAGE
+from fastopt.arrays.tree import leaves, map_leaves
 from tests.refusal import refused
 from tests.table import assert_same_bits, every_dtype, every_rule
 

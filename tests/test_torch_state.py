@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.torch_state import COUNTERPARTS
+from fastopt.bridges.torch_state import COUNTERPARTS
 from tests.peers import STEPS, assert_close, gradients, start
 
 pytestmark = pytest.mark.peers

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt import optimizers
-from fastopt.arrays import FLOATS
-from fastopt.hyperparameters import Check, boolean, integer, nonnegative_or_infinite, real
+from fastopt.arrays.layout import FLOATS
+from fastopt.description.hyperparameters import Check, boolean, integer, nonnegative_or_infinite, real
 from fastopt.optimizer import Optimizer
 
 Method = str | type[Optimizer]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.arrays import FLOATS
-from fastopt.hyperparameters import real
+from fastopt.arrays.layout import FLOATS
+from fastopt.description.hyperparameters import real
 from fastopt.minimization.differences import differences
 
 

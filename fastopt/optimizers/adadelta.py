@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.description.fields import hyper
+from fastopt.description.options import Rate
 from fastopt.engine.compile import rule
-from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
-from fastopt.options import Rate
 
 
 @rule

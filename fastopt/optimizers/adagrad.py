@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.description import Choice
+from fastopt.description.fields import hyper
+from fastopt.description.options import Rate
+from fastopt.description.recipe import Choice
 from fastopt.engine.compile import rule
-from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import ACCUMULATE, eps_places, normalized, refuse_root_of_rates
-from fastopt.options import Rate
 
 
 @rule

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.description import Choice
+from fastopt.description.fields import hyper
+from fastopt.description.hyperparameters import OneOf
+from fastopt.description.options import Rate
+from fastopt.description.recipe import Choice
 from fastopt.engine.compile import rule
-from fastopt.fields import hyper
-from fastopt.hyperparameters import OneOf
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import normalized
-from fastopt.options import Rate
 
 
 @rule

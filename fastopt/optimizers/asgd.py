@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fastopt.description.fields import hyper
+from fastopt.description.hyperparameters import nonnegative
+from fastopt.description.options import Rate
 from fastopt.engine.compile import rule
-from fastopt.fields import hyper
-from fastopt.hyperparameters import nonnegative
 from fastopt.optimizer import Optimizer
-from fastopt.options import Rate
 
 
 @rule

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.description.hyperparameters import OneOf
 from fastopt.engine.compile import part
-from fastopt.hyperparameters import OneOf
 
 ACCUMULATE = OneOf("squares", "rates")
 

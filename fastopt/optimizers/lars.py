@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.description import Choice
+from fastopt.description.fields import hyper
+from fastopt.description.hyperparameters import decay, nonnegative
+from fastopt.description.options import Rate
+from fastopt.description.recipe import Choice
 from fastopt.engine.compile import Rule, part, rule
-from fastopt.fields import hyper
-from fastopt.hyperparameters import decay, nonnegative
 from fastopt.optimizer import Optimizer
-from fastopt.options import Rate
 
 
 @part

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.description.fields import hyper
+from fastopt.description.options import Rate
 from fastopt.engine.compile import rule
-from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import DECOUPLED
-from fastopt.options import Rate
 
 
 @rule

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.description.fields import hyper
+from fastopt.description.hyperparameters import decay
+from fastopt.description.options import Rate
 from fastopt.engine.compile import part, rule
-from fastopt.fields import hyper
-from fastopt.hyperparameters import decay
 from fastopt.optimizer import Optimizer
-from fastopt.options import Rate
 
 # The smallest normal number of single precision: nothing beside a cube, but it keeps 0 / 0 away.
 TINY = 2.0**-126

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastopt.description.fields import hyper
+from fastopt.description.hyperparameters import nonnegative_or_infinite
+from fastopt.description.options import Rate
 from fastopt.engine.compile import rule
-from fastopt.fields import hyper
-from fastopt.hyperparameters import nonnegative_or_infinite
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import DECOUPLED
-from fastopt.options import Rate
 
 
 @rule

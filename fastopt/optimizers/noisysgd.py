@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.description.fields import argument, hyper
+from fastopt.description.hyperparameters import nonnegative
+from fastopt.description.options import Rate
 from fastopt.engine.compile import rule
-from fastopt.fields import argument, hyper
-from fastopt.hyperparameters import nonnegative
 from fastopt.optimizer import Optimizer
-from fastopt.options import Rate
 
 # Numbers drawn at a time, so that little memory is needed besides the noise itself.
 CHUNK = 512

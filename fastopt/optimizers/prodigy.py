@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.description.fields import hyper
+from fastopt.description.hyperparameters import nonnegative
+from fastopt.description.options import Rate
 from fastopt.engine.compile import Rule, part, rule
-from fastopt.fields import hyper
-from fastopt.hyperparameters import nonnegative
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import DECOUPLED
-from fastopt.options import Rate
 
 
 @part

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.description.fields import hyper
+from fastopt.description.hyperparameters import Number
+from fastopt.description.options import Rate
 from fastopt.engine.compile import rule
-from fastopt.fields import hyper
-from fastopt.hyperparameters import Number
 from fastopt.optimizer import Optimizer
-from fastopt.options import Rate
 
 # At a shorter length the rectification is not defined.
 LEAST_THRESHOLD = 4.0

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.description import Choice
+from fastopt.description.fields import hyper
+from fastopt.description.options import Rate
+from fastopt.description.recipe import Choice
 from fastopt.engine.compile import part, rule
-from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import ACCUMULATE, eps_places, normalized, rate_places, refuse_root_of_rates, split_rate
-from fastopt.options import Rate
 
 
 @rule

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.description.fields import hyper
+from fastopt.description.hyperparameters import Several, nonnegative
+from fastopt.description.options import Rate
 from fastopt.engine.compile import rule
 from fastopt.engine.values import select
-from fastopt.fields import hyper
-from fastopt.hyperparameters import Several, nonnegative
 from fastopt.optimizer import Optimizer
-from fastopt.options import Rate
 
 
 @rule

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from fastopt.description import Choice
+from fastopt.arrays.tree import with_leaves
+from fastopt.description.fields import hyper
+from fastopt.description.hyperparameters import decay, nonnegative
+from fastopt.description.options import Rate
+from fastopt.description.recipe import Choice
 from fastopt.engine.compile import rule
-from fastopt.fields import hyper
-from fastopt.hyperparameters import decay, nonnegative
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import normalized
-from fastopt.options import Rate
-from fastopt.tree import with_leaves
 
 
 @rule

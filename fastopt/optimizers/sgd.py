@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastopt.description import Choice
+from fastopt.description.fields import hyper
+from fastopt.description.hyperparameters import finite
+from fastopt.description.options import Rate
+from fastopt.description.recipe import Choice
 from fastopt.engine.compile import rule
-from fastopt.fields import hyper
-from fastopt.hyperparameters import finite
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import rate_places, split_rate
-from fastopt.options import Rate
 
 
 @rule

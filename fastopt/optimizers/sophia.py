@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.description.fields import hyper
+from fastopt.description.hyperparameters import nonnegative
+from fastopt.description.options import Rate
 from fastopt.engine.compile import part, rule
-from fastopt.fields import hyper
-from fastopt.groups import Group
-from fastopt.hyperparameters import nonnegative
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import DECOUPLED
-from fastopt.options import Rate
+from fastopt.step.groups import Group
 from fastopt.step.passes import Pass
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.description.fields import hyper
+from fastopt.description.options import Rate
 from fastopt.engine.compile import rule
-from fastopt.fields import hyper
 from fastopt.optimizer import Optimizer
-from fastopt.options import Rate
 
 
 @rule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastopt.hyperparameters import decay
+from fastopt.description.hyperparameters import decay
 from fastopt.schedules.common import require_integers
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastopt.hyperparameters import finite
+from fastopt.description.hyperparameters import finite
 from fastopt.schedules.common import Schedule, beginnings, require_finite, require_lengths, sequence, value_of
 from fastopt.schedules.nested import Nested
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fastopt.hyperparameters import Check, boolean, finite, integer, nonnegative, positive
+from fastopt.description.hyperparameters import Check, boolean, finite, integer, nonnegative, positive
 
 Schedule = Callable[[int], Any]
 

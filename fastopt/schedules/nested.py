@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fastopt.hyperparameters import real
+from fastopt.description.hyperparameters import real
 
 
 class Nested:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastopt.hyperparameters import Check, OneOf, finite, integer, real
+from fastopt.description.hyperparameters import Check, OneOf, finite, integer, real
 from fastopt.schedules.common import require_booleans, require_finite, require_integers, require_nonnegative
 from fastopt.schedules.nested import require_state
 

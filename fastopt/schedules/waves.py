@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fastopt.hyperparameters import finite
+from fastopt.description.hyperparameters import finite
 from fastopt.schedules.common import (
     between,
     require_booleans,

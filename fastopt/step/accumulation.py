@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays import aligned_zeros
+from fastopt.arrays.layout import aligned_zeros
+from fastopt.arrays.parameters import Parameter
 from fastopt.engine import steps
 from fastopt.engine.compile import part
-from fastopt.parameters import Parameter
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan, Work

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastopt.arrays.parameters import AVERAGE
 from fastopt.engine.compile import part
-from fastopt.groups import Group
-from fastopt.parameters import AVERAGE
+from fastopt.step.groups import Group
 from fastopt.step.passes import Pass
 
 

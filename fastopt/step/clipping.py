@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays.parameters import Parameter
 from fastopt.engine.compile import part
 from fastopt.engine.steps import LARGEST, LEAST, limited_norm
 from fastopt.engine.transforms import excluding, scaling
-from fastopt.groups import Group
-from fastopt.parameters import Parameter
+from fastopt.step.groups import Group
 from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan
 

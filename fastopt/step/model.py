@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.description import Description
-from fastopt.flat import Flat
-from fastopt.groups import Group
-from fastopt.hyperparameters import hint
-from fastopt.memory import Memory
-from fastopt.parameters import AVERAGE, Parameter, allocate
+from fastopt.arrays.flat import Flat
+from fastopt.arrays.overlaps import Memory
+from fastopt.arrays.parameters import AVERAGE, Parameter, allocate
+from fastopt.arrays.tree import leaves, leaves_if_alike, map_leaves, matching_leaves, paths, with_leaves
+from fastopt.description.hyperparameters import hint
+from fastopt.description.recipe import Description
 from fastopt.step.changes import Changes
-from fastopt.tree import leaves, leaves_if_alike, map_leaves, matching_leaves, paths, with_leaves
+from fastopt.step.groups import Group
 
 
 class Model:

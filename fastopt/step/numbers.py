@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.description import Description
-from fastopt.groups import Group
+from fastopt.description.recipe import Description
 from fastopt.step.clipping import squares_pass
+from fastopt.step.groups import Group
 from fastopt.step.passes import Coefficient, Pass
 from fastopt.step.plan import Plan, Work
 

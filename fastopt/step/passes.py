@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays.parameters import Parameter
 from fastopt.engine.compile import Rule, Variant, compiled_span
 from fastopt.engine.loop import ITEM
 from fastopt.engine.tables import address
-from fastopt.parameters import Parameter
 
 # A number for all, numbers for each tensor, or the name of an array that has one for each element.
 Coefficient = float | NDArray[Any] | str

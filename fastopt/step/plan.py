@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays import complex_of
+from fastopt.arrays.layout import complex_of
+from fastopt.arrays.overlaps import Memory
+from fastopt.arrays.parameters import Parameter
 from fastopt.engine import steps
 from fastopt.engine.compile import Variant, compiled_span
 from fastopt.engine.launch import Launch
 from fastopt.engine.loop import ITEM
 from fastopt.engine.sums import BLOCK, LANES
 from fastopt.engine.tables import GROUP, HEADER, KNOWS_OBJECTS, LEAF, PASS, ROW, TENSOR, address, table
-from fastopt.memory import Memory
-from fastopt.parameters import Parameter
 from fastopt.step.passes import Pass
 
 WRITEABLE = 0x400  # the flag of an array, by NumPy's C interface

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays.parameters import Parameter
 from fastopt.engine import steps
-from fastopt.parameters import Parameter
 from fastopt.step.model import Model
 from fastopt.step.plan import Plan
-from fastopt.zeroing import require_zeroable
+from fastopt.step.zeroing import require_zeroable
 
 Dtypes = Mapping[Parameter, np.dtype[Any]]
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.description import Description
+from fastopt.arrays.parameters import Parameter
+from fastopt.description.hyperparameters import finite
+from fastopt.description.recipe import Description
 from fastopt.engine import steps
-from fastopt.groups import Group
-from fastopt.hyperparameters import finite
-from fastopt.parameters import Parameter
 from fastopt.step import clipping, numbers
 from fastopt.step.changes import Changes
+from fastopt.step.groups import Group
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan, Work

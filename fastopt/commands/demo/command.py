@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fastopt
-from fastopt.demo.systems import SYSTEMS
-from fastopt.demo.training import Problem, Run, train
+from fastopt.commands.demo.systems import SYSTEMS
+from fastopt.commands.demo.training import Problem, Run, train
 
 EXTRAS = ("matplotlib", "sklearn", "threadpoolctl", "tqdm")
 
@@ -37,9 +37,9 @@ def run(problem: str, names: Sequence[str] | None, epochs: int | None, seed: int
     require_extras()
     from threadpoolctl import threadpool_limits
 
-    from fastopt.demo import picture
-    from fastopt.demo.digits import Digits
-    from fastopt.demo.inversion import Inversion
+    from fastopt.commands.demo import picture
+    from fastopt.commands.demo.digits import Digits
+    from fastopt.commands.demo.inversion import Inversion
 
     if problem == "digits":
         digits = Digits(seed)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays import COMPLEX, FLOATS, require_array
-from fastopt.flat import array_of
-from fastopt.groups import Group
-from fastopt.hyperparameters import Check, checked, integer, real
-from fastopt.options import WHOLE
-from fastopt.parameters import Parameter
+from fastopt.arrays.flat import array_of
+from fastopt.arrays.layout import COMPLEX, FLOATS, require_array
+from fastopt.arrays.parameters import Parameter
+from fastopt.arrays.tree import map_leaves
+from fastopt.description.hyperparameters import Check, checked, integer, real
+from fastopt.description.options import WHOLE
 from fastopt.schedules.nested import load_together, remembers
-from fastopt.tree import map_leaves
+from fastopt.step.groups import Group
 
 VERSION = 1
 

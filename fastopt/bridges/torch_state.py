@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt import optimizers
-from fastopt.element_arrays import is_tree
-from fastopt.flat import Flat
-from fastopt.groups import Group
-from fastopt.hyperparameters import real
+from fastopt.arrays.flat import Flat
+from fastopt.arrays.parameters import Parameter
+from fastopt.arrays.per_element import is_tree
+from fastopt.arrays.tree import leaves
+from fastopt.description.hyperparameters import real
+from fastopt.description.options import DEFAULTS
 from fastopt.optimizer import Optimizer
-from fastopt.options import DEFAULTS
-from fastopt.parameters import Parameter
-from fastopt.tree import leaves
+from fastopt.step.groups import Group
 
 # Options that change nothing in what an optimizer keeps: PyTorch has functions for them, to be called around its step.
 AROUND = ("clip_norm", "copy_to", "frozen", "zero_grad")

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 import fastopt
-from fastopt.arrays import aligned_zeros
+from fastopt.arrays.layout import aligned_zeros
 from fastopt.engine import runtime
 from fastopt.engine.compile import Variant, compiled_span
 from fastopt.optimizers.sgd import gradient_descent

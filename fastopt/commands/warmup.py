@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import optimizers
-from fastopt.arrays import FLOATS, one_of
+from fastopt.arrays.layout import FLOATS, one_of
 from fastopt.engine.launch import ALONE_FIRST_BELOW_BYTES
 from fastopt.engine.steps import step_function
 from fastopt.optimizer import Optimizer

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.arrays import COMPLEX, COPIES, FLOATS, aligned_zeros, require_array
-from fastopt.flat import Flat, array_of
-from fastopt.hyperparameters import real
-from fastopt.memory import Memory
-from fastopt.parameters import Parameter
-from fastopt.tree import leaves, map_leaves, matching_leaves, with_leaves
+from fastopt.arrays.flat import Flat, array_of
+from fastopt.arrays.layout import COMPLEX, COPIES, FLOATS, aligned_zeros, require_array
+from fastopt.arrays.overlaps import Memory
+from fastopt.arrays.parameters import Parameter
+from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, with_leaves
+from fastopt.description.hyperparameters import real
 
 
 def is_tree(value: Any) -> bool:

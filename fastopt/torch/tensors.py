@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastopt.arrays import COMPLEX, FLOATS
+from fastopt.arrays.layout import COMPLEX, FLOATS
 from fastopt.engine.tables import address
-from fastopt.groups import Group
+from fastopt.step.groups import Group
 
 Order = tuple[int, ...]
 

@@ -9,7 +9,7 @@ class System(NamedTuple):
     """One configuration of an optimizer."""
 
     title: str
-    family: str  # the class in `fastopt` and in `fastopt.demo.in_place`
+    family: str  # the class in `fastopt` and in `fastopt.commands.demo.in_place`
     digits: dict[str, Any]
     inversion: dict[str, Any]
     has_rate_vector: bool = False  # lr scales the problem's own rate for each element

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, InitVar
 from typing import Any, ClassVar, TypeAlias
 
+from fastopt.description.fields import Fields, argument, hyper
+from fastopt.description.hyperparameters import OneOf, limit_or_none, nonnegative, positive_or_none, share_or_none
 from fastopt.engine.compile import Rule
 from fastopt.engine.transforms import (
     agreement,
@@ -24,8 +26,6 @@ from fastopt.engine.transforms import (
     thresholding,
     zeroing,
 )
-from fastopt.fields import Fields, argument, hyper
-from fastopt.hyperparameters import OneOf, limit_or_none, nonnegative, positive_or_none, share_or_none
 
 # A number, or the name of an array that each parameter has of its own: see `Parameter.elements`.
 Coefficient = float | str

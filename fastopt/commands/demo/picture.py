@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fastopt.demo.inversion import NOISE, Inversion
-from fastopt.demo.training import Run
+from fastopt.commands.demo.inversion import NOISE, Inversion
+from fastopt.commands.demo.training import Run
 
 COLORS = {"SGD": "#3b6fb6", "AdaGrad": "#2a9d6f", "RMSProp": "#d9822b", "Adam": "#b5345c"}
 LINES = ("-", "--", ":")

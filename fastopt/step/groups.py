@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays import aligned_zeros, parts
-from fastopt.description import Choice, Description
-from fastopt.element_arrays import checked_arrays, checked_bounds, checked_copies, is_tree, require_mask
+from fastopt.arrays.flat import array_of
+from fastopt.arrays.layout import aligned_zeros, parts
+from fastopt.arrays.overlaps import Memory
+from fastopt.arrays.parameters import AVERAGE, Parameter
+from fastopt.arrays.per_element import checked_arrays, checked_bounds, checked_copies, is_tree, require_mask
+from fastopt.arrays.tree import leaves, map_leaves, with_leaves
+from fastopt.description.fields import REQUIRED, known_values
+from fastopt.description.hyperparameters import checked, hint, is_choice
+from fastopt.description.options import DEFAULTS, Wrapped
+from fastopt.description.recipe import Choice, Description
 from fastopt.engine.formats import encoded, storage_view
 from fastopt.engine.pairs import paired_states
-from fastopt.fields import REQUIRED, known_values
-from fastopt.flat import array_of
-from fastopt.hyperparameters import checked, hint, is_choice
-from fastopt.memory import Memory
-from fastopt.options import DEFAULTS, Wrapped
-from fastopt.parameters import AVERAGE, Parameter
 from fastopt.step.changes import Changes
 from fastopt.step.scalars import Scalars, running_scalars
-from fastopt.tree import leaves, map_leaves, with_leaves
 
 # Hyper-parameters that may be arrays, which each group checks against its parameters.
 ARRAYS = ("lr", "mask", "bounds", "copy_to")

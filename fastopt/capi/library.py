@@ -13,7 +13,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from numba.core.codegen import get_host_cpu_features
 
-from fastopt.arrays import FLOATS
+from fastopt.arrays.layout import FLOATS
 from fastopt.capi import FUNCTIONS, STATUS, Function, exported, function
 
 C_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastopt.arrays import COMPLEX, COPIES, FLOATS, aligned_zeros, memory_order, one_of, require_array, shaped_like
-from fastopt.tree import leaves, map_leaves
+from fastopt.arrays.layout import COMPLEX, COPIES, FLOATS, aligned_zeros, memory_order, one_of, require_array, shaped_like
+from fastopt.arrays.tree import leaves, map_leaves
 
 
 class Flat:

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
-from fastopt.tree import leaves, paths
+from fastopt.arrays.tree import leaves, paths
 
 
 def are_groups(params: Any) -> bool:

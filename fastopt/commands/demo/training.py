@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import fastopt
-from fastopt.demo import in_place
-from fastopt.demo.systems import SYSTEMS, System
+from fastopt.commands.demo import in_place
+from fastopt.commands.demo.systems import SYSTEMS, System
 
 
 class Problem(Protocol):
@@ -53,7 +53,7 @@ class Pair:
     Parameters
     ----------
     family : str
-        The class, in `fastopt` and in `fastopt.demo.in_place`.
+        The class, in `fastopt` and in `fastopt.commands.demo.in_place`.
     params : Flat
         Updated by `fastopt`.
     hyper : dict

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from fastopt.hyperparameters import Check, OneOf, boolean, decay, decays, finite, hint, nonnegative
+from fastopt.description.hyperparameters import Check, OneOf, boolean, decay, decays, finite, hint, nonnegative
 
 T = TypeVar("T")
 

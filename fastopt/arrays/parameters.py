@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays import (
+from fastopt.arrays.flat import Flat, array_of
+from fastopt.arrays.layout import (
     ALIGNED,
     ALIGNMENT,
     C_CONTIGUOUS,
@@ -25,9 +26,8 @@ from fastopt.arrays import (
     require_array,
     shaped_like,
 )
+from fastopt.arrays.overlaps import Memory
 from fastopt.engine.tables import address
-from fastopt.flat import Flat, array_of
-from fastopt.memory import Memory
 
 # The state that holds the average of theta.
 AVERAGE = "theta_ema"

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from fastopt.description.options import Options
 from fastopt.engine.compile import Rule
-from fastopt.options import Options
 
 # The rule for some hyper-parameters, and the names of its states.
 Choice = tuple[Rule, tuple[str, ...]]

@@ -21,12 +21,12 @@ from numba.extending import intrinsic, register_jitable
 from numpy.typing import DTypeLike
 
 from fastopt import optimizers
-from fastopt.arrays import FLOATS, one_of
+from fastopt.arrays.layout import FLOATS, one_of
+from fastopt.capi.formulas import Branch, Tree, traced
+from fastopt.description.hyperparameters import Check, Number, Several, finite
 from fastopt.engine.compile import OPTIONS, Rule
 from fastopt.engine.loop import span
-from fastopt.hyperparameters import Check, Number, Several, finite
 from fastopt.optimizer import Optimizer
-from fastopt.tracing import Branch, Tree, traced
 
 # Names of the functions, the optimizers behind them, and the arguments that choose their rules.
 FUNCTIONS: Mapping[str, tuple[type[Optimizer], dict[str, Any]]] = {

@@ -11,11 +11,11 @@ from numba.extending import register_jitable
 from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import DTypeLike, NDArray
 
-from fastopt.arrays import FLOATS, one_of, require_array
+from fastopt.arrays.layout import FLOATS, one_of, require_array
+from fastopt.description.hyperparameters import integer
 from fastopt.engine.compile import Rule
 from fastopt.engine.loop import span
 from fastopt.engine.storage import load
-from fastopt.hyperparameters import integer
 from fastopt.optimizer import Optimizer
 from fastopt.step.numbers import require_numbers
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import fastopt
-from fastopt.demo import network
+from fastopt.commands.demo import network
 
 SIZES = (64, 512, 256, 10)
 BATCH = 64

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, overload
 
 from numpy.typing import NDArray
 
+from fastopt.description.fields import COMMON, REQUIRED
+from fastopt.description.fields import hyper as field
+from fastopt.description.hyperparameters import decay
 from fastopt.engine.compile import Rule
 from fastopt.engine.compile import rule as plain_rule
-from fastopt.fields import COMMON, REQUIRED
-from fastopt.fields import hyper as field
-from fastopt.hyperparameters import decay
 from fastopt.optimizer import Optimizer
 
 CONSTANTS = {"zero": 0.0, "half": 0.5, "one": 1.0, "two": 2.0}

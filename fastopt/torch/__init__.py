@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastopt.arrays.tree import map_leaves
+from fastopt.bridges.torch_state import Counterpart, counterpart_of, from_torch_state_dict, plain
 from fastopt.optimizer import Optimizer
-from fastopt.torch_state import Counterpart, counterpart_of, from_torch_state_dict, plain
-from fastopt.torch_tensors import Order, Place, as_saved, as_viewed, differs, is_of_torch, one_by_one, order_of, view
-from fastopt.tree import map_leaves
+from fastopt.torch.tensors import Order, Place, as_saved, as_viewed, differs, is_of_torch, one_by_one, order_of, view
 
 __all__ = ["WrappedOptimizer", "wrap"]
 

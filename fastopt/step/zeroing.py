@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.memory import Memory
-from fastopt.parameters import Parameter
+from fastopt.arrays.overlaps import Memory
+from fastopt.arrays.parameters import Parameter
 
 
 def require_zeroable(
