@@ -10,7 +10,7 @@ from fastopt.engine.runtime import get_num_threads, get_parallel_threshold, set_
 from fastopt.minimization import minimize, scipy_method
 from fastopt.optimizer import Optimizer, warmup
 from fastopt.optimizers import *  # noqa: F403 - their list stands once, in fastopt/optimizers/__init__.py
-from fastopt.optimizers.custom import rule
+from fastopt.rules.own import rule
 
 __version__ = "0.1.0"
 
