@@ -163,8 +163,8 @@ def option_costs(size: int, rounds: int) -> dict[str, list[float]]:
     (group,) = optimizer.param_groups
 
     def prepare(values: dict[str, Any]) -> None:
-        group.scales = False  # as in an optimizer that has seen no scale yet
         group.update(OFF | values)
+        optimizer._stepping.forget_scale()  # as in an optimizer that has seen none yet
 
     turns = {}
     for name, values in options.items():

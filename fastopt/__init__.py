@@ -4,11 +4,12 @@ from fastopt import optimizers, rules, schedules
 from fastopt.arrays.flat import Flat, flatten
 from fastopt.bridges.compiled_loops import Embedded, embed
 from fastopt.bridges.torch_state import from_torch_state_dict, to_torch_state_dict
+from fastopt.commands.warmup import warmup
 from fastopt.description.fields import hyper
 from fastopt.engine.compile import RuleError
 from fastopt.engine.runtime import get_num_threads, get_parallel_threshold, set_num_threads, set_parallel_threshold
 from fastopt.minimization import minimize, scipy_method
-from fastopt.optimizer import Optimizer, warmup
+from fastopt.optimizer import Optimizer
 from fastopt.optimizers import *  # noqa: F403 - their list stands once, in fastopt/optimizers/__init__.py
 from fastopt.rules.own import rule
 

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from types import MappingProxyType
 from typing import Any
 
 from fastopt.arrays.flat import equal
 from fastopt.arrays.layout import FLOATS, one_of
-from fastopt.arrays.name_patterns import are_groups, partition
+from fastopt.arrays.name_patterns import grouped
 from fastopt.arrays.parameters import AVERAGE
-from fastopt.arrays.per_element import is_tree
 from fastopt.arrays.tree import map_leaves
-from fastopt.description.fields import REQUIRED, known_values
 from fastopt.description.hyperparameters import checked
 from fastopt.description.options import WHOLE
 from fastopt.description.recipe import Description
-from fastopt.saving import state_dicts
-from fastopt.schedules.nested import remembers
+from fastopt.saving import copies, state_dicts
 from fastopt.step.accumulation import Accumulation
 from fastopt.step.averages import exchange
+from fastopt.step.background import Background
 from fastopt.step.changes import Changes
-from fastopt.step.groups import ARRAYS, Group
-from fastopt.step.model import Model
-from fastopt.step.stepping import Stepping, Vectors
+from fastopt.step.groups import Group
+from fastopt.step.model import Model, checked_all
+from fastopt.step.stepping import Stepping
 
 # The attributes of every optimizer.
 OWN = ("_accumulation", "_background", "_changes", "_is_swapped", "_model", "_reduction", "_stepping")
@@ -60,31 +56,20 @@ class Optimizer(Description):
         groups: Sequence[Mapping[str, Any]],
         hyper: Mapping[str, Any],
         whole: Mapping[str, Any],
-        is_grouped: bool,
-        structure: Any = None,
-        state_names: Sequence[tuple[str, ...]] | None = None,
-        paired: frozenset[str] = frozenset(),
+        *nesting: Any,
     ) -> None:
-        """Make everything anew; with a structure the groups are its leaves, by their paths."""
-        known = known_values(type(self))
-        for key, value in hyper.items():
-            # Each group checks an array against its parameters.
-            if not (
-                value is known.get(key, REQUIRED) or callable(value) or (key in ARRAYS and (key != "lr" or is_tree(value)))
-            ):
-                checked(self.checks, key, value)
-        whole = {key: checked(self.checks, key, value) for key, value in whole.items()}
+        """Make everything anew; of the nesting see `Model`."""
+        whole = checked_all(type(self), hyper, whole)
         # What groups know of the optimizer: no more than it is before it has any, so that both are freed at once.
         description = type(self).__new__(type(self))
         vars(description).update(self._others())
         changes = Changes()
-        nesting = (is_grouped, structure, state_names, paired)
         model = Model(description, changes, groups, hyper, whole["complex_mode"], *nesting)
         self._model, self._changes = model, changes
         self._reduction: str = whole["reduction"]
         self._stepping = Stepping(model, changes, whole["clip_norm"], whole["nonfinite"])
         self._accumulation = Accumulation(model, self._stepping.accumulated)
-        self._background: tuple[int, ThreadPoolExecutor] | None = None
+        self._background = Background()
         self._is_swapped = False
 
     def _others(self) -> dict[str, Any]:
@@ -92,19 +77,12 @@ class Optimizer(Description):
         return {key: value for key, value in vars(self).items() if key not in OWN}
 
     def _construct(self, params: Any, hyper: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
-        by_name = whole["by_name"]
         own = {key: checked(self.checks, key, value) for key, value in whole.items() if key not in (*WHOLE, "by_name")}
-        if is_grouped := are_groups(params):
-            if by_name is not None:
-                raise ValueError("by_name is for parameters that are not in groups; give each group its own values")
-            groups = list(params)
-        else:
-            groups = [{"params": params}] if by_name is None else partition(params, by_name)
-        structure = params if by_name is not None else None
+        groups, is_grouped, structure = grouped(params, whole["by_name"])
         self._build(groups, {**hyper, "clip_norm": None}, {key: whole[key] for key in WHOLE}, is_grouped, structure)
         self.begin(**own)
 
-    def step(self, grads: Any = None, scale: float = 1.0) -> None:
+    def step(self, grads: Any = None, scale: float = 1.0, *, lr: Any = None) -> None:
         """Update the parameters and the state in place.
 
         Parameters
@@ -116,6 +94,8 @@ class Optimizer(Description):
             Without `grads` the step takes what `accumulate` has added up.
         scale : float, default 1
             Multiplies the gradients before all else, in the same pass: the reciprocal of what a loss was scaled by, say.
+        lr : float, array or callable, optional
+            The learning rate of all groups from this step on, as if it had been assigned before.
 
         Raises
         ------
@@ -133,10 +113,37 @@ class Optimizer(Description):
         -----
         After an error, parameters, state and step counter are as they were.
         """
-        if grads is None or self._accumulation.count or self._is_swapped:
+        if lr is not None:
+            self._step_at_rate(grads, scale, lr)
+        elif grads is None or self._accumulation.count or self._is_swapped:
             self._take_accumulated(grads, scale)
         else:
             self._stepping.take(self, grads, scale)
+
+    def reset(self) -> None:
+        """Begin anew: states, running scalars and counters are as at construction, parameters and hyper-parameters as now.
+
+        States that start from the parameters (``z``, ``start``, averages) start from what they are now. Accumulated gradients
+        are forgotten; schedules keep what they remember.
+        """
+        self._require_unswapped()
+        self._stepping.reset()
+
+    def rebind(self, params: Any) -> None:
+        """Step other arrays from now on, with the states, counters and hyper-parameters as they are.
+
+        Parameters
+        ----------
+        params : ndarray, Flat, or list, tuple or dict of them, nested
+            As many as before, nested as `params` is, with the same shapes and dtypes. Groups are made anew: read `param_groups`
+            again.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are nested otherwise, or one of them can't take the place of the one before. Nothing is changed then.
+        """
+        self.__setstate__(copies.with_other_arrays(self.__getstate__(), self._model, params))
 
     def step_async(self, grads: Any = None, scale: float = 1.0) -> Future[None]:
         """Take a step in a thread in the background, while this one computes something else.
@@ -155,10 +162,7 @@ class Optimizer(Description):
         concurrent.futures.Future
             Its ``result()`` waits for the step, and raises what the step has raised.
         """
-        process = os.getpid()  # in a forked child the thread is not there
-        if self._background is None or self._background[0] != process:
-            self._background = process, ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastopt")
-        return self._background[1].submit(self.step, grads, scale)
+        return self._background.submit(self.step, grads, scale)
 
     def accumulate(self, grads: Any) -> None:
         """Add the gradients of a micro-batch to a buffer of the optimizer's own, from which ``step()`` will take them.
@@ -271,14 +275,11 @@ class Optimizer(Description):
             If it is damaged or belongs to another optimizer or to other parameters. Nothing is changed then.
         """
         self._require_unswapped()
-        stepping = self._stepping
         count, whole = state_dicts.load(type(self).__name__, self.checks, self._model.groups, state_dict)
-        stepping.counter[0], stepping.skipped[0], stepping.accumulated[0] = count, whole["skipped_steps"], 0
-        stepping.clip_norm, stepping.nonfinite, self._reduction = whole["clip_norm"], whole["nonfinite"], whole["reduction"]
-        stepping.forget_norm()
+        self._reduction = whole["reduction"]
+        self._stepping.go_on(count, whole["skipped_steps"], whole["clip_norm"], whole["nonfinite"])
         for group in self._model.groups:
             group.fill_copies()  # parameters may have been loaded before
-        self._changes.note_plan()
 
     @property  # type: ignore[misc]  # to type checkers it is a field
     def clip_norm(self) -> float | None:
@@ -302,10 +303,7 @@ class Optimizer(Description):
 
     @property
     def grad_norm(self) -> float | None:
-        """The norm of all gradients of the last step, scaled but not clipped; None if no option asks for norms.
-
-        With ``clip_norm=math.inf`` it is computed, and nothing is clipped.
-        """
+        """The norm of all gradients of the last step, scaled but not clipped; None if no option, like `clip_norm`, needs it."""
         return self._stepping.last_norm
 
     @property
@@ -354,18 +352,22 @@ class Optimizer(Description):
         if self._is_swapped:
             raise RuntimeError("the parameters are swapped with their averages; leave the block of swap_ema() first")
 
+    def _step_at_rate(self, grads: Any, scale: float, lr: Any) -> None:
+        """Take a step with another learning rate, which stays as it was if the step fails."""
+        before = [(group, group.hyper) for group in self._model.groups]
+        self._assign("lr", lr)
+        try:
+            Optimizer.step(self, grads, scale)  # not a subclass's, which has called this one
+        except BaseException:
+            for group, hyper in before:
+                group.commit(hyper)
+            raise
+
     def _take_accumulated(self, grads: Any, scale: float) -> None:
         """Take a step with the gradients that were added up."""
         self._require_unswapped()
-        count = self._accumulation.count
-        if grads is not None:
-            raise ValueError(
-                f"{count} gradients were accumulated: take them by step() first, accumulate these too, or discard()"
-            )
-        if not count and self._model.active:
-            raise TypeError("grads is missing, and nothing was accumulated")
-        vectors = Vectors(self._accumulation.sums() if self._model.active else {})
-        self._stepping.take_vectors(self, vectors, scale, count if self._reduction == "mean" else 1)
+        count = self._accumulation.count if self._reduction == "mean" else 1
+        self._stepping.take_vectors(self, self._accumulation.taken(grads), scale, count)
 
     def _whole(self) -> dict[str, Any]:
         """What belongs to no group."""
@@ -383,18 +385,8 @@ class Optimizer(Description):
         return f"{type(self).__name__}({', '.join(parts)}, step_count={self.step_count})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "groups": [dict(group) for group in self._model.groups],
-            "defaults": dict(self._model.defaults),
-            "whole": {key: value for key, value in self._whole().items() if key in WHOLE},
-            "is_grouped": self._model.is_grouped,
-            "structure": self._model.structure if self._model.by_name else None,
-            # Not those of the present rule: momentum may have been switched off since.
-            "state_names": [group.state_names for group in self._model.groups],
-            "paired": self._model.paired,
-            "state_dict": self.state_dict(),
-            "attributes": self._others(),
-        }
+        whole = {key: value for key, value in self._whole().items() if key in WHOLE}
+        return copies.parts(self._model, whole, self._others(), self.state_dict())
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         vars(self).update(saved["attributes"])
@@ -403,29 +395,6 @@ class Optimizer(Description):
         self.load_state_dict(saved["state_dict"])
 
     def __copy__(self) -> Optimizer:
-        saved = self.__getstate__()
-        memo: dict[int, Any] = {}
-        for hyper in (*saved["groups"], saved["defaults"]):  # what schedules remember is the copy's own, too
-            hyper |= {key: copy.deepcopy(value, memo) for key, value in hyper.items() if remembers(value)}
         copied = type(self).__new__(type(self))
-        copied.__setstate__(saved)
+        copied.__setstate__(copies.with_own_schedules(self.__getstate__()))
         return copied
-
-
-def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:
-    """Compile what the next step of some optimizers will run, or load it from the cache, so that no step waits for it.
-
-    Parameters
-    ----------
-    *optimizers : Optimizer
-        With the parameters they will step: their sizes and dtypes decide which kernels are needed.
-    gradient_dtype : float32 or float64, optional
-        By default each parameter's own.
-
-    Raises
-    ------
-    TypeError
-        If `gradient_dtype` is another one.
-    """
-    for optimizer in optimizers:
-        optimizer.warmup(gradient_dtype)

@@ -142,6 +142,56 @@ def test_documented_reads_numpydoc():
     assert documented("No section") == []
 
 
+# Each room may import from those before it.
+ROOMS = (
+    *("engine", "description", "arrays", "schedules", "step", "saving", "optimizer", "optimizers", "rules"),
+    *("bridges", "capi", "torch", "minimization", "commands", "__init__", "__main__"),
+)
+PACKAGE = Path(fastopt.__file__).parent
+FILES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def room(file):
+    return file.partition("/")[0]
+
+
+def imported(path, at_import):
+    """The modules of the package that a file imports, when it is imported itself or at any time."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if at_import else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module == "fastopt":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastopt."):
+            yield node.module.removeprefix("fastopt.").replace(".", "/")
+
+
+def test_four_modules_stand_beside_the_rooms():
+    assert {file for file in FILES if "/" not in file} == {"__init__", "__main__", "optimizer"}
+    assert {room(file) for file in FILES} == set(ROOMS)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_rooms_import_only_from_those_below(file):
+    above = ROOMS[ROOMS.index(room(file)) + 1 :]
+    wrong = [module for module in imported(FILES[file], at_import=False) if room(module) in above]
+    assert wrong == []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {file.removesuffix("/__init__"): set(imported(path, at_import=True)) for file, path in FILES.items()}
+    while graph:
+        free = [file for file, modules in graph.items() if not modules & graph.keys() - {file}]
+        assert free, f"a circle among {sorted(graph)}"
+        for file in free:
+            del graph[file]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_have_one_subject(file):
+    assert FILES[file].read_text(encoding="utf-8").count("\n") <= 400
+
+
 IMPORT = """
 import json, sys, threading
 from numba.core import event

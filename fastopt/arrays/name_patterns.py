@@ -18,6 +18,21 @@ def are_groups(params: Any) -> bool:
     )
 
 
+def grouped(params: Any, by_name: Mapping[str, Mapping[str, Any]] | None) -> tuple[list[Mapping[str, Any]], bool, Any]:
+    """Groups of parameters, whether they came as such, and how the parameters are nested, if the groups are made by names.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are groups and names, or as `partition` does.
+    """
+    if are_groups(params):
+        if by_name is not None:
+            raise ValueError("by_name is for parameters that are not in groups; give each group its own values")
+        return list(params), True, None
+    return ([{"params": params}], False, None) if by_name is None else ([*partition(params, by_name)], False, params)
+
+
 def partition(params: Any, by_name: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Groups of leaves by the first pattern that matches their path, and before them one of those that none matches.
 

@@ -75,3 +75,22 @@ def compile_ahead(specs: Sequence[str], dtypes: Sequence[str]) -> Iterator[tuple
         optimizer.warmup()
         step_function(parallel=True)  # even if there is but one thread here
         yield name, time.perf_counter() - begin
+
+
+def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:
+    """Compile what the next step of some optimizers will run, or load it from the cache, so that no step waits for it.
+
+    Parameters
+    ----------
+    *optimizers : Optimizer
+        With the parameters they will step: their sizes and dtypes decide which kernels are needed.
+    gradient_dtype : float32 or float64, optional
+        By default each parameter's own.
+
+    Raises
+    ------
+    TypeError
+        If `gradient_dtype` is another one.
+    """
+    for optimizer in optimizers:
+        optimizer.warmup(gradient_dtype)

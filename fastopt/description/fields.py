@@ -202,15 +202,18 @@ _DEFAULTS: dict[type[Fields], tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
 
 
 def _defaults(cls: type[Fields]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The values of hyper-parameters, and of what belongs to no group, where none is given; as their checks give them."""
+    """The values of hyper-parameters, and of what belongs to no group, where none is given, the former checked."""
     if (known := _DEFAULTS.get(cls)) is not None:
         return known
     hyper: dict[str, Any] = {}
     whole: dict[str, Any] = {}
     for name, field in {**cls.fields, **cls.common}.items():
         value = cls.fixed.get(name, field.default)
-        is_plain = value is not REQUIRED and value is not None and not callable(value)
-        (whole if field.is_whole else hyper)[name] = cls.checks[name](name, value) if is_plain else value
+        if field.is_whole:  # a check may make something that each optimizer has of its own
+            whole[name] = value
+        else:
+            is_plain = value is not REQUIRED and value is not None and not callable(value)
+            hyper[name] = cls.checks[name](name, value) if is_plain else value
     return _DEFAULTS.setdefault(cls, (hyper, whole))
 
 

@@ -76,9 +76,9 @@ class NoisySGD(Optimizer):
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
         return "noise", math.sqrt(hyper["eta"] / t ** hyper["gamma"])
 
-    def step(self, grads: Any = None, scale: float = 1.0) -> None:
+    def step(self, grads: Any = None, scale: float = 1.0, *, lr: Any = None) -> None:
         before = self.step_count
-        super().step(grads, scale)
+        super().step(grads, scale, lr=lr)
         if self.step_count > before:  # not where it was skipped
             self._draw(self._generator.bit_generator.state)
 

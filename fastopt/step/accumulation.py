@@ -15,7 +15,7 @@ from fastopt.engine.compile import part
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan, Work
-from fastopt.step.plans import Dtypes, Plans
+from fastopt.step.plans import Dtypes, Plans, Vectors
 
 
 @part
@@ -63,6 +63,24 @@ class Accumulation:
             self._plans.renew(functools.partial(_built, self._model, self._works(active), self._counter))
         self._attempt = self.count, active
         self._plans.run(grads, "grads", lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
+
+    def taken(self, grads: Any) -> Vectors:
+        """What a step without gradients takes; with some, that is an error.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there are gradients, or nothing was added, or not for all parameters.
+        """
+        if grads is not None:
+            raise ValueError(
+                f"{self.count} gradients were accumulated: take them by step() first, accumulate these too, or discard()"
+            )
+        if not self._model.active:
+            return Vectors()
+        if not self.count:
+            raise TypeError("grads is missing, and nothing was accumulated")
+        return Vectors(self.sums())
 
     def sums(self) -> dict[Parameter, NDArray[Any]]:
         """What was added up for the parameters that are stepped.

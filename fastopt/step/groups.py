@@ -78,7 +78,7 @@ class Group(MutableMapping[str, Any]):
     has_rates : bool
         Whether the learning rate is an array.
     scales : bool
-        Whether the rule takes a scale of the gradient as its last coefficient, see `start_scaling`.
+        Whether the rule takes a scale of the gradient as its last coefficient, see `scale_if`.
     zeroes : bool
         Whether a step sets the gradient to zero.
     counter : ndarray of int64, shape (1,)
@@ -128,6 +128,12 @@ class Group(MutableMapping[str, Any]):
             ends = itertools.accumulate(tensors)
             for p, count, end in zip(self.parameters, tensors, ends, strict=True):
                 p.scalars = Scalars(first, self.scalar_memory[:, :, end - count : end], is_single=False)
+
+    def begin_anew(self) -> None:
+        """Have taken no step."""
+        self.counter[0] = 0
+        for name, value in self._description.scalars.items():
+            self.running[name] = value
 
     @property
     def step_count(self) -> int:
@@ -227,11 +233,12 @@ class Group(MutableMapping[str, Any]):
         arrays = [value if is_tree(value) else None for value in (hyper["lr"], hyper["mask"], *(hyper["bounds"] or ()))]
         return self.rule, self.measure, kinds, [*map(id, arrays)], hyper["frozen"], hyper["clip_norm"], [*self.schedules]
 
-    def start_scaling(self) -> None:
-        """Let the rule take a scale of the gradient from now on."""
-        self.scales = True
-        self._wrap()
-        self._changes.note_plan()
+    def scale_if(self, scales: bool) -> None:
+        """Let the rule take a scale of the gradient from now on, or none."""
+        if self.scales != scales:
+            self.scales = scales
+            self._wrap()
+            self._changes.note_plan()
 
     def paired_states(self) -> frozenset[str]:
         """The states that are complex where rules take pairs."""

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from fastopt.arrays.flat import Flat
 from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import AVERAGE, Parameter, allocate
+from fastopt.arrays.per_element import is_tree
 from fastopt.arrays.tree import leaves, leaves_if_alike, map_leaves, matching_leaves, paths, with_leaves
-from fastopt.description.hyperparameters import hint
+from fastopt.description.fields import REQUIRED, known_values
+from fastopt.description.hyperparameters import checked, hint
 from fastopt.description.recipe import Description
 from fastopt.step.changes import Changes
-from fastopt.step.groups import Group
+from fastopt.step.groups import ARRAYS, Group
 
 
 class Model:
@@ -128,6 +130,15 @@ class Model:
             return [group.state(name) for group in self.groups]
         return with_leaves(self.structure, [p.view(p.states[name]) if name in p.states else None for p in self.parameters])
 
+    def reset_states(self) -> None:
+        """Have states, scalars and counters of all groups as at the beginning."""
+        for group in self.groups:
+            group.begin_anew()
+            for name in group.state_names:
+                for p in group.parameters:
+                    p.states[name][...] = 0
+                    p.start(name, self._first(group, name, p))
+
     def collected(self, grads: Any) -> Any:
         """The gradients as arrays, or a list or tuple of arrays, if that can be told quickly; else anything."""
         if self._is_plain is None:
@@ -188,6 +199,10 @@ class Model:
         is_flat_list = is_list and all(own is leaf for own, leaf in zip(self.structure, leaves_of, strict=True))
         self._is_plain = (self._is_lone or is_flat_list) and not self._has_flats
 
+    def _first(self, group: Group, name: str, p: Parameter) -> Any:
+        """What a state holds before the first step."""
+        return p.theta if name == AVERAGE else self._description.initial(name, group.hyper, p.theta)
+
     def _allocate(self, groups: Sequence[Group]) -> None:
         """Give new groups their states; those of one name share a buffer."""
         # Every state once, in the order in which the groups name them.
@@ -200,7 +215,7 @@ class Model:
             allocate(holders, name, self.memory, is_paired=name in self.paired)
             for group in groups:
                 for p in group.parameters if name in group.state_names else []:
-                    start = p.theta if name == AVERAGE else self._description.initial(name, group.hyper, p.theta)
+                    start = self._first(group, name, p)
                     if np.any(start) if isinstance(start, np.ndarray) else start:  # pages of zeros are best left untouched
                         p.start(name, start)
         for group in groups:
@@ -214,3 +229,13 @@ def _buffer(leaf: Any, g: Any) -> Any:
     if g.layout is not leaf.layout and g.layout == leaf.layout:
         g.layout = leaf.layout  # the same object, which need not be compared the next time
     return g.buffer if g.layout is leaf.layout else g
+
+
+def checked_all(cls: type[Description], hyper: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs to no group, checked; and so are hyper-parameters, but for arrays, which each group checks."""
+    known = known_values(cls)
+    for key, value in hyper.items():
+        is_array = key in ARRAYS and (key != "lr" or is_tree(value))
+        if not (value is known.get(key, REQUIRED) or callable(value) or is_array):
+            checked(cls.checks, key, value)
+    return {key: checked(cls.checks, key, value) for key, value in whole.items()}

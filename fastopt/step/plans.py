@@ -24,6 +24,10 @@ Build = Callable[[Dtypes], Plan]
 Run = Callable[[Plan, Any, int], int]
 
 
+class Vectors(dict[Parameter, NDArray[Any]]):
+    """Gradients of the optimizer's own, as vectors that spans take."""
+
+
 class Plans:
     """The plan for each combination of dtypes, built when it is needed.
 

@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastopt.arrays.parameters import Parameter
 from fastopt.description.hyperparameters import finite
 from fastopt.description.recipe import Description
 from fastopt.engine import steps
@@ -20,11 +18,9 @@ from fastopt.step.groups import Group
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan, Work
-from fastopt.step.plans import Dtypes, Plans
+from fastopt.step.plans import Dtypes, Plans, Vectors
 
-
-class Vectors(dict[Parameter, NDArray[Any]]):
-    """Gradients of the optimizer's own, as vectors that spans take."""
+NO_NORM = -1.0
 
 
 class Stepping:
@@ -50,7 +46,7 @@ class Stepping:
     def __init__(self, model: Model, changes: Changes, clip_norm: float | None, nonfinite: str) -> None:
         self.clip_norm, self.nonfinite = clip_norm, nonfinite
         self.counter, self.skipped, self.accumulated = (np.zeros(1, np.int64) for _ in range(3))
-        self._norm = np.full(1, -1.0)  # of the last step that computed it; none has
+        self._norm = np.full(1, NO_NORM)  # of the last step that computed it
         self._has_norms = self._is_scaling = False
         self._model, self._changes = model, changes
         self._plans = Plans(model)
@@ -91,10 +87,6 @@ class Stepping:
         """The norm of all gradients of the last step; None if no step computes it."""
         return float(self._norm[0]) if self.needs_norms() and not self._norm[0] < 0.0 else None
 
-    def forget_norm(self) -> None:
-        """Have no norm, as before the first step."""
-        self._norm[0] = -1.0
-
     def prepare(self, description: Description, scale: float = 1.0) -> float:
         """Follow schedules and changes; the scale, checked."""
         if type(scale) is not float or scale != 1.0:
@@ -129,6 +121,18 @@ class Stepping:
                 group.follow(given, count)
         if self._has_norms:
             self._write_limits()
+
+    def reset(self) -> None:
+        """Have states, scalars and counters as at the beginning."""
+        self._model.reset_states()
+        self.go_on(0, 0, self.clip_norm, self.nonfinite)
+
+    def go_on(self, count: int, skipped: int, clip_norm: float | None, nonfinite: str) -> None:
+        """Be as after so many steps, with nothing accumulated."""
+        self.counter[0], self.skipped[0], self.accumulated[0] = count, skipped, 0
+        self.clip_norm, self.nonfinite = clip_norm, nonfinite
+        self._norm[0] = NO_NORM
+        self._changes.note_plan()
 
     def settled(self, description: Description) -> Plan:
         """The plan for gradients of the dtypes that came last, with the numbers of the next step but for those from sums."""
@@ -202,8 +206,13 @@ class Stepping:
         """Let all rules take a scale of the gradient from now on."""
         self._is_scaling = True
         for group in self._model.groups:
-            if not group.scales:
-                group.start_scaling()
+            group.scale_if(True)
+
+    def forget_scale(self) -> None:
+        """Let no rule take a scale of the gradient, until a step has one again."""
+        self._is_scaling = False
+        for group in self._model.groups:
+            group.scale_if(group.hyper["clip_norm"] is not None)
 
     def _build_works(self, description: Description) -> None:
         active = self._model.active

@@ -1,0 +1,58 @@
+"""All that an optimizer is, for copies and pickles of it, and to go on with other arrays."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from fastopt.arrays.tree import map_leaves, matching_leaves
+from fastopt.schedules.nested import remembers
+from fastopt.step.model import Model
+
+
+def parts(model: Model, whole: Mapping[str, Any], others: Mapping[str, Any], state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """What an optimizer is made of: what it steps, options of the whole, attributes of a subclass, and its state."""
+    return {
+        "groups": [dict(group) for group in model.groups],
+        "defaults": dict(model.defaults),
+        "whole": dict(whole),
+        "is_grouped": model.is_grouped,
+        "structure": model.structure if model.by_name else None,
+        # Not those of the present rule: momentum may have been switched off since.
+        "state_names": [group.state_names for group in model.groups],
+        "paired": model.paired,
+        "state_dict": state_dict,
+        "attributes": dict(others),
+    }
+
+
+def with_own_schedules(saved: dict[str, Any]) -> dict[str, Any]:
+    """The same for a copy, whose schedules remember for themselves."""
+    memo: dict[int, Any] = {}
+    for hyper in (*saved["groups"], saved["defaults"]):
+        hyper |= {key: copy.deepcopy(value, memo) for key, value in hyper.items() if remembers(value)}
+    return saved
+
+
+def with_other_arrays(saved: dict[str, Any], model: Model, params: Any) -> dict[str, Any]:
+    """The same with other arrays in the place of the parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are nested otherwise, or have other shapes or dtypes.
+    """
+    others = {}
+    for p, (name, leaf) in zip(model.parameters, matching_leaves(model.structure, params, "params"), strict=True):
+        array = p.unwrap(name, leaf)
+        if getattr(array, "dtype", None) != p.array.dtype:
+            raise TypeError(f"{name} must be of {p.array.dtype} as before, got {getattr(array, 'dtype', type(array).__name__)}")
+        if array.shape != p.shape:
+            raise ValueError(f"{name} must have the shape {p.shape} as before, got {array.shape}")
+        others[id(p.leaf)] = leaf
+    for group in saved["groups"]:
+        group["params"] = map_leaves(lambda leaf: others[id(leaf)], group["params"])
+    if saved["structure"] is not None:
+        saved["structure"] = map_leaves(lambda leaf: others[id(leaf)], saved["structure"])
+    return saved
