@@ -2,7 +2,7 @@
 
 A test over a wide grid has the mark ``wide``. All its cases are collected, but every day only some of them run, such that each
 value of each parameter is in one of them: every row of the table, say, with the two dtypes taking turns. The other cases, and
-what has the mark ``thorough`` itself, run with ``-m thorough``, or with any other ``-m`` that names it.
+what has the mark ``thorough`` itself, run with ``-m thorough``, or with any other ``-m`` that asks for it.
 
 Where a value costs what it need not, ``wide(by=...)`` says what must be there instead: a function that takes the parameters
 and gives a tuple, each of whose values is in one case at least. ``by=lambda row, dtype: (row.optimizer, dtype)`` is one case of
@@ -32,7 +32,7 @@ def pytest_addoption(parser):
 
 
 def asks_for_thorough(config):
-    return "thorough" in config.option.markexpr
+    return "thorough" in config.option.markexpr.replace("not thorough", "")
 
 
 def pytest_configure(config):
@@ -107,7 +107,8 @@ def mark_thorough(items):
 def part(item, parts):
     """Which of the parts a thorough test is in. Those of one rule stay together, as they share kernels."""
     row = item.callspec.params.get("row") if hasattr(item, "callspec") else None
-    return zlib.crc32((row.rule.__name__ if row else item.nodeid).encode()) % parts
+    name = row.rule.__name__ if hasattr(row, "rule") else item.nodeid
+    return zlib.crc32(name.encode()) % parts
 
 
 @pytest.hookimpl(wrapper=True)
@@ -122,7 +123,9 @@ def pytest_collection_modifyitems(config, items):
     parts, seed = config.option.share, config.option.seed
     left_out = {item for item in thorough if not asked or part(item, parts) != seed % parts}
     if asked:
-        config.stash[CHOSEN] = f"{len(thorough) - len(left_out)} of {len(thorough)} thorough tests, seed {seed}"
+        config.stash[CHOSEN] = (
+            f"{len(thorough) - len(left_out)} of {len(thorough)} thorough tests, share 1/{parts}, seed {seed}"
+        )
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]

@@ -133,6 +133,7 @@ def test_what_is_measured_first_counts():
 LOOPS = sorted({counts for case in CASES for counts in case.passes} | {Pass(6, 3), Pass(0, 1), Pass(0, 6)})
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("counts", LOOPS, ids=lambda counts: f"{counts.updated}-{counts.read}")
 def test_streaming_loop_touches_every_element_of_every_array(counts, parallel):

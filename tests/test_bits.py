@@ -81,7 +81,7 @@ def test_serial_steps_have_the_bits_of_the_rule(row, dtype, gradient, is_array):
         check_steps(row, size, dtype, gradient, is_array)
 
 
-@pytest.mark.wide
+@pytest.mark.wide(by=lambda row, **others: (row.optimizer, *others.items()))
 @pytest.mark.parametrize("threads", THREADS)
 @every_lr
 @every_gradient
@@ -129,7 +129,7 @@ def read_only(g):
 GRADIENTS = {"as it is": lambda g: g, "read-only": read_only, "a view": lambda g: g[:], "transposed": transposed}
 
 
-@pytest.mark.wide(by=lambda row, **others: (form(row), *others.values()))
+@pytest.mark.wide(by=lambda row, **others: (form(row), *others.items()))
 @pytest.mark.parametrize("kind", GRADIENTS)
 @every_gradient
 @every_dtype

@@ -76,7 +76,7 @@ def assert_same_run(one, other):
             assert_same_bits(actual, array)
 
 
-@pytest.mark.wide
+@pytest.mark.wide(by=lambda row, dtype, make: (row.rule, dtype, make))
 @every_row
 @every_dtype
 @every_structure
@@ -282,7 +282,7 @@ def test_state_dict_of_another_optimizer_is_refused(opt, other):
         other.load_state_dict(opt.state_dict())
 
 
-@pytest.mark.wide
+@pytest.mark.wide(by=lambda row, make, duplicate: (row.rule, make, duplicate))
 @every_copy
 @pytest.mark.parametrize("row", TABLE, ids=str)
 @every_structure

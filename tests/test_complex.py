@@ -13,7 +13,7 @@ from fastopt.engine.pairs import Pair
 from tests.peers import STEPS
 from tests.refusal import refused
 from tests.row import next_numbers
-from tests.table import RULES, TABLE, assert_same_bits
+from tests.table import RULES, TABLE, assert_same_bits, form
 
 COMPLEX = (np.complex64, np.complex128)
 REFUSING = (fastopt.NoisySGD, fastopt.Rprop, fastopt.Sophia)
@@ -72,7 +72,7 @@ def takes_modulus_in_optax(row):
     return row.optax is not None and row.optimizer not in (*signs, *confusing, *REFUSING)
 
 
-@pytest.mark.wide(by=lambda row: (row.optimizer,))
+@pytest.mark.wide(by=lambda row: (form(row),))
 @pytest.mark.peers
 @pytest.mark.parametrize("row", [row for row in TABLE if takes_modulus_in_optax(row)], ids=str)
 def test_moduli_are_those_of_optax(row, optax):

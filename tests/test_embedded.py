@@ -130,9 +130,7 @@ def test_tables_of_schedules_start_later_too():
 class Doubling(fastopt.Optimizer):
     per_tensor = True
     scalars = {"factor": 0.5}  # noqa: RUF012
-
-    def __init__(self, params, lr=1.0, **options):
-        super().__init__(params, options=options, lr=lr)
+    lr: float = fastopt.hyper(1.0)
 
     def choose(self, hyper):
         return fastopt.rules.momentum, ("p",)

@@ -86,7 +86,7 @@ def test_what_runs_every_day_and_the_parts_of_the_rest_are_all_tests(collected):
     for seed in (7, 8, 9):
         tests, printed = collected("-m", "thorough", "--share", "3", "--seed", str(seed))
         assert 0 < len(tests) < len(thorough)
-        assert f"- {len(tests)} of {len(thorough)} thorough tests, seed {seed} -" in printed
+        assert f"- {len(tests)} of {len(thorough)} thorough tests, share 1/3, seed {seed} -" in printed
         shared += tests
     assert sorted(shared) == sorted(thorough)
 
@@ -94,6 +94,7 @@ def test_what_runs_every_day_and_the_parts_of_the_rest_are_all_tests(collected):
 def test_other_marks_leave_the_thorough_tests_out(collected):
     assert len(collected("-m", "peers")[0]) == 2
     assert len(collected("-m", "not peers")[0]) == EVERYDAY - 2
+    assert collected("-m", "not thorough")[0] == collected()[0]
 
 
 def test_a_case_that_is_named_runs(collected):
@@ -105,4 +106,4 @@ def test_a_case_that_is_named_runs(collected):
 def test_a_part_without_tests_is_no_failure(collected):
     tests, printed = collected("-m", "thorough", "-k", "no_such_test", "--share", "2")
     assert tests == []
-    assert "- 0 of 0 thorough tests, seed 0 -" in printed
+    assert "- 0 of 0 thorough tests, share 1/2, seed 0 -" in printed

@@ -10,7 +10,7 @@ import fastopt
 from fastopt.arrays.layout import PAGE
 from fastopt.arrays.tree import leaves, map_leaves
 from tests.refusal import refused
-from tests.table import assert_same_bits, every_dtype, every_rule
+from tests.table import assert_same_bits, every_dtype, every_rule, form
 
 Layer = namedtuple("Layer", ["W", "b"])
 
@@ -198,7 +198,7 @@ def test_rates_for_every_element(make):
         np.testing.assert_array_equal(array, start - rate.astype(array.dtype))
 
 
-@pytest.mark.wide
+@pytest.mark.wide(by=lambda row, dtype: (form(row), row.optimizer.takes_rates, dtype))
 @every_rule
 @every_dtype
 def test_rates_that_are_all_equal_do_as_one_number(row, dtype):
