@@ -97,7 +97,7 @@ class Flat:
 
 
 def flatten(params: Any) -> Flat:
-    """Copy arrays into one aligned buffer, so that a step over all of them is one kernel launch.
+    """Copy arrays into one aligned buffer, so that a step over all of them is one over a single vector.
 
     Parameters
     ----------
