@@ -137,6 +137,64 @@ def test_one_span_serves_serial_and_parallel_steps(tmp_path: Path) -> None:
         assert len(files(tmp_path)) == 6
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("NUMBA_OPT", "0"),
+        pytest.param("NUMBA_BOUNDSCHECK", "1", marks=pytest.mark.thorough),
+        pytest.param("NUMBA_LOOP_VECTORIZE", "0", marks=pytest.mark.thorough),
+    ],
+)
+def test_settings_of_numba_do_not_reach_kernels_of_other_processes(tmp_path: Path, setting: str, value: str) -> None:
+    env = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    odd = fresh.run(STEP, tmp_path, **env, **{setting: value})
+    plain = fresh.run(STEP, tmp_path, **env)
+    assert (odd["misses"], plain["misses"]) == (1, 1)
+    assert plain["bits"] == odd["bits"]
+    assert fresh.run(STEP, tmp_path, **env)["hits"] == 1
+
+
+def test_a_package_in_an_archive_is_never_served_stale(package: Path) -> None:
+    source = package / "fastopt" / "optimizers" / "adam.py"
+    text = source.read_text()
+    results = []
+    (package / "elsewhere").mkdir()
+    for edited in (text, text.replace("* normalized(m, v, eps_root, eps)", "* normalized(m, v, eps_root, eps + eps)")):
+        source.write_text(edited)
+        archive = shutil.make_archive(str(package / "archive"), "zip", package, "fastopt")
+        env = {"PYTHONPATH": archive, "NUMBA_CACHE_DIR": str(package / "cache")}
+        results.append(fresh.run(STEP + "report(file=fastopt.__file__, bits=bits(w))", package / "elsewhere", **env))
+    assert all("archive.zip" in result["file"] for result in results)
+    assert results[0]["bits"] != results[1]["bits"]
+
+
+SIGNAL = """
+import signal
+
+class OutOfTimeError(Exception):
+    pass
+
+def handler(number, frame):
+    raise OutOfTimeError
+
+signal.signal(signal.SIGALRM, handler)
+w = np.ones(3)
+opt = fastopt.Adam(w)
+signal.setitimer(signal.ITIMER_REAL, 0.25)
+try:
+    opt.step(np.ones(3))
+    raised = False
+except OutOfTimeError:
+    raised = True
+report(raised=raised, steps=opt.step_count, w=w.tolist())
+"""
+
+
+def test_a_time_limit_ends_a_step_that_compiles(tmp_path: Path) -> None:
+    result = fresh.run(SIGNAL, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert result == {"raised": True, "steps": 0, "w": [1.0] * 3}
+
+
 UNCACHED = """
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
@@ -116,6 +117,11 @@ class Group(MutableMapping[str, Any]):
         for p in self.parameters:
             p.elements |= {name: aligned_zeros(p.theta.size, p.theta.dtype) for name in description.elements}
         self._make_scalars()
+
+    @functools.cached_property
+    def sizes(self) -> NDArray[Any]:
+        """How many elements loops go over in each tensor, at least one: shape (tensors,)."""
+        return np.maximum([size for p in self.parameters for size in p.tensor_sizes()], 1)
 
     def _make_scalars(self) -> None:
         """Give the group its running scalars, or each tensor its own."""

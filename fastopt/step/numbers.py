@@ -68,14 +68,20 @@ def write_with_sums(description: Description, plan: Plan, works: Sequence[tuple[
     """Let the next step take numbers that follow from what was summed up."""
     with np.errstate(all="ignore"):  # gradients may be infinite or NaN, and so may be what follows from them
         totals = {group.index: plan.totals("measure", work) for group, work in works if work.measure is not None}
-        own = [sums for group, work in works if (sums := totals.get(group.index)) is not None and not group.hyper["cautious"]]
-        over_all = tuple(np.concatenate(own, axis=1).sum(axis=1).tolist()) if own and not description.per_tensor else ()
+        own = [totals[group.index] for group, work in works if work.measure is not None and not group.hyper["cautious"]]
+        over_all = tuple(_over_all(own)) if own and not description.per_tensor else ()
         for group, work in works:
             if group.hyper["cautious"]:
-                sizes = np.array([size for p in group.parameters for size in p.tensor_sizes()])
-                write(description, group, work, (), totals[group.index][0] / np.maximum(sizes, 1))
+                write(description, group, work, (), totals[group.index][0] / group.sizes)
             elif work.measure is not None:
                 write(description, group, work, tuple(totals[group.index]) if description.per_tensor else over_all)
+
+
+def _over_all(sums: Sequence[NDArray[Any]]) -> list[float]:
+    """Sums over the tensors of all groups."""
+    joined = sums[0] if len(sums) == 1 else np.concatenate(sums, axis=1)
+    totals: list[float] = (joined[:, 0] if joined.shape[1] == 1 else joined.sum(axis=1)).tolist()
+    return totals
 
 
 def _rate(group: Group) -> Any:
