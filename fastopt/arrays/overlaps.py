@@ -69,8 +69,9 @@ class Memory:
 
     def remove(self, array: NDArray[Any]) -> None:
         """Give back the memory of an array that was added."""
-        begin = address(array)
-        self._pieces = [piece for piece in self._pieces if piece[:2] != (begin, begin + array.nbytes)]
+        i = bisect.bisect_left(self._pieces, address(array), key=_begin)
+        if array.size and i < len(self._pieces) and self._pieces[i][0] == address(array):
+            del self._pieces[i]
 
     def overlapped(self, array: NDArray[Any]) -> str | None:
         """The name of the parameter that has a piece that a contiguous array lies in, even if only in part."""

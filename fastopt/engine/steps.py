@@ -102,8 +102,10 @@ def _look(header: Any, gradients: Any) -> Any:
     """Take note of where the gradients lie: those of a list or tuple, or a lone one; whether all are known."""
     leaves = vector(header.leaves, header.leaf_count, leaf_type)
     kind = word(gradients + TYPE)
+    if header.is_lone:
+        return _take(header, leaves[0], gradients)
     if kind != header.list_type and kind != header.tuple_type:
-        return header.leaf_count == 1 and _take(header, leaves[0], gradients)
+        return False
     if word(gradients + SIZE) != header.leaf_count:
         return False
     items = word(gradients + ITEMS) if kind == header.list_type else gradients + header.tuple_items
@@ -208,6 +210,18 @@ def limited_norm(norms: Any, limits: Any, factors: Any) -> Any:
 
 
 @register_jitable
+def _is_zero(header: Any, row: Any) -> Any:
+    """Whether a gradient of float64 is zero; one of float32 is, if its squares are."""
+    if row.doubles:  # of the gradient, for each element
+        gradient = vector(header.tensors, row.tensor + 1, tensor_type)[row.tensor].gradient
+        numbers = vector(gradient, row.size * row.doubles, float64)
+        for i in range(row.size * row.doubles):
+            if numbers[i] != 0.0:
+                return False
+    return True
+
+
+@register_jitable
 def _decide(header: Any) -> Any:
     """Limit norms, or find that something is not finite, from the sums of squares."""
     squares = record(header.squares, pass_type)
@@ -219,7 +233,8 @@ def _decide(header: Any) -> Any:
         square = 0.0
         for r in range(groups[i].first, groups[i].first + groups[i].count):
             total = vector(squares.totals, rows[r].tensor + 1, float64)[rows[r].tensor]
-            is_in_range &= not rows[r].is_double or (total >= LEAST and total <= LARGEST)
+            if rows[r].is_double and not (total >= LEAST and total <= LARGEST):
+                is_in_range &= total == 0.0 and _is_zero(header, rows[r])
             square += total
         is_in_range &= square <= LARGEST or square != square or not rows[groups[i].first].is_double
         norms[i] = math.sqrt(square)

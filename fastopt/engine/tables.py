@@ -30,13 +30,16 @@ HEADER = _record(
     *("leaves", "leaf_count", "tensors", "pieces", "piece_count"),  # pieces: of memory that steps write to, sorted
     *("squares", "measures", "updates"),  # passes
     *("groups", "group_count", "limits"),  # limits: of the norm of each group, and of all together
+    "is_lone",  # whether no list or tuple is expected
     *("norms", "factors", "norm", "nonfinite", "is_looking_twice"),
     *("step_count", "accumulated", "traffic", "token", "busy"),
 )
 LEAF = _record("descr", "itemsize", "ndim", "shape", "flags", "size", "known", "first", "count", "is_active")
 TENSOR = _record("gradient", "offset")  # of its first element in the leaf
 PASS = _record("rows", "count", "work", "sums", "totals", "products")
-ROW = _record("function", "operands", "coefficients", "tensor", "size", "begin", "cost", "block", "zeroed", "is_double")
+ROW = _record(
+    "function", "operands", "coefficients", "tensor", "size", "begin", "cost", "block", "zeroed", "is_double", "doubles"
+)
 GROUP = _record(
     *("first", "count", "step_count", "square_cell", "cells", "cell_count"), *("scalars", "next_scalars", "scalar_count")
 )

@@ -198,7 +198,8 @@ def _require_keys(name: str, mapping: Any, keys: Any, optional: Any = ()) -> Non
         raise TypeError(f"{name} must be a mapping, got {type(mapping).__name__}")
     if missing := [key for key in keys if key not in mapping and key not in optional]:
         raise ValueError(f"{name} lacks the key {missing[0]!r}")
-    if extra := [key for key in mapping if key not in keys]:
+    known = set(keys)
+    if extra := [key for key in mapping if key not in known]:
         raise ValueError(f"{name} has the unknown key {extra[0]!r}")
 
 

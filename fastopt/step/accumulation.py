@@ -47,6 +47,7 @@ class Accumulation:
         self._plans = Plans(model)
         self._buffers: dict[Parameter, NDArray[Any]] = {}
         self._begun: set[Parameter] = set()
+        self._built_for: tuple[set[Parameter], set[Parameter]] | None = None
         self._attempt: tuple[int, set[Parameter]] = 0, set()
 
     @property
@@ -57,8 +58,8 @@ class Accumulation:
     def add(self, grads: Any) -> None:
         """Add the gradient of each parameter to its sum."""
         begun, active = self._known_sums(), {p for group in self._model.active for p in group.parameters}
-        if begun != self._begun or not active <= self._buffers.keys():
-            self._begun = begun
+        if self._built_for != (begun, active):
+            self._begun, self._built_for = begun, (begun, active)
             self._buffers |= {p: aligned_zeros(p.theta.size, p.theta.dtype) for p in active - self._buffers.keys()}
             self._plans.renew(functools.partial(_built, self._model, self._works(active), self._counter))
         self._attempt = self.count, active
@@ -116,4 +117,4 @@ class Accumulation:
 
 
 def _built(model: Model, works: list[Work], counter: NDArray[Any], dtypes: Dtypes) -> Plan:
-    return Plan(model.parameters, works, model.memory, dtypes, counter)
+    return Plan(model.parameters, works, model.memory, dtypes, counter, model.is_lone)

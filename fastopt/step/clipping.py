@@ -38,7 +38,7 @@ def squares_pass(group: Group) -> Pass:
         measure, coefficients = excluding(measure), (0.0, "mask")
     if group.scales:
         measure, coefficients = scaling(measure), (*coefficients, *group.scale_coefficient())
-    return Pass(measure, group.parameters, lambda p: [p.formed(p.theta)], 0.0, coefficients, measures=True)
+    return Pass(measure, group.parameters, lambda p: [p.formed(p.theta)], 0.0, coefficients, measures=1)
 
 
 def look_again(plan: Plan, groups: Sequence[Group], vectors: Vectors, scale: float) -> float:

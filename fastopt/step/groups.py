@@ -35,10 +35,8 @@ class Group(MutableMapping[str, Any]):
 
     Parameters
     ----------
-    index : int
-        Its place among the groups.
-    names : sequence of str
-        How messages and state dicts call the parameters.
+    index, names : int, sequence of str
+        Its place among the groups, and how messages and state dicts call the parameters.
     params : ndarray, Flat, or list, tuple or dict of them, nested
         The arrays are held, not copied.
     hyper : mapping
@@ -60,10 +58,8 @@ class Group(MutableMapping[str, Any]):
         One for each leaf of `params`.
     hyper : dict
         The checked hyper-parameters; read it, but assign through the group.
-    rule : callable
-        The rule for `hyper`, with what the options do around it.
-    option_coefficients : tuple
-        What the options around the rule take, after the rule's own coefficients.
+    rule, option_coefficients : callable, tuple
+        The rule for `hyper`, with what the options do around it; what these take after the rule's own coefficients.
     wrapped : Wrapped
         How `rule` was made.
     schedules : dict of callable
@@ -71,11 +67,9 @@ class Group(MutableMapping[str, Any]):
     current : mapping
         The same as `hyper`, with the numbers that schedules gave last in their place.
     measure : callable or None
-        What is summed up over the elements before a step, with what the options do around it.
-    running : Scalars
-        Running scalars, see `Optimizer.advance`; with `per_tensor` those of all tensors.
-    scalars : mapping
-        The same, if there are not some for each tensor.
+        What is summed up over the elements before a step, with options around it.
+    running, scalars : Scalars
+        Running scalars, see `Optimizer.advance`; with `per_tensor` those of all tensors, and none.
     has_rates : bool
         Whether the learning rate is an array.
     scales : bool
@@ -109,6 +103,7 @@ class Group(MutableMapping[str, Any]):
         self.hyper: dict[str, Any] = {}
         self.current: dict[str, Any] = {}
         self._copies: Any = None
+        self._placed: dict[str, Any] = {}
         known = known_values(type(description))
         self._take({k: value if value is known.get(k, REQUIRED) else self._checked(k, value) for k, value in hyper.items()})
         self.state_names = needed_states(self.hyper, self._used) if state_names is None else tuple(state_names)
@@ -259,6 +254,11 @@ class Group(MutableMapping[str, Any]):
         averages = [p.states[AVERAGE]] if self.hyper["ema_decay"] is not None else []
         return [p.formed(vector) for vector in (p.theta, *copies, *averages, *(p.states[name] for name in self._used))]
 
+    @property
+    def measured_count(self) -> int:
+        """How many arrays measures see."""
+        return 1 + len(self._used)
+
     def measured(self, p: Parameter) -> list[NDArray[Any]]:
         """What measures see of a parameter: theta, and the states of the optimizer's own rule."""
         return [p.formed(vector) for vector in (p.theta, *(p.states[name] for name in self._used))]
@@ -266,7 +266,6 @@ class Group(MutableMapping[str, Any]):
     def _take(self, hyper: dict[str, Any]) -> None:
         self.hyper = hyper
         self.zeroes = hyper["zero_grad"]
-        self.scales = self.scales or hyper["clip_norm"] is not None
         self._chosen, self._used = self._choose(hyper)
         self.schedules = {key: value for key, value in hyper.items() if callable(value)}
         self.current = hyper
@@ -293,6 +292,9 @@ class Group(MutableMapping[str, Any]):
 
     def _place(self, name: str, tree: Any) -> None:
         """Give each parameter its array of a tree, as a vector."""
+        if self._placed.get(name) is tree:
+            return
+        self._placed[name] = tree  # whose arrays the plan has by their addresses
         for p in self.parameters:
             p.elements.pop(name, None)
         if tree is not None:

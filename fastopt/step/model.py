@@ -115,6 +115,11 @@ class Model:
         self._changes.note_plan()
 
     @property
+    def is_lone(self) -> bool:
+        """Whether there is one array, and gradients come as one."""
+        return len(self.parameters) == 1 and self.structure is self.parameters[0].leaf
+
+    @property
     def active(self) -> list[Group]:
         """The groups that are not frozen."""
         return [group for group in self.groups if not group.hyper["frozen"]]
@@ -145,7 +150,7 @@ class Model:
             self._note_form()
         if self._is_plain:
             return grads
-        if self._is_lone:
+        if self.is_lone:
             return _buffer(self.structure, grads)
         found = leaves_if_alike(self.structure, grads)
         if found is None:
@@ -193,11 +198,10 @@ class Model:
     def _note_form(self) -> None:
         """Take note of how gradients come, so that no step has to look at that."""
         leaves_of = [p.leaf for p in self.parameters]
-        self._is_lone = len(leaves_of) == 1 and self.structure is leaves_of[0]
         self._has_flats = any(isinstance(leaf, Flat) for leaf in leaves_of)
         is_list = type(self.structure) in (list, tuple) and len(self.structure) == len(leaves_of)
         is_flat_list = is_list and all(own is leaf for own, leaf in zip(self.structure, leaves_of, strict=True))
-        self._is_plain = (self._is_lone or is_flat_list) and not self._has_flats
+        self._is_plain = (self.is_lone or is_flat_list) and not self._has_flats
 
     def _first(self, group: Group, name: str, p: Parameter) -> Any:
         """What a state holds before the first step."""

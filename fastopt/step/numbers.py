@@ -27,7 +27,7 @@ def work_of(description: Description, group: Group, has_norms: bool) -> Work:
     measure = None
     if group.measure is not None:
         coefficients = _measure_coefficients(description, group)
-        measure = Pass(group.measure, group.parameters, group.measured, lr, coefficients, is_by_tensor, measures=True)
+        measure = Pass(group.measure, group.parameters, group.measured, lr, coefficients, is_by_tensor, group.measured_count)
     # Of sums only their number and form counts here.
     products = 0 if measure is None or group.hyper["cautious"] else measure.products
     sums = [np.ones(len(measure.rows)) if measure and description.per_tensor else 1.0] * products

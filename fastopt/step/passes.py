@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.parameters import Parameter
-from fastopt.engine.compile import Rule, Variant, compiled_span
+from fastopt.engine.compile import Rule, Variant
 from fastopt.engine.loop import ITEM
 from fastopt.engine.tables import address
 
@@ -36,8 +36,8 @@ class Pass:
         As they are in the next step; their kinds stay what they are.
     is_by_tensor : bool, default False
         Whether some coefficients are numbers for each tensor.
-    measures : bool, default False
-        Whether the rule gives pairs of factors, whose products are summed up.
+    measures : int, default 0
+        If the rule gives pairs of factors, whose products are summed up: how many arrays it reads besides the gradient.
     zeroes : bool, default False
         Whether the rule updates the gradient, right after theta.
 
@@ -59,7 +59,7 @@ class Pass:
         lr: float | None,
         coefficients: Sequence[Coefficient],
         is_by_tensor: bool = False,
-        measures: bool = False,
+        measures: int = 0,
         zeroes: bool = False,
     ) -> None:
         self.rule, self.parameters, self.zeroes = rule, parameters, zeroes
@@ -69,12 +69,11 @@ class Pass:
         self._has_rate = lr is not None
         tensors = sum(len(p.tensor_sizes()) for p in parameters) if is_by_tensor else 1
         self._count = self.names.count(None)
-        memory = bytearray(ITEM * tensors * self._count)
-        self.rows: NDArray[Any] = np.frombuffer(memory).reshape(tensors, self._count)
+        memory = bytearray(ITEM * max(1, tensors * self._count))
+        self.rows: NDArray[Any] = np.frombuffer(memory, count=tensors * self._count).reshape(tensors, self._count)
         self.is_by_tensor = is_by_tensor
         self._pack = functools.partial(struct.Struct(f"{self._count}d").pack_into, memory, 0)
-        number = 2 + len(arrays(parameters[0])) + len(coefficients) - zeroes if parameters else 0
-        self.products = _products(rule, number) if measures else 0
+        self.products = _products(rule, measures + 2 + len(coefficients)) if measures else 0
         self.write(lr, coefficients)
 
     def write(self, lr: float | None, coefficients: Sequence[Coefficient]) -> None:
@@ -87,11 +86,14 @@ class Pass:
         if len(numbers) != self._count:
             given, before = (len(coefficients) + count - len(numbers) for count in (len(numbers), self._count))
             raise TypeError(f"coefficients must be as many at every step, got {given} instead of {before}")
-        if not self.is_by_tensor:
-            self._pack(*numbers)
-        else:
-            for column, number in enumerate(numbers):
-                self.rows[:, column] = number
+        try:
+            if not self.is_by_tensor:
+                self._pack(*numbers)
+            else:
+                for column, number in enumerate(numbers):
+                    self.rows[:, column] = number
+        except (struct.error, OverflowError, TypeError, ValueError):
+            raise TypeError(f"coefficients must be a tuple of floats, got {tuple(coefficients)!r}") from None
 
     def scale_cells(self) -> NDArray[Any]:
         """The addresses of the last numbers of all rows."""
@@ -106,18 +108,15 @@ class Pass:
         reads = tuple(None if name is None else p.elements[name].dtype for name in self.names)
         return Variant(self.rule, theta, g, tuple(states), reads, self.products)
 
-    def operands(self, p: Parameter) -> list[tuple[int, int]]:
-        """Addresses and bytes an element of all arrays but the gradient, in the order in which spans take them."""
-        updated = [(address(array), element_of(array).itemsize) for array in self._arrays(p)]
-        if self.zeroes:
-            updated.insert(1, (0, 0))
-        read = [p.elements[name] for name in self.names if name is not None]
-        return updated + [(address(array), array.itemsize) for array in read]
-
-    def compile(self, gradients: Mapping[Parameter, np.dtype[Any]]) -> None:
-        """Compile all spans, or load them from the cache."""
-        for p in self.parameters:
-            compiled_span(self.variant(p, gradients[p]))
+    def operands(self, p: Parameter) -> list[NDArray[Any] | None]:
+        """All arrays in the order in which spans take them, None in the place of a gradient that is set to zero."""
+        theta, *others = self._arrays(p)
+        return [
+            theta,
+            *([None] if self.zeroes else []),
+            *others,
+            *(p.elements[name] for name in self.names if name is not None),
+        ]
 
 
 def element_of(array: NDArray[Any]) -> np.dtype[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,13 +20,16 @@ from fastopt.engine.launch import Launch
 from fastopt.engine.loop import ITEM
 from fastopt.engine.sums import BLOCK, LANES
 from fastopt.engine.tables import GROUP, HEADER, KNOWS_OBJECTS, LEAF, PASS, ROW, TENSOR, address, table
-from fastopt.step.passes import Pass
+from fastopt.step.passes import Pass, element_of
 
 WRITEABLE = 0x400  # the flag of an array, by NumPy's C interface
 
 NO_SCALARS = np.zeros((2, 0))
 
 _tokens = itertools.count(1)
+
+# All that there are.
+_plans: weakref.WeakSet[Plan] = weakref.WeakSet()
 
 
 class Work(NamedTuple):
@@ -54,6 +58,8 @@ class Plan:
         The dtype of each parameter's gradient, real for complex ones, too.
     step_count : ndarray of int64, shape (1,)
         Counts steps.
+    is_lone : bool, default False
+        Whether gradients come as one array, not as a list or tuple of them.
     norm : ndarray, shape (1,), optional
         Where to write the norm of all gradients.
     accumulated : ndarray of int64, shape (1,), optional
@@ -76,13 +82,13 @@ class Plan:
         memory: Memory,
         gradients: Mapping[Parameter, np.dtype[Any]],
         step_count: NDArray[Any],
+        is_lone: bool = False,
         norm: NDArray[Any] | None = None,
         accumulated: NDArray[Any] | None = None,
         limits: NDArray[Any] | None = None,
         finds_nonfinite: bool = False,
     ) -> None:
         self.parameters, self.works = list(parameters), works
-        self.process = os.getpid()
         self._gradients = gradients
         self._kept: list[Any] = [step_count, accumulated, works]  # whose memory is in the tables by its address
         self._count: Any = memoryview(step_count)  # type: ignore[arg-type, unused-ignore]
@@ -103,10 +109,11 @@ class Plan:
         groups = self._keep(self._groups(), GROUP)
         self.launch = Launch(sum(traffic.values()))
         self.launch_sums = Launch(traffic["squares"] + traffic["measure"])
-        self.phases = steps.UPDATE | (steps.SQUARES if traffic["squares"] or any(w.squares for w in works) else 0)
+        self._is_long = sum(traffic.values()) > steps.SHORT_BYTES or any(work.measure for work in works)
         header = {
             "array_type": id(np.ndarray) if KNOWS_OBJECTS else 0,
             "list_type": id(list),
+            "is_lone": is_lone,
             "tuple_type": id(tuple),
             "tuple_items": tuple.__basicsize__,
             "leaves": address(self._leaves),
@@ -131,21 +138,26 @@ class Plan:
         }
         self._header = self._keep([tuple(int(header.get(name, 0)) for name in HEADER.names or ())], HEADER)
         self._address = address(self._header)
+        _plans.add(self)
 
-    def run(self, gradients: Any, scale: float) -> int:
-        """Take a step in one call; ``gradients`` is an array, or a list or tuple of them."""
+    def run(self, gradients: Any, scale: float, count: int, phases: int) -> int:
+        """Take a step in one call, after so many; ``gradients`` is an array, or a list or tuple of them."""
         launch = self.launch
-        return (launch.run or launch.prepare())(self._address, id(gradients), scale, self._count[0], 0, self.phases)
+        return (launch.run or launch.prepare())(self._address, id(gradients), scale, count, 0, phases)
+
+    def held(self, gradients: Any) -> Any:
+        """The same gradients, so that nobody can take one out of a list while other threads run."""
+        return tuple(gradients) if self._is_long and type(gradients) is list else gradients
 
     def begin(self) -> int:
         """A number that tells the calls of one step from those of others."""
         return next(_tokens)
 
-    def call(self, phases: int, token: int, scale: float = 1.0, gradients: Any = None) -> int:
+    def call(self, phases: int, token: int, scale: float = 1.0, gradients: Any = None, count: int | None = None) -> int:
         """Take a part of a step; without gradients, with those that are known."""
         launch = self.launch if phases & steps.UPDATE else self.launch_sums
         known = 0 if gradients is None else id(gradients)
-        return launch(self._address, known, scale, self._count[0], token, phases)
+        return launch(self._address, known, scale, self._count[0] if count is None else count, token, phases)
 
     def write_gradients(self, vectors: Mapping[Parameter, NDArray[Any]], token: int) -> None:
         """Take note of where gradients lie, as vectors that spans take."""
@@ -176,7 +188,7 @@ class Plan:
 
     def forget_fork(self) -> None:
         """Be ready in a child that was forked during a step of the parent."""
-        self._header["busy"], self.process = 0, os.getpid()
+        self._header["busy"] = 0
 
     def compile(self) -> None:
         """Compile all that steps may come to need, with the present number of threads."""
@@ -207,16 +219,18 @@ class Plan:
         grain = BLOCK if products else steps.GRAIN
         for each in passes:
             spans = {variant: compiled_span(variant) for variant in self.variants(each)}
-            self._kept += [each.rows, *spans.values()]
+            self._kept += [each.rows, *spans.values(), *(each.operands(p) for p in each.parameters)]
             row, row_bytes = address(each.rows), ITEM * each.rows.shape[1]
             for p in each.parameters:
                 variant = each.variant(p, self._gradients[p])
-                operands, cost = each.operands(p), variant.bytes_per_element
+                operands = [(0, 0) if a is None else (address(a), element_of(a).itemsize) for a in each.operands(p)]
+                cost = variant.bytes_per_element
+                doubles = (1 + p.is_paired) * (self._gradients[p].itemsize == ITEM)
                 begin = 0
                 for t, size in zip(self._tensors_of[p], p.tensor_sizes(), strict=True):
                     place = (spans[variant].address, ITEM * len(words), row, t, size, work, cost, blocks)
                     zeroed = ITEM * (len(words) + 1) if each.zeroes else -1
-                    rows.append((*place, zeroed, p.theta.dtype.itemsize == ITEM))
+                    rows.append((*place, zeroed, p.theta.dtype.itemsize == ITEM, doubles))
                     words += [at + begin * item for at, item in operands]
                     begin += size
                     work += -(-size // grain) * cost
@@ -254,6 +268,15 @@ class Plan:
 
 
 NO_CELLS = np.zeros(0, np.int64)
+
+
+def _after_fork() -> None:
+    for plan in list(_plans):
+        plan.forget_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _numbered(parameters: Sequence[Parameter]) -> dict[Parameter, range]:

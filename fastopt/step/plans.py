@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -84,13 +83,15 @@ class Plans:
             plan, ended = self.prepared(), steps.UNKNOWN_GRADIENT
             apart: list[NDArray[Any]] = []
             if not is_unknown:
-                ended = run(plan, self._model.collected(grads), plan.begin())
+                ended = run(plan, plan.held(self._model.collected(grads)), plan.begin())
             if ended == steps.UNKNOWN_GRADIENT:
-                plan, apart, token = self._known(grads, name)
+                # Held until the step is over: they may be nobody else's, copies or what a container makes when it is asked.
+                vectors = {p: (path, p.gradient(path, g), g) for p, path, g in self._model.named(grads, name)}
+                plan, apart, token = self._known(vectors)
                 ended = run(plan, None, token)
             if ended == steps.BUSY:
-                _require_turn(plan)
-            elif ended != steps.INTERRUPTED:  # by a signal handler that took a step
+                raise RuntimeError("another thread takes a step of this optimizer; it takes one at a time")
+            if ended != steps.INTERRUPTED:  # by a signal handler that took a step
                 for array in apart:
                     array[...] = 0
                 return ended
@@ -103,16 +104,15 @@ class Plans:
             plan.write_gradients(vectors, token)
             ended = run(plan, None, token)
             if ended == steps.BUSY:
-                _require_turn(plan)
-            elif ended != steps.INTERRUPTED:
+                raise RuntimeError("another thread takes a step of this optimizer; it takes one at a time")
+            if ended != steps.INTERRUPTED:
                 return ended
 
-    def _known(self, grads: Any, name: str) -> tuple[Plan, list[NDArray[Any]], int]:
+    def _known(self, named: Mapping[Parameter, tuple[str, NDArray[Any], Any]]) -> tuple[Plan, list[NDArray[Any]], int]:
         """The plan for these gradients, which knows where they lie; those that it must set to zero, but can't; and a token."""
-        named = self._model.named(grads, name)
-        vectors = {p: p.gradient(path, g) for p, path, g in named}
+        vectors = {p: vector for p, (_, vector, _) in named.items()}
         plan = self.of({p: vector.dtype for p, vector in vectors.items()})
-        given = {p: (path, p.unwrap(path, g)) for p, path, g in named}
+        given = {p: (path, p.unwrap(path, g)) for p, (path, _, g) in named.items()}
         zeroed = [p for work in plan.works if work.update.zeroes for p in work.update.parameters]
         apart = require_zeroable(zeroed, vectors, given) if zeroed else []
         token = plan.begin()
@@ -131,10 +131,3 @@ class Plans:
             plan = self._plans[key] = self._build(every)
         self._dtypes, self.current = every, plan
         return plan
-
-
-def _require_turn(plan: Plan) -> None:
-    """Raise RuntimeError if another thread of this process takes a step with the plan."""
-    if plan.process == os.getpid():
-        raise RuntimeError("another thread takes a step of this optimizer; it takes one at a time")
-    plan.forget_fork()

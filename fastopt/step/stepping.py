@@ -22,6 +22,9 @@ from fastopt.step.plans import Dtypes, Plans, Vectors
 
 NO_NORM = -1.0
 
+# How a step ends that begins anew with what is prepared for it.
+RESTART = -1
+
 
 class Stepping:
     """Takes the steps of an optimizer.
@@ -46,6 +49,7 @@ class Stepping:
     def __init__(self, model: Model, changes: Changes, clip_norm: float | None, nonfinite: str) -> None:
         self.clip_norm, self.nonfinite = clip_norm, nonfinite
         self.counter, self.skipped, self.accumulated = (np.zeros(1, np.int64) for _ in range(3))
+        self._count: Any = memoryview(self.counter)  # type: ignore[arg-type, unused-ignore]
         self._norm = np.full(1, NO_NORM)  # of the last step that computed it
         self._has_norms = self._is_scaling = False
         self._model, self._changes = model, changes
@@ -56,25 +60,34 @@ class Stepping:
         self._scheduled: list[Group] = []
         self._limits = np.zeros(1)
         self._measures = False
+        self._phases = steps.UPDATE
 
     def take(self, description: Description, grads: Any, scale: float) -> None:
         """Take a step; see `Optimizer.step`."""
-        scale = self.prepare(description, scale)
-        # What nearly all steps are; whatever is out of the ordinary ends it before anything has changed.
-        plan, ended = self._plans.current, steps.INTERRUPTED
-        if plan is not None and not self._measures:
-            if self._moving:
-                self._write(description)
-            found = self._model.collected(grads)
-            if (ended := plan.run(found, scale)) == steps.DONE:
-                return
-        run = functools.partial(self._run, description, grads, scale)
-        self._plans.run(grads, "grads", run, is_unknown=ended == steps.UNKNOWN_GRADIENT)
+        ended = steps.INTERRUPTED
+        while ended in (steps.INTERRUPTED, RESTART):  # by a signal handler that took a step
+            count = self._count[0]
+            scale = self.prepare(description, scale)
+            # What nearly all steps are; whatever is out of the ordinary ends it before anything has changed.
+            plan = self._plans.current
+            if plan is not None and not self._measures:
+                if self._moving:
+                    self._write(description)
+                ended = plan.run(plan.held(self._model.collected(grads)), scale, count, self._phases)
+                if ended == steps.DONE:
+                    return
+            is_unknown = ended == steps.UNKNOWN_GRADIENT
+            run = functools.partial(self._run, description, grads, scale, count)
+            ended = self._plans.run(grads, "grads", run, is_unknown)
 
     def take_vectors(self, description: Description, vectors: Vectors, scale: float, count: int) -> None:
         """Take a step with sums of so many gradients."""
-        scale = self.prepare(description, scale / count if count > 1 else scale)
-        self._plans.run_vectors(vectors, functools.partial(self._run, description, vectors, scale))
+        scale = scale / count if count > 1 else scale
+        ended = steps.INTERRUPTED
+        while ended in (steps.INTERRUPTED, RESTART):
+            before = self._count[0]
+            scale = self.prepare(description, scale)
+            ended = self._plans.run_vectors(vectors, functools.partial(self._run, description, vectors, scale, before))
 
     def exchange(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> None:
         """Run a pass that takes no gradient over some groups."""
@@ -91,10 +104,13 @@ class Stepping:
         """Follow schedules and changes; the scale, checked."""
         if type(scale) is not float or scale != 1.0:
             scale = finite("scale", scale)
+        if self._changes.of_plan:
+            self._scheduled = [group for group in self._model.groups if group.schedules]
         if self._scheduled:
-            self._follow_schedules()
-        if scale != 1.0 and (self._changes.any or not self._is_scaling):
-            self._start_scaling()
+            self._follow_schedules(self._scheduled)
+        if scale != 1.0 and not self._is_scaling:
+            self._is_scaling = True  # from now on
+            self._changes.note_plan()
         if self._changes.any:
             self._take_note(description)
         return scale
@@ -102,24 +118,23 @@ class Stepping:
     def _take_note(self, description: Description) -> None:
         """Take note of what was changed since the last step."""
         if self._changes.of_plan:
-            scheduled = [group for group in self._model.groups if group.schedules]
-            if scheduled != self._scheduled:  # new ones are called before anything is built
-                self._scheduled = scheduled
-                self._follow_schedules()
+            known = set(map(id, self._scheduled))
+            self._follow_schedules([group for group in self._model.groups if group.schedules and id(group) not in known])
             self._build_works(description)
-        self._write_limits()
+        if self._has_norms:
+            self._write_limits()
         self._moving |= {index: self._of_group[index] for index in self._changes.groups if index in self._of_group}
         self._changes.clear()
 
-    def _follow_schedules(self) -> None:
+    def _follow_schedules(self, groups: Sequence[Group]) -> None:
         """Call each schedule once, before all else, for it is the caller's code and may change anything."""
-        count = int(self.counter[0])
-        schedules = {id(s): s for group in self._scheduled for s in group.schedules.values()}
+        count = self._count[0]
+        schedules = {id(s): s for group in groups for s in group.schedules.values()}
         values = {key: schedule(count) for key, schedule in schedules.items()}
-        for group in self._scheduled:
+        for group in groups:
             if given := {key: values[id(s)] for key, s in group.schedules.items() if id(s) in values}:
                 group.follow(given, count)
-        if self._has_norms:
+        if self._has_norms and not self._changes.of_plan:
             self._write_limits()
 
     def reset(self) -> None:
@@ -153,7 +168,7 @@ class Stepping:
     def _passes(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group], dtypes: Dtypes) -> Plan:
         count = np.zeros(1, np.int64)
         works = [Work(pass_of(group), np.zeros(1, np.int64)) for group in groups]
-        return Plan(self._model.parameters, works, self._model.memory, dtypes, count)
+        return Plan(self._model.parameters, works, self._model.memory, dtypes, count, self._model.is_lone)
 
     def _write(self, description: Description) -> None:
         """Let the next step take the numbers that change; those that follow from sums come later."""
@@ -166,21 +181,20 @@ class Stepping:
         if lasting:
             self._moving = {index: each for index, each in self._moving.items() if not _lasts(description, *each)}
 
-    def _run(self, description: Description, grads: Any, scale: float, plan: Plan, found: Any, token: int) -> int:
+    def _run(self, description: Description, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
         """Take a step with a plan; `found` are the gradients, or None if the plan knows them."""
         self._write(description)
-        sums = steps.MEASURES | (steps.SQUARES if self._has_norms else 0)
-        ended = plan.call(sums if self._measures else plan.phases, token, scale, found)
+        ended = plan.call(self._phases, token, scale, found, count)
         if ended in (steps.NOT_FINITE, steps.OUT_OF_RANGE):
             vectors = grads if isinstance(grads, Vectors) else self._model.vectors(grads, "grads")
             if self._is_to_skip(plan, vectors, scale, ended):
                 self._skip(vectors)
                 return steps.DONE
-            ended = plan.call(steps.MEASURES if self._measures else steps.UPDATE, token, scale)
+            ended = plan.call(steps.MEASURES if self._measures else steps.UPDATE, token, scale, None, count)
         if ended == steps.DONE and self._measures:
             numbers.write_with_sums(description, plan, self._works)
-            ended = plan.call(steps.UPDATE, token, scale)
-        return ended
+            ended = plan.call(steps.UPDATE, token, scale, None, count)
+        return RESTART if ended == steps.INTERRUPTED else ended
 
     def _is_to_skip(self, plan: Plan, vectors: Any, scale: float, ended: int) -> bool:
         """Whether a gradient is not finite and the step is to be skipped; else the norms are limited."""
@@ -202,29 +216,24 @@ class Stepping:
         self.accumulated[0] = 0
         self.skipped[0] += 1
 
-    def _start_scaling(self) -> None:
-        """Let all rules take a scale of the gradient from now on."""
-        self._is_scaling = True
-        for group in self._model.groups:
-            group.scale_if(True)
-
     def forget_scale(self) -> None:
         """Let no rule take a scale of the gradient, until a step has one again."""
         self._is_scaling = False
-        for group in self._model.groups:
-            group.scale_if(group.hyper["clip_norm"] is not None)
+        self._changes.note_plan()
 
     def _build_works(self, description: Description) -> None:
         active = self._model.active
         self._has_norms = self.needs_norms()
-        if self.clip_norm is not None:
-            self._start_scaling()
+        for group in active:
+            group.scale_if(self._is_scaling or self.clip_norm is not None or group.hyper["clip_norm"] is not None)
         self._works = [(group, numbers.work_of(description, group, self._has_norms)) for group in active]
         self._of_group = {group.index: (group, work) for group, work in self._works}
         # Steady numbers are those that the passes have from the beginning.
         self._moving = {index: each for index, each in self._of_group.items() if not _lasts(description, *each)}
         self._limits = np.zeros(len(active) + 1)
         self._measures = any(work.measure is not None for _, work in self._works)
+        last = steps.MEASURES if self._measures else steps.UPDATE
+        self._phases = last | (steps.SQUARES if self._has_norms else 0)
         options = (self.counter, self._norm, self.accumulated, self._limits, self.nonfinite != "propagate")
         self._plans.renew(functools.partial(_built, self._model, [work for _, work in self._works], options))
 
@@ -240,7 +249,8 @@ class Stepping:
 
 
 def _built(model: Model, works: Sequence[Work], options: Sequence[Any], dtypes: Dtypes) -> Plan:
-    return Plan(model.parameters, works, model.memory, dtypes, *options)
+    counter, *others = options
+    return Plan(model.parameters, works, model.memory, dtypes, counter, model.is_lone, *others)
 
 
 def _lasts(description: Description, group: Group, work: Work) -> bool:
