@@ -62,10 +62,8 @@ class Group(MutableMapping[str, Any]):
         The rule for `hyper`, with what the options do around it; what these take after the rule's own coefficients.
     wrapped : Wrapped
         How `rule` was made.
-    schedules : dict of callable
-        The hyper-parameters that follow a schedule.
-    current : mapping
-        The same as `hyper`, with the numbers that schedules gave last in their place.
+    schedules, current : dict
+        The hyper-parameters that follow a schedule; all of them, with the numbers that schedules gave last in their place.
     measure : callable or None
         What is summed up over the elements before a step, with options around it.
     running, scalars : Scalars
@@ -77,7 +75,7 @@ class Group(MutableMapping[str, Any]):
     zeroes : bool
         Whether a step sets the gradient to zero.
     counter : ndarray of int64, shape (1,)
-        How many steps the group has taken.
+        Counts its steps.
     state_names : tuple of str
         The states that it has; the present rule may use fewer.
     """
