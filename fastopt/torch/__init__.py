@@ -36,7 +36,11 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
         self._class, self._arguments = optimizer, dict(arguments)
         self.optimizer: Optimizer | None = None
         self._places: list[Place] = []  # made anew when tensors or their optimizer have changed
+        self._is_begun = False
         super().__init__(params, {key: value for key, value in hyper.items() if key != "params"})
+        self._is_begun = True
+        made = [each for group in self.param_groups for each in self._groups_of(group)]
+        self.optimizer = self._class(made, **self._arguments) if made else None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of tensors, as PyTorch's optimizers do.
@@ -52,6 +56,8 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
             If a tensor can't be stepped in place, or a hyper-parameter is not allowed. Nothing is changed.
         """
         super().add_param_group(param_group)
+        if not self._is_begun:  # by the constructor, which takes all groups at once
+            return
         self._places = []
         try:
             made = self._groups_of(self.param_groups[-1])
@@ -170,7 +176,7 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
     def __setstate__(self, state: dict[str, Any]) -> None:
         (self._class, self._arguments), saved = state.pop("made_by"), state.pop("saved")
         super().__setstate__(state)
-        self._places = []
+        self._places, self._is_begun = [], True
         made = [each for group in self.param_groups for each in self._groups_of(group)]
         self.optimizer = self._class(made, **self._arguments) if made else None
         if self.optimizer is not None:
