@@ -15,8 +15,11 @@ from tests.selection import (  # noqa: F401
     pytest_testnodedown,
 )
 
-# Numba reads both once, when it is imported. Four threads show every way to split an array, on two cores as well.
+# Numba reads all of these once, when it is imported. Four threads show every way to split an array, on two cores as well.
 os.environ["NUMBA_NUM_THREADS"] = str(max(4, int(os.environ.get("NUMBA_NUM_THREADS", os.cpu_count() or 1))))
+
+# Threads that wait for work would spin on the cores that the other workers need: a third of the time of parallel steps.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # One folder for all workers, for the processes that tests start, and for later runs; the package's own cache stays as it is.
 KERNELS = Path(__file__).parents[1] / ".kernels"
