@@ -57,4 +57,4 @@ def running_scalars(first: Mapping[str, float], tensors: int) -> NDArray[Any]:
     if not first:
         return NONE
     values = np.array([*first.values()], np.float64)
-    return np.array(np.broadcast_to(values[None, :, None], (2, len(first), tensors)))
+    return np.array(np.broadcast_to(values[None, :, None], (2, len(first), tensors)), order="C")
