@@ -211,6 +211,8 @@ class Wrapped:
 
     def coefficients(self, numbers: Mapping[str, Any]) -> tuple[Coefficient, ...]:
         """What this takes after the rule's own coefficients, with the numbers of hyper-parameters by name."""
+        if not self.names:  # as it is for most
+            return ()
         values = {name: numbers[name] for name in ("weight_decay", "l1", "clip_value", "ema_decay")}
         if "ema_share" in self.names and not callable(numbers["ema_decay"]):
             values["ema_share"] = 1.0 - numbers["ema_decay"]
