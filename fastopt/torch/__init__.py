@@ -14,6 +14,7 @@ import torch
 from fastopt.arrays.tree import map_leaves
 from fastopt.bridges.torch_state import Counterpart, counterpart_of, from_torch_state_dict, plain
 from fastopt.optimizer import Optimizer
+from fastopt.step.groups import Group
 from fastopt.torch.tensors import Order, Place, as_saved, as_viewed, differs, is_of_torch, one_by_one, order_of, view
 
 __all__ = ["WrappedOptimizer", "wrap"]
@@ -197,8 +198,7 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
             end = begin + len(group["params"])
             given = {key: value for key, value in group.items() if key in self.defaults and key != "frozen"}
             if changes := {key: value for key, value in given.items() if key not in seen or differs(value, seen[key])}:
-                owns = [place.own for place in places[begin:end]]
-                for own, hyper in [(own, own.check(changes)) for own in owns]:
+                for own, hyper in _checked([place.own for place in places[begin:end]], changes):
                     own.commit(hyper)
                 seen |= changes
             is_frozen = bool(group["frozen"])
@@ -259,6 +259,20 @@ def wrap(optimizer: type[Optimizer], params: Any, **arguments: Any) -> WrappedOp
     if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
         raise TypeError(f"optimizer must be a class of optimizers, got {optimizer!r}")
     return WrappedOptimizer(optimizer, params, arguments)
+
+
+def _checked(owns: Sequence[Group], changes: Mapping[str, Any]) -> list[tuple[Group, dict[str, Any]]]:
+    """What the groups of one of PyTorch's groups are after changes: plain values are checked once, for they are alike."""
+    if not owns or not all(_is_plain(value) for value in changes.values()):
+        return [(own, own.check(changes)) for own in owns]
+    first = owns[0].check(changes)
+    checked = {key: first[key] for key in changes}
+    return [(owns[0], first), *((own, own.hyper | checked) for own in owns[1:])]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a hyper-parameter is a number, a word, or some numbers, and means the same for every tensor."""
+    return isinstance(value, (bool, float, int, str)) or (type(value) is tuple and all(map(_is_plain, value)))
 
 
 def _numbers(group: Mapping[str, Any]) -> dict[str, Any]:
