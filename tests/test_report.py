@@ -92,8 +92,13 @@ def test_command_prints_a_table_and_writes_json(capsys, tmp_path):
     assert len(first["seconds"][OURS]) == 3
 
 
-def test_command_measures_several_numbers_of_threads(capsys):
-    command = ["--quick", "--size", "1e3", "--optimizer", "SGD momentum", "--dtype", "float32", "--threads", "1", "2"]
+# The second name stands for all that begin with it.
+every_name = pytest.mark.parametrize("name", ["SGD momentum", pytest.param("SGD", marks=pytest.mark.thorough)])
+
+
+@every_name
+def test_command_measures_several_numbers_of_threads(name, capsys):
+    command = ["--quick", "--size", "1e3", "--optimizer", name, "--dtype", "float32", "--threads", "1", "2"]
     main([*command, "--contender", LIMIT])
     out = capsys.readouterr().out
     assert "1,000 elements, 1 threads" in out
@@ -118,10 +123,11 @@ def _short(monkeypatch):
     monkeypatch.setattr(startup, "SIZES", (1_000,))
 
 
+@every_name
 @pytest.mark.usefixtures("_short")
-def test_the_report_is_one_file_with_everything(tmp_path):
+def test_the_report_is_one_file_with_everything(name, tmp_path):
     html, measured = tmp_path / "report.html", tmp_path / "measured.json"
-    command = ["bench", "--quick", "--size", "1e3", "2e3", "--optimizer", "SGD momentum", "--dtype", "float32"]
+    command = ["bench", "--quick", "--size", "1e3", "2e3", "--optimizer", name, "--dtype", "float32"]
     command += ["--threads", "1", "2"]
     command += ["--option", "none", "maximize", "--contender", LIMIT, "in-place NumPy"]
     assert fastopt_main([*command, "--html", str(html), "--json", str(measured)]) == 0
