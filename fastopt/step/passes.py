@@ -67,6 +67,7 @@ class Pass:
         self.names = [None if lr is not None else "lr", *(c if isinstance(c, str) else None for c in coefficients)]
         self._has_names = any(isinstance(c, str) for c in coefficients)
         self._has_rate = lr is not None
+        self._is_plain = self._has_rate and not self._has_names and not is_by_tensor
         tensors = sum(len(p.tensor_sizes()) for p in parameters) if is_by_tensor else 1
         self._count = self.names.count(None)
         memory = bytearray(ITEM * max(1, tensors * self._count))
@@ -78,6 +79,12 @@ class Pass:
 
     def write(self, lr: float | None, coefficients: Sequence[Coefficient]) -> None:
         """Let the next steps take these numbers."""
+        if self._is_plain:
+            try:
+                self._pack(lr, *coefficients)
+                return
+            except struct.error:  # which is said below, in words
+                pass
         numbers: Sequence[Any] = coefficients
         if self._has_names:
             numbers = [c for c in coefficients if not isinstance(c, str)]
