@@ -53,10 +53,6 @@ def write(description: Description, group: Group, work: Work, sums: Sums = (), a
     agreeing : ndarray, shape (tensors,), optional
         The share of elements of each tensor that a cautious step moves.
     """
-    if not description.scalars and agreeing is None:  # what nearly all steps need
-        t = group.step_count + 1
-        work.update.write(_rate(group), description.coefficients(group.current, t) + group.last_coefficients)
-        return not group.schedules and description.is_steady(group.hyper, t)
     coefficients, lasts = _update_coefficients(description, group, sums, agreeing)
     work.update.write(_rate(group), coefficients)
     return lasts
