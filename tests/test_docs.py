@@ -97,7 +97,7 @@ def test_commands_are_of_known_kinds():
 
 
 def test_pages_run_tests_that_exist():
-    named = re.findall(r"(tests/\w+\.py)(?:::(\w+))?", CONTRIBUTING.read_text(encoding="utf-8"))
+    named = re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", CONTRIBUTING.read_text(encoding="utf-8"))
     assert any(test for _, test in named)
     for file, test in named:
         assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8") or not test

@@ -151,6 +151,10 @@ PACKAGE = Path(fastopt.__file__).parent
 FILES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
+BESIDE_THE_ROOMS = {"__init__", "__main__", "optimizer"}
+TESTS = fresh.ROOT / "tests"
+
+
 def room(file):
     return file.partition("/")[0]
 
@@ -167,8 +171,13 @@ def imported(path, at_import):
 
 
 def test_four_modules_stand_beside_the_rooms():
-    assert {file for file in FILES if "/" not in file} == {"__init__", "__main__", "optimizer"}
+    assert {file for file in FILES if "/" not in file} == BESIDE_THE_ROOMS
     assert {room(file) for file in FILES} == set(ROOMS)
+
+
+def test_tests_are_in_rooms_of_the_same_names():
+    rooms = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")}
+    assert rooms == {*ROOMS} - BESIDE_THE_ROOMS | {".", "bench"}
 
 
 @pytest.mark.parametrize("file", FILES)

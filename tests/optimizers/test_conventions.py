@@ -2,18 +2,17 @@
 
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastopt
+from tests import fresh, oracles
 from tests import keras_formulas as keras
-from tests import oracles
 from tests.families import classic, dialects, nesterov
 from tests.peers import assert_equal_paths, formula_path, optax_path, torch_path
 
-PAGE = Path(__file__).parent.parent / "docs" / "conventions.md"
+PAGE = fresh.ROOT / "docs" / "conventions.md"
 LIBRARIES = ("PyTorch", "Keras 3", "optax", "book or paper")
 LR = 0.01  # for optax, which has no default
 

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,8 @@ from bench.cases import CASES, SIZES, with_option
 from bench.contenders import CONTENDERS, LIMIT, OURS
 from bench.options import OPTIONS
 from fastopt.__main__ import main as fastopt_main
+from tests.fresh import ROOT
 
-ROOT = Path(__file__).parent.parent
 OTHERS = CONTENDERS[2:]
 
 

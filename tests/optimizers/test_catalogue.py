@@ -4,15 +4,14 @@ import ast
 import importlib.util
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 
 import fastopt
 from bench.cases import CASES
+from tests.fresh import ROOT
 from tests.table import TABLE
 
-ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 FILES = [path for path in (ROOT / "fastopt" / "optimizers").glob("*.py") if path.name != "__init__.py"]
 DEFINED = sorted(

@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -15,9 +14,9 @@ import fastopt
 from fastopt.description.fields import Field, argument
 from fastopt.description.hyperparameters import OneOf, nonnegative
 from fastopt.optimizers.sgd import gradient_descent
+from tests.fresh import ROOT
 from tests.refusal import refused
 
-ROOT = Path(__file__).parent.parent
 OPTIMIZERS = [getattr(fastopt, name) for name in fastopt.optimizers.__all__]
 every_optimizer = pytest.mark.parametrize("cls", OPTIMIZERS, ids=lambda cls: cls.__name__)
 
