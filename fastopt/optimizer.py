@@ -115,7 +115,7 @@ class Optimizer(Description):
         """
         if lr is not None:
             self._step_at_rate(grads, scale, lr)
-        elif grads is None or self._accumulation.count or self._is_swapped:
+        elif grads is None or self._accumulation.waiting[0] or self._is_swapped:
             self._take_accumulated(grads, scale)
         else:
             self._stepping.take(self, grads, scale)

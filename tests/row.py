@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastopt.engine import steps
-from fastopt.step import numbers
 
 
 class Row(NamedTuple):
@@ -55,7 +54,6 @@ def next_numbers(optimizer, vector):
     if work.measure is not None:
         plan = stepping._plans.of({p: vector.dtype})
         plan.write_gradients({p: vector}, token := plan.begin())
-        assert plan.call(steps.MEASURES, token) == steps.DONE
-        numbers.write_with_sums(optimizer, plan, stepping._works)
+        assert plan.call(steps.MEASURES | steps.DECIDE, token) == steps.DONE
     row = iter(work.update.rows[0])
     return [next(row) if name is None else p.elements[name] for name in work.update.names]

@@ -120,19 +120,17 @@ class Embedded:
         """The numbers of one step after the other."""
         optimizer = self._optimizer
         (group,) = optimizer.param_groups
-        scalars = {name: np.full(1, value) if optimizer.per_tensor else value for name, value in optimizer.scalars.items()}
+        scalars = dict(optimizer.scalars)
         for t in itertools.count(1 if scalars else first):
             if group.schedules:
                 optimizer._stepping.counter[0] = t - 1
                 optimizer._stepping.prepare(optimizer)
+            coefficients = optimizer.coefficients({**group.current, **scalars}, t)
             if scalars:
-                scalars |= optimizer.advance({**group.current, **scalars}, t, ())
+                scalars = dict(zip(scalars, optimizer.decided({**group.current, **scalars}, t), strict=False))
             if t < first:
                 continue
-            hyper = {**group.current, **scalars} if scalars else group.current
-            row = (group.current["lr"], *optimizer.coefficients(hyper, t), *group.option_coefficients)
-            if optimizer.per_tensor:  # of the only one
-                row = tuple(float(np.ravel(number)[0]) for number in row)
+            row = (group.current["lr"], *coefficients, *group.option_coefficients)
             if not (scalars or group.schedules) and optimizer.is_steady(group.hyper, t):
                 yield from itertools.repeat(row)
             yield row

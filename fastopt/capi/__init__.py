@@ -161,13 +161,21 @@ def _function(name: str, dtype: np.dtype[Any]) -> Function:
     optimizer = cls(np.zeros(1, dtype), **arguments)
     (group,) = optimizer.param_groups
     hyper, defaults = _named_numbers(group.hyper, fixed=["dampening"] if group.hyper.get("nesterov") else [])
-    own = traced(cls.coefficients, optimizer, hyper, "t", numbers=[*defaults, "t"])  # type: ignore[arg-type]
+    own = _formulas(optimizer, hyper, [*defaults, "t"])
     around = tuple(c if isinstance(c, str) else repr(c) for c in group.wrapped.names)
     tree = _completed(own, len(optimizer.coefficients(group.current, 1)), around)
     used = {key: value for key, value in defaults.items() if key != "lr" and re.search(rf"\b{key}\b", repr(tree))}
     states = {state: float(np.ravel(optimizer.state[state])[0]) for state in group.state_names}
     conditions = tuple(_conditions(cls.checks, group.hyper, {"lr", *used}))
     return Function(f"fastopt_{name}_{SUFFIXES[dtype]}", dtype, group.rule, states, used, tree, conditions)
+
+
+def _formulas(optimizer: Optimizer, hyper: Mapping[str, Any], numbers: Sequence[str]) -> Tree:
+    """How the coefficients are computed from numbers with these names."""
+    function: Any = optimizer.decide(hyper)
+    if function is None:
+        return traced(type(optimizer).coefficients, optimizer, hyper, "t", numbers=numbers)  # type: ignore[arg-type]
+    return traced(function, "t", *optimizer.decision_numbers(hyper), numbers=numbers)
 
 
 def _conditions(checks: Mapping[str, Check], hyper: Mapping[str, Any], used: set[str]) -> Iterator[Condition]:

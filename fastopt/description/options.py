@@ -178,7 +178,7 @@ class Wrapped:
         self.names: list[Coefficient] = []
         if hyper["cautious"]:
             inner = agreement(inner) if measures else cautious(inner)
-            self.names += [0.0, 1.0 if measures else "caution"]
+            self.names += [0.0, 1.0]  # in a rule the second one follows from a sum
         if "weight_decay" not in own and is_on(hyper["weight_decay"]):
             inner = shrinking(inner) if hyper["decoupled_weight_decay"] else decaying(inner)
             self.names += ["weight_decay"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -28,10 +28,18 @@ class Description(Options):
     """Options that the optimizer's own rule carries out."""
 
     scalars: ClassVar[Mapping[str, float]] = {}
-    """Names and first values of running scalars, which `advance` moves on."""
+    """Names and first values of running scalars, which what `decide` gives moves on."""
 
     per_tensor: ClassVar[bool] = False
-    """Whether running scalars and sums belong to each tensor, instead of to all parameters together."""
+    """Whether sums, running scalars and coefficients belong to each tensor, instead of to all parameters together."""
+
+    decides: ClassVar[bool] = False
+    """Whether the coefficients are those of `decide`: so it is, unless a class overrides `coefficients`."""
+
+    may_become_steady: ClassVar[bool] = False
+    """Whether `is_steady` says so of some coefficients."""
+
+    _measures_steadily: ClassVar[bool] = True
 
     takes_modulus: ClassVar[bool] = True
     """Whether ``complex_mode="modulus"`` is possible."""
@@ -46,6 +54,10 @@ class Description(Options):
         # What is known of the coefficients of the class above need not hold for others.
         if "coefficients" in vars(cls) and "is_steady" not in vars(cls):
             cls.is_steady = Description.is_steady  # type: ignore[method-assign]
+        if {"coefficients", "decide"} & vars(cls).keys():
+            cls.decides = "decide" in vars(cls)
+        cls.may_become_steady = cls.is_steady is not Description.is_steady
+        cls._measures_steadily = cls.measure_coefficients is Description.measure_coefficients
 
     def begin(self, **arguments: Any) -> None:
         """Take the arguments of the constructor that are no hyper-parameters, when all else is there.
@@ -83,22 +95,23 @@ class Description(Options):
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
         """Compute what the rule takes after its states, in double precision.
 
-        It must depend on its arguments alone, and change nothing: `warmup` calls it, too.
+        It must depend on its arguments alone, and change nothing: `warmup` calls it, too. A class has either this or `decide`,
+        from which by default it follows.
 
         Parameters
         ----------
         hyper : mapping
-            The hyper-parameters of a group, a schedule replaced by its number; and the running scalars of this step, with
-            `per_tensor` arrays of shape (tensors,).
+            The hyper-parameters of a group, a schedule replaced by its number; and the running scalars as the step before left
+            them.
         t : int
             The step of the group; the first is 1.
 
         Returns
         -------
         tuple of float
-            One for each of the rule's last arguments; with `per_tensor` some may be arrays of shape (tensors,).
+            One for each of the rule's last arguments.
         """
-        raise NotImplementedError
+        return self.decided(hyper, t)[len(self.scalars) :]
 
     def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
         """Whether `coefficients` gives the same from step `t` on, so that it need not be called again until `hyper` changes.
@@ -119,6 +132,22 @@ class Description(Options):
         """
         return False
 
+    def lasts(self, hyper: Mapping[str, Any], t: int) -> bool:
+        """Whether there is nothing more to compute in Python from step `t` on, until `hyper` changes.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group.
+        t : int
+            The step of the group; the first is 1.
+
+        Returns
+        -------
+        bool
+        """
+        return self._measures_steadily and (self.decides or self.is_steady(hyper, t))
+
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         """Give what a state holds before the first step.
 
@@ -138,24 +167,57 @@ class Description(Options):
         """
         return 0.0
 
-    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
-        """Compute the running `scalars` of a step. They are kept if the step succeeds.
+    def decide(self, hyper: Mapping[str, Any]) -> Rule | None:
+        """Choose what computes the coefficients in compiled code, in each step anew.
 
         Parameters
         ----------
         hyper : mapping
-            The hyper-parameters of a group as in `coefficients`, and the running scalars as the step before left them.
-        t : int
-            The step of the group; the first is 1.
-        sums : sequence of float
-            What `measure` summed up, over all parameters; with `per_tensor` arrays of shape (tensors,).
+            The hyper-parameters of a group.
 
         Returns
         -------
-        mapping
-            The new scalars by name.
+        callable or None
+            Made by `fastopt.decision`: ``function(t, *scalars, *sums, *decision_numbers)`` gives the new running `scalars`, and
+            then all coefficients of the rule, from what the `measure` has summed up.
         """
-        return {}
+        return None
+
+    def decision_numbers(self, hyper: Mapping[str, Any]) -> tuple[float, ...]:
+        """Give what the function of `decide` takes of the hyper-parameters.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group, a schedule replaced by its number.
+
+        Returns
+        -------
+        tuple of float
+        """
+        return ()
+
+    def decided(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
+        """Compute in Python what `decide` is about, where no sums are needed.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group, and the running scalars as the step before left them.
+        t : int
+            The step of the group; the first is 1.
+
+        Returns
+        -------
+        tuple of float
+            The new running scalars, and the coefficients.
+        """
+        function = self.decide(hyper)
+        if function is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither a method coefficients nor a method decide")
+        scalars = [hyper[name] for name in self.scalars]
+        result: tuple[float, ...] = function(float(t), *scalars, *self.decision_numbers(hyper))
+        return result
 
     def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
         """Choose what is summed up over the elements before the step, in a pass of its own.

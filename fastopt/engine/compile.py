@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numba
 import numpy as np
@@ -103,11 +103,22 @@ class Variant(NamedTuple):
         return span
 
 
-# By variant; the compiled object keeps its code in memory.
-_spans: dict[Variant, Any] = {}
+class Compilable(Protocol):
+    """What is compiled to a function of addresses: a span, or what is called like one."""
+
+    @property
+    def rule(self) -> Rule:
+        """What it is made from."""
+
+    def span(self) -> Callable[..., None]:
+        """The function, not compiled yet."""
 
 
-def compiled_span(variant: Variant) -> Any:
+# The compiled object keeps its code in memory.
+_spans: dict[Compilable, Any] = {}
+
+
+def compiled_span(variant: Compilable) -> Any:
     """The compiled span of a variant, from the cache on disk if it is there.
 
     Raises
@@ -121,7 +132,7 @@ def compiled_span(variant: Variant) -> Any:
     return _spans.setdefault(variant, compile_span(variant)) if found is None else found
 
 
-def compile_span(variant: Variant, is_cached: bool = True) -> Any:
+def compile_span(variant: Compilable, is_cached: bool = True) -> Any:
     """Compile the span of a variant anew, or load it from the cache on disk."""
     _require_compiler()
     # A fork waits for this lock (see `runtime`). Numba takes it to compile, but not before, when it imports modules and takes

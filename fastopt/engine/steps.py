@@ -30,6 +30,7 @@ from fastopt.engine.tables import (
     SHAPE,
     SIZE,
     TYPE,
+    decision_type,
     group_type,
     header_type,
     leaf_type,
@@ -39,7 +40,7 @@ from fastopt.engine.tables import (
 )
 
 # What a call does.
-SQUARES, MEASURES, UPDATE = 1, 2, 4
+BEGIN, SQUARES, MEASURES, DECIDE, UPDATE = 1, 2, 4, 8, 16
 
 # How it ends. All but the first leave everything as it was.
 DONE, UNKNOWN_GRADIENT, NOT_FINITE, OUT_OF_RANGE, INTERRUPTED, BUSY = range(6)
@@ -222,7 +223,7 @@ def _is_zero(header: Any, row: Any) -> Any:
 
 
 @register_jitable
-def _decide(header: Any) -> Any:
+def _limit(header: Any) -> Any:
     """Limit norms, or find that something is not finite, from the sums of squares."""
     squares = record(header.squares, pass_type)
     rows = vector(squares.rows, squares.count, row_type)
@@ -245,6 +246,29 @@ def _decide(header: Any) -> Any:
     )
     vector(header.norm, 1, float64)[0] = total
     return NOT_FINITE if header.nonfinite and not total < math.inf else DONE
+
+
+@register_jitable
+def _decide(header: Any, first: Any, end: Any) -> None:
+    """Compute numbers of this step, and the running scalars that will take the place of the old ones."""
+    decisions = vector(header.decisions, end, decision_type)
+    for i in range(first, end):
+        d = decisions[i]
+        t = vector(d.step_count, 1, int64)[0] + 1
+        call(d.function, d.numbers, d.sums, d.scalars, d.next_scalars, d.results, t)
+
+
+@register_jitable
+def _share_sums(header: Any) -> None:
+    """Add up what was measured over all tensors, from the first to the last."""
+    measures = record(header.measures, pass_type)
+    rows = vector(measures.rows, measures.count, row_type)
+    shared = vector(header.shared_sums, measures.products, float64)
+    shared[:] = 0.0
+    for r in range(measures.count):
+        totals = vector(measures.totals + rows[r].tensor * measures.products * ITEM, measures.products, float64)
+        for k in range(measures.products):
+            shared[k] += totals[k]
 
 
 @register_jitable
@@ -294,7 +318,12 @@ def _step(parallel: bool) -> Callable[..., int]:
         header.busy = 1
         state = _save_thread() if header.traffic > SHORT_BYTES else 0
         status = DONE
+        if phases & BEGIN:
+            _decide(header, 0, header.early_count)
         for phase in (SQUARES, MEASURES, UPDATE):
+            if phase == UPDATE and phases & DECIDE and status == DONE:
+                _share_sums(header)
+                _decide(header, header.early_count, header.decision_count)
             if phases & phase and status == DONE:
                 if phase != UPDATE or not phases & MEASURES:
                     _write_scales(header, scale)
@@ -311,7 +340,7 @@ def _step(parallel: bool) -> Callable[..., int]:
                     _count(header)
                 else:
                     _add_up(which)
-                    status = _decide(header) if phase == SQUARES else DONE
+                    status = _limit(header) if phase == SQUARES else DONE
         if state:
             _restore_thread(state)
         header.busy = 0

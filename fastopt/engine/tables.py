@@ -2,7 +2,7 @@
 
 A *leaf* is an array of gradients as users hand it over; it has the gradients of one or more *tensors*, whose elements lie side
 by side. A *pass* goes over *rows*: for a tensor, the span to call, its operands and its coefficients. *Groups* have a scale of
-their gradients, and may limit their norm.
+their gradients, and may limit their norm. *Decisions* are calls that write numbers which change from step to step.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ HEADER = _record(
     *("groups", "group_count", "limits"),  # limits: of the norm of each group, and of all together
     "is_lone",  # whether no list or tuple is expected
     *("norms", "factors", "norm", "nonfinite", "is_looking_twice"),
+    *("decisions", "early_count", "decision_count", "shared_sums"),  # early: before sums; shared: over all tensors
     *("step_count", "accumulated", "traffic", "token", "busy"),
 )
 LEAF = _record("descr", "itemsize", "ndim", "shape", "flags", "size", "known", "first", "count", "is_active")
@@ -41,12 +42,15 @@ ROW = _record(
     "function", "operands", "coefficients", "tensor", "size", "begin", "cost", "block", "zeroed", "is_double", "doubles"
 )
 GROUP = _record(
-    *("first", "count", "step_count", "square_cell", "cells", "cell_count"), *("scalars", "next_scalars", "scalar_count")
+    *("first", "count", "step_count", "square_cell", "cells", "cell_count"),
+    *("scalars", "next_scalars", "scalar_count"),
 )
+# A decision is a call; its sums are none, those of a tensor, or those over all.
+DECISION = _record("function", "step_count", "numbers", "sums", "scalars", "next_scalars", "results")
 
 # The same for compiled code.
-header_type, leaf_type, tensor_type, pass_type, row_type, group_type = map(
-    numba.from_dtype, (HEADER, LEAF, TENSOR, PASS, ROW, GROUP)
+header_type, leaf_type, tensor_type, pass_type, row_type, group_type, decision_type = map(
+    numba.from_dtype, (HEADER, LEAF, TENSOR, PASS, ROW, GROUP, DECISION)
 )
 
 # Where the fields of CPython's and NumPy's objects lie, in bytes.

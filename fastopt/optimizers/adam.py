@@ -12,7 +12,8 @@ from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import OneOf
 from fastopt.description.options import Rate
 from fastopt.description.recipe import Choice
-from fastopt.engine.compile import rule
+from fastopt.engine.compile import Rule, rule
+from fastopt.engine.decisions import decision
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import normalized
 
@@ -30,6 +31,23 @@ def amsgrad(theta, g, lr, m, v, v_max, beta1, one_minus_beta1, beta2, one_minus_
     v = beta2 * v + one_minus_beta2 * g * g
     v_max = np.maximum(v_max, debias_v * v)
     return theta - lr * debias * normalized(m, v_max, eps_root, eps), m, v, v_max
+
+
+@decision
+def adam_numbers(t, beta1, beta2, eps_root, eps, corrects_bias, eps_hat, corrects_v_max):
+    """Adam's coefficients; `corrects_v_max` says that the average under the root lacks no correction."""
+    bias_m = 1.0 - beta1**t if corrects_bias else 1.0
+    under_root = 1.0 - beta2**t if corrects_bias and not corrects_v_max else 1.0
+    factor = math.sqrt(under_root)
+    if not eps_hat:
+        eps_root, eps = eps_root * under_root, eps * factor
+    return beta1, 1.0 - beta1, beta2, 1.0 - beta2, factor / bias_m, eps_root, eps
+
+
+@decision
+def amsgrad_numbers(t, beta1, beta2, eps_root, eps, corrects_bias, eps_hat, corrects_v_max):
+    debias_v = 1.0 / (1.0 - beta2**t) if corrects_bias and corrects_v_max else 1.0
+    return (*adam_numbers(t, beta1, beta2, eps_root, eps, corrects_bias, eps_hat, corrects_v_max), debias_v)
 
 
 class Adam(Optimizer):
@@ -98,19 +116,12 @@ class Adam(Optimizer):
             raise ValueError("eps_hat=True needs amsgrad_of='v': the largest of the corrected averages has no uncorrected root")
         return amsgrad, ("m", "v", "v_max")
 
-    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        beta1, beta2 = hyper["betas"]
-        bias_m, bias_v = (1.0 - beta1**t, 1.0 - beta2**t) if hyper["bias_correction"] else (1.0, 1.0)
-        corrects_v_max = hyper["amsgrad"] and hyper["amsgrad_of"] == "v_hat"
-        under_root = 1.0 if corrects_v_max else bias_v  # what the average under the root lacks yet
-        factor = math.sqrt(under_root)
-        eps_root, eps = (hyper["eps_root"], hyper["eps"])
-        if not hyper["eps_hat"]:
-            eps_root, eps = eps_root * under_root, eps * factor
-        common = (beta1, 1.0 - beta1, beta2, 1.0 - beta2, factor / bias_m, eps_root, eps)
-        if not hyper["amsgrad"]:
-            return common
-        return *common, 1.0 / bias_v if corrects_v_max else 1.0
+    def decide(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return amsgrad_numbers if hyper["amsgrad"] else adam_numbers
+
+    def decision_numbers(self, hyper: Mapping[str, Any]) -> tuple[float, ...]:
+        flags = (hyper["bias_correction"], hyper["eps_hat"], hyper["amsgrad"] and hyper["amsgrad_of"] == "v_hat")
+        return *hyper["betas"], hyper["eps_root"], hyper["eps"], *flags
 
 
 class AdamW(Adam):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import nonnegative
 from fastopt.description.options import Rate
 from fastopt.engine.compile import Rule, part, rule
+from fastopt.engine.decisions import decision
 from fastopt.optimizer import Optimizer
 
 
@@ -23,6 +24,26 @@ def distances(theta, g, lr, start):
 @part
 def distances_and_size(theta, g, lr, start):
     return (theta - start, theta - start), (g, g), (start, start)
+
+
+@decision
+def dog_rate(t, distance, squares, moved, square, size, first_distance, is_relative, eps):
+    if t == 1.0:
+        distance = first_distance * (1.0 + is_relative * math.sqrt(size))
+    distance = max(distance, math.sqrt(moved))
+    squares = squares + square
+    root = math.sqrt(squares + eps)
+    return distance, squares, distance / root if root > 0.0 else 0.0
+
+
+@decision
+def dowg_rate(t, distance2, squares, moved, square, first_distance, eps):
+    if t == 1.0:
+        distance2 = first_distance * first_distance
+    distance2 = max(distance2, moved)
+    squares = squares + distance2 * square
+    root = math.sqrt(squares) + eps
+    return distance2, squares, distance2 / root if root > 0.0 else 0.0
 
 
 @rule
@@ -75,15 +96,11 @@ class DoG(Optimizer):
     def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
         return distances_and_size
 
-    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
-        moved, squares, size = sums
-        first = hyper["first_distance"] * (1.0 + math.sqrt(size) if hyper["relative"] else 1.0)
-        before = first if t == 1 else hyper["distance"]
-        return {"distance": max(before, math.sqrt(moved)), "squares": hyper["squares"] + squares}
+    def decide(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return dog_rate
 
-    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        root = math.sqrt(hyper["squares"] + hyper["eps"])
-        return (hyper["distance"] / root if root else 0.0,)
+    def decision_numbers(self, hyper: Mapping[str, Any]) -> tuple[float, ...]:
+        return hyper["first_distance"], hyper["relative"], hyper["eps"]
 
 
 class DoWG(Optimizer):
@@ -128,11 +145,8 @@ class DoWG(Optimizer):
     def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
         return distances
 
-    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
-        moved, squares = sums
-        distance2 = max(hyper["first_distance"] ** 2 if t == 1 else hyper["distance2"], moved)
-        return {"distance2": distance2, "squares": hyper["squares"] + distance2 * squares}
+    def decide(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return dowg_rate
 
-    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        root = math.sqrt(hyper["squares"]) + hyper["eps"]
-        return (hyper["distance2"] / root if root else 0.0,)
+    def decision_numbers(self, hyper: Mapping[str, Any]) -> tuple[float, ...]:
+        return hyper["first_distance"], hyper["eps"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from fastopt.description.fields import hyper
 from fastopt.description.options import Rate
 from fastopt.engine.compile import Rule, part, rule
+from fastopt.engine.decisions import decision
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.lars import trust_ratio
 
@@ -37,6 +38,18 @@ def lamb(theta, g, lr, m, v, trust, beta1, one_minus_beta1, beta2, one_minus_bet
         theta, g, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, debias_m, debias_root_v, eps, weight_decay
     )
     return theta - lr * trust * step, m, v
+
+
+@decision
+def lamb_step_numbers(t, beta1, beta2, eps, weight_decay):
+    debias_m, debias_root_v = 1.0 / (1.0 - beta1**t), 1.0 / math.sqrt(1.0 - beta2**t)
+    return beta1, 1.0 - beta1, beta2, 1.0 - beta2, debias_m, debias_root_v, eps, weight_decay
+
+
+@decision
+def lamb_numbers(t, _, weights2, step2, beta1, beta2, eps, weight_decay):
+    trust = trust_ratio(weights2, step2, 0.0, 1.0)
+    return (trust, trust, *lamb_step_numbers(t, beta1, beta2, eps, weight_decay))
 
 
 class LAMB(Optimizer):
@@ -81,14 +94,11 @@ class LAMB(Optimizer):
     def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
         return lamb_norms
 
+    def decide(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return lamb_numbers
+
+    def decision_numbers(self, hyper: Mapping[str, Any]) -> tuple[float, ...]:
+        return *hyper["betas"], hyper["eps"], hyper["weight_decay"]
+
     def measure_coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        beta1, beta2 = hyper["betas"]
-        debias_m, debias_root_v = 1.0 / (1.0 - beta1**t), 1.0 / math.sqrt(1.0 - beta2**t)
-        averages = (beta1, 1.0 - beta1, beta2, 1.0 - beta2)
-        return *averages, debias_m, debias_root_v, hyper["eps"], hyper["weight_decay"]
-
-    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
-        return {"trust": trust_ratio(np.sqrt(sums[0]), np.sqrt(sums[1]), 0.0, 1.0)}
-
-    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
-        return hyper["trust"], *self.measure_coefficients(hyper, t)
+        return lamb_step_numbers(t, *self.decision_numbers(hyper))

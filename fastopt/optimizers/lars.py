@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import decay, nonnegative
 from fastopt.description.options import Rate
 from fastopt.description.recipe import Choice
 from fastopt.engine.compile import Rule, part, rule
+from fastopt.engine.decisions import decision
 from fastopt.optimizer import Optimizer
 
 
@@ -34,11 +33,18 @@ def lars_nesterov(theta, g, lr, p, beta, trust):
     return theta - (step + beta * p), p
 
 
-def trust_ratio(of_weights: NDArray[Any], of_step: NDArray[Any], eps: float, coefficient: float) -> NDArray[Any]:
-    """The norm of the weights over that of the step, 1 where one of them is 0."""
-    used = (of_weights > 0) & (of_step > 0)
-    ratio: NDArray[Any] = np.where(used, coefficient * of_weights / np.where(used, of_step + eps, 1.0), 1.0)
-    return ratio
+@decision
+def trust_ratio(weights2, step2, eps, coefficient):
+    """The norm of the weights over that of the step, 1 where one of them is 0; from their squares."""
+    if weights2 > 0.0 and step2 > 0.0:
+        return coefficient * math.sqrt(weights2) / (math.sqrt(step2) + eps)
+    return 1.0
+
+
+@decision
+def lars_numbers(t, _, weights2, gradient2, momentum, eps, coefficient):
+    trust = trust_ratio(weights2, gradient2, eps, coefficient)
+    return trust, momentum, trust
 
 
 class LARS(Optimizer):
@@ -87,8 +93,8 @@ class LARS(Optimizer):
     def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
         return norms
 
-    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
-        return {"trust": trust_ratio(np.sqrt(sums[0]), np.sqrt(sums[1]), hyper["eps"], hyper["trust_coefficient"])}
+    def decide(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return lars_numbers
 
-    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
-        return hyper["momentum"], hyper["trust"]
+    def decision_numbers(self, hyper: Mapping[str, Any]) -> tuple[float, ...]:
+        return hyper["momentum"], hyper["eps"], hyper["trust_coefficient"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import nonnegative_or_infinite
 from fastopt.description.options import Rate
-from fastopt.engine.compile import rule
+from fastopt.engine.compile import Rule, rule
+from fastopt.engine.decisions import decision
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import DECOUPLED
 
@@ -23,10 +24,18 @@ def nadam(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, al
     return theta - lr * (along_m * m + along_g * g) / (np.sqrt(v) * debias_root_v + eps), m, v
 
 
-def _mu(hyper: Mapping[str, Any], t: int) -> float:
-    """The momentum of step t."""
-    beta1, decay = float(hyper["betas"][0]), float(hyper["momentum_decay"])
+@decision
+def momentum_at(t, beta1, decay):
+    """The momentum of a step."""
     return beta1 * (1.0 - 0.5 * math.pow(0.96, t * decay))
+
+
+@decision
+def nadam_numbers(t, mu_product, beta1, beta2, eps, decay):
+    mu, mu_next = momentum_at(t, beta1, decay), momentum_at(t + 1.0, beta1, decay)
+    product = mu_product * mu
+    along_m, along_g = mu_next / (1.0 - product * mu_next), (1.0 - mu) / (1.0 - product)
+    return product, beta1, 1.0 - beta1, beta2, 1.0 - beta2, along_m, along_g, 1.0 / math.sqrt(1.0 - beta2**t), eps
 
 
 class NAdam(Optimizer):
@@ -72,14 +81,11 @@ class NAdam(Optimizer):
         :math:`\beta_1` from the start, as in optax.""",
     )
 
-    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
-        return {"mu_product": hyper["mu_product"] * _mu(hyper, t)}
+    def decide(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return nadam_numbers
 
-    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        beta1, beta2 = hyper["betas"]
-        mu, mu_next, product = _mu(hyper, t), _mu(hyper, t + 1), hyper["mu_product"]
-        along_m, along_g = mu_next / (1.0 - product * mu_next), (1.0 - mu) / (1.0 - product)
-        return beta1, 1.0 - beta1, beta2, 1.0 - beta2, along_m, along_g, 1.0 / math.sqrt(1.0 - beta2**t), hyper["eps"]
+    def decision_numbers(self, hyper: Mapping[str, Any]) -> tuple[float, ...]:
+        return *hyper["betas"], hyper["eps"], hyper["momentum_decay"]
 
 
 class NAdamW(NAdam):

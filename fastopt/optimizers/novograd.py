@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
-
-import numpy as np
 
 from fastopt.description.fields import hyper
 from fastopt.description.options import Rate
 from fastopt.engine.compile import Rule, part, rule
+from fastopt.engine.decisions import decision
 from fastopt.optimizer import Optimizer
 
 
 @part
 def gradient_norm(theta, g, lr, m):
     return ((g, g),)
+
+
+@decision
+def novograd_numbers(t, v, gradient2, beta1, beta2, eps, weight_decay):
+    v = gradient2 if t == 1.0 else beta2 * v + (1.0 - beta2) * gradient2
+    root = math.sqrt(v) + eps
+    return v, 1.0 if root == 0.0 else 1.0 / root, beta1, weight_decay
 
 
 @rule
@@ -71,10 +78,8 @@ class NovoGrad(Optimizer):
     def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
         return gradient_norm
 
-    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
-        beta2 = 0.0 if t == 1 else hyper["betas"][1]
-        return {"v": beta2 * hyper["v"] + (1.0 - beta2) * sums[0]}
+    def decide(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return novograd_numbers
 
-    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
-        root = np.sqrt(hyper["v"]) + hyper["eps"]
-        return 1.0 / np.where(root > 0, root, 1.0), hyper["betas"][0], hyper["weight_decay"]
+    def decision_numbers(self, hyper: Mapping[str, Any]) -> tuple[float, ...]:
+        return *hyper["betas"], hyper["eps"], hyper["weight_decay"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import nonnegative
 from fastopt.description.options import Rate
 from fastopt.engine.compile import Rule, part, rule
+from fastopt.engine.decisions import decision
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import DECOUPLED
 
@@ -29,6 +30,36 @@ def prodigy_measure(theta, g, lr, m, v, s, start, one, beta3, weight):
     return (g, start - theta), (np.abs(s), one)
 
 
+@decision
+def prodigy_correction(t, beta1, beta2):
+    """Adam's corrections of both averages, as a factor of the rate."""
+    return math.sqrt(1.0 - beta2**t) / (1.0 - beta1**t)
+
+
+@decision
+def prodigy_weight(t, d, lr, beta1, beta2, d0, safeguard_warmup):
+    """What a gradient counts in the sum of gradients, besides the learning rate."""
+    weight = d / d0 * d
+    if not safeguard_warmup:
+        return weight * prodigy_correction(t, beta1, beta2)
+    return weight / lr if lr else 0.0
+
+
+@decision
+def prodigy_numbers(
+    t, d, numerator, product, absolute, lr, beta1, beta2, d0, safeguard_warmup, d_coef, eps, weight_decay
+):
+    before = d0 if t == 1.0 else d
+    correction, beta3 = prodigy_correction(t, beta1, beta2), math.sqrt(beta2)
+    numerator = beta3 * numerator + before / d0 * before * lr * correction * product
+    d = before
+    if absolute > 0.0:
+        d = max(before, d_coef * numerator / absolute)
+    weight = prodigy_weight(t, before, lr, beta1, beta2, d0, safeguard_warmup)
+    averages = (beta1, (1.0 - beta1) * before, beta2, (1.0 - beta2) * before * before)
+    return (d, numerator, beta3, weight, *averages, before * correction, weight_decay, d * eps)
+
+
 @rule
 def prodigy(theta, g, lr, m, v, s, start, beta3, weight, beta1, from_g, beta2, from_g2, rate, weight_decay, eps):
     s = prodigy_average(g, s, beta3, lr * weight)
@@ -36,23 +67,6 @@ def prodigy(theta, g, lr, m, v, s, start, beta3, weight, beta1, from_g, beta2, f
     v = beta2 * v + from_g2 * g * g
     step = m / (np.sqrt(v) + eps) + weight_decay * theta
     return theta - lr * rate * step, m, v, s, start
-
-
-def _distance(hyper: Mapping[str, Any], t: int) -> float:
-    """The estimate of the distance before step t."""
-    return float(hyper["d0"] if t == 1 else hyper["d"])
-
-
-def _correction(hyper: Mapping[str, Any], t: int) -> float:
-    """Adam's corrections of both averages, as a factor of the rate."""
-    beta1, beta2 = hyper["betas"]
-    return math.sqrt(1.0 - beta2**t) / float(1.0 - beta1**t)
-
-
-def _averaging(hyper: Mapping[str, Any], t: int, d: float) -> tuple[float, float]:
-    """How the sum of gradients decays, and the weight of the gradient in it, besides the learning rate."""
-    weight = d / hyper["d0"] * d
-    return math.sqrt(hyper["betas"][1]), weight / hyper["lr"] if hyper["safeguard_warmup"] else weight * _correction(hyper, t)
 
 
 class Prodigy(Optimizer):
@@ -92,7 +106,7 @@ class Prodigy(Optimizer):
 
     rule, state_names = prodigy, ("m", "v", "s", "start")
     own_options = frozenset({"weight_decay"})
-    scalars: ClassVar[Mapping[str, float]] = {"d": 0.0, "before": 0.0, "numerator": 0.0}
+    scalars: ClassVar[Mapping[str, float]] = {"d": 0.0, "numerator": 0.0}
     takes_rates = False
     lr: Rate = hyper(1.0, doc=r":math:`\alpha`, best left at 1")
     betas: tuple[float, float] = hyper((0.9, 0.999))
@@ -110,20 +124,13 @@ class Prodigy(Optimizer):
     def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
         return prodigy_measure
 
+    def decide(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return prodigy_numbers
+
+    def decision_numbers(self, hyper: Mapping[str, Any]) -> tuple[float, ...]:
+        of_distance = (hyper["d0"], hyper["safeguard_warmup"], hyper["d_coef"])
+        return hyper["lr"], *hyper["betas"], *of_distance, hyper["eps"], hyper["weight_decay"]
+
     def measure_coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        return 1.0, *_averaging(hyper, t, _distance(hyper, t))
-
-    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
-        product, absolute = sums
-        before = _distance(hyper, t)
-        beta3, _ = _averaging(hyper, t, before)
-        weight = before / hyper["d0"] * before * hyper["lr"] * _correction(hyper, t)
-        numerator = beta3 * hyper["numerator"] + weight * product
-        now = max(before, hyper["d_coef"] * numerator / absolute) if absolute > 0 else before
-        return {"d": now, "before": before, "numerator": numerator}
-
-    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        (beta1, beta2), d = hyper["betas"], hyper["before"]
-        averages = (beta1, (1.0 - beta1) * d, beta2, (1.0 - beta2) * d * d)
-        rate = d * _correction(hyper, t)
-        return *_averaging(hyper, t, d), *averages, rate, hyper["weight_decay"], hyper["d"] * hyper["eps"]
+        d = hyper["d0"] if t == 1 else hyper["d"]
+        return 1.0, math.sqrt(hyper["betas"][1]), prodigy_weight(t, d, *self.decision_numbers(hyper)[:5])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -13,7 +14,8 @@ from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import decay, nonnegative
 from fastopt.description.options import Rate
 from fastopt.description.recipe import Choice
-from fastopt.engine.compile import rule
+from fastopt.engine.compile import Rule, rule
+from fastopt.engine.decisions import decision
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import normalized
 
@@ -32,6 +34,27 @@ def schedule_free_adamw(
     update = debias * normalized(g, v, zero, eps) + weight_decay * theta
     theta = one_minus_share * theta + share * z - lr * along * update
     return theta, z - lr * update, v
+
+
+@decision
+def schedule_free_sgd_numbers(t, max_lr, share, weight_sum, lr, r, power, beta):
+    max_lr = max(max_lr, lr)
+    weight = math.pow(t, r) * math.pow(max_lr, power)
+    weight_sum = weight_sum + weight
+    # While the rate is 0, nothing has moved that could be averaged.
+    share = weight / weight_sum if weight_sum > 0.0 else 0.0
+    return max_lr, share, weight_sum, share, 1.0 - share, 1.0 - beta * (1.0 - share)
+
+
+@decision
+def schedule_free_adamw_numbers(t, max_lr, share, weight_sum, lr, r, power, beta1, beta2, eps, weight_decay):
+    debias = math.sqrt(1.0 - beta2**t)
+    averaging = (beta2, 1.0 - beta2, debias, 0.0, eps * debias, weight_decay)
+    return schedule_free_sgd_numbers(t, max_lr, share, weight_sum, lr, r, power, beta1) + averaging
+
+
+# The weights of steps are finite up to here, whatever their powers.
+LAST_STEP = 1e15
 
 
 def _momentum(name: str, value: Any) -> float:
@@ -88,19 +111,11 @@ class _ScheduleFree(Optimizer):
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         return theta if name == "z" else 0.0
 
-    def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
-        max_lr = max(hyper["max_lr"], hyper["lr"])
-        try:
-            weight = math.pow(t, hyper["r"]) * math.pow(max_lr, hyper["weight_lr_power"])
-        except OverflowError:
-            raise ValueError(f"the weight of step {t} is too large: r is {hyper['r']}, and the largest rate {max_lr}") from None
-        weight_sum = hyper["weight_sum"] + weight
-        # While the rate is 0, nothing has moved that could be averaged.
-        return {"max_lr": max_lr, "share": weight / weight_sum if weight_sum > 0.0 else 0.0, "weight_sum": weight_sum}
-
-    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        share = hyper["share"]
-        return share, 1.0 - share, 1.0 - self._beta(hyper) * (1.0 - share)
+    def decision_numbers(self, hyper: Mapping[str, Any]) -> tuple[float, ...]:
+        r, power, lr = hyper["r"], hyper["weight_lr_power"], hyper["lr"]
+        if r * math.log(LAST_STEP) + power * math.log(max(lr, 1.0)) > math.log(sys.float_info.max):
+            raise ValueError(f"the weights of steps become too large: r is {r}, and the rate {lr} to the power {power}")
+        return lr, r, power, self._beta(hyper)
 
     def _beta(self, hyper: Mapping[str, Any]) -> float:
         """How close gradients are taken to the average."""
@@ -153,6 +168,9 @@ class ScheduleFreeSGD(_ScheduleFree):
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         _refuse(hyper, "decoupled_weight_decay")
         return schedule_free_sgd, ("z",)
+
+    def decide(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return schedule_free_sgd_numbers
 
     def _beta(self, hyper: Mapping[str, Any]) -> float:
         return float(hyper["momentum"])
@@ -214,11 +232,11 @@ class ScheduleFreeAdamW(_ScheduleFree):
         _momentum("betas[0]", self._beta(hyper))
         return schedule_free_adamw, ("z", "v")
 
-    def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        beta2 = hyper["betas"][1]
-        debias = math.sqrt(1.0 - beta2**t)
-        averaging = (beta2, 1.0 - beta2, debias, 0.0, hyper["eps"] * debias)
-        return *super().coefficients(hyper, t), *averaging, hyper["weight_decay"]
+    def decide(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return schedule_free_adamw_numbers
+
+    def decision_numbers(self, hyper: Mapping[str, Any]) -> tuple[float, ...]:
+        return *super().decision_numbers(hyper), hyper["betas"][1], hyper["eps"], hyper["weight_decay"]
 
     def _beta(self, hyper: Mapping[str, Any]) -> float:
         return float(hyper["betas"][0])

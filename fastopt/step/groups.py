@@ -58,8 +58,9 @@ class Group(MutableMapping[str, Any]):
         One for each leaf of `params`.
     hyper : dict
         The checked hyper-parameters; read it, but assign through the group.
-    rule, option_coefficients : callable, tuple
-        The rule for `hyper`, with what the options do around it; what these take after the rule's own coefficients.
+    rule, option_coefficients, last_coefficients : callable, tuple, tuple
+        The rule for `hyper`, with what the options do around it; what these take after the rule's own coefficients; and the same
+        with the scale of the gradient.
     wrapped : Wrapped
         How `rule` was made.
     schedules, current : dict
@@ -68,8 +69,8 @@ class Group(MutableMapping[str, Any]):
         What is summed up over the elements before a step, with options around it.
     running, scalars : Scalars
         Running scalars, see `Optimizer.advance`; with `per_tensor` those of all tensors, and none.
-    has_rates : bool
-        Whether the learning rate is an array.
+    has_rates, rate : bool, float or None
+        Whether the learning rate is an array; the rate as it is now if it is a number.
     scales : bool
         Whether the rule takes a scale of the gradient as its last coefficient, see `scale_if`.
     zeroes : bool
@@ -126,7 +127,7 @@ class Group(MutableMapping[str, Any]):
         if is_by_tensor:
             ends = itertools.accumulate(tensors)
             for p, count, end in zip(self.parameters, tensors, ends, strict=True):
-                p.scalars = Scalars(first, self.scalar_memory[:, :, end - count : end], is_single=False)
+                p.scalars = Scalars(first, self.scalar_memory[:, end - count : end], is_single=False)
 
     def begin_anew(self) -> None:
         """Have taken no step."""
@@ -142,11 +143,6 @@ class Group(MutableMapping[str, Any]):
     @step_count.setter
     def step_count(self, value: int) -> None:
         self.counter[0] = value
-
-    @property
-    def last_coefficients(self) -> tuple[Any, ...]:
-        """What the rule takes after the optimizer's own coefficients."""
-        return self.option_coefficients + self.scale_coefficient()
 
     def __getitem__(self, key: str) -> Any:
         return self.params_copy() if key == "params" else self.hyper[key]
@@ -201,8 +197,8 @@ class Group(MutableMapping[str, Any]):
     def commit(self, hyper: dict[str, Any]) -> None:
         """Take hyper-parameters that `check` gave."""
         if self._differs_in_numbers(hyper):
-            self.hyper = self.current = hyper
-            self.option_coefficients = self.wrapped.coefficients(hyper)
+            self.hyper = hyper
+            self._follow_numbers(hyper)
             self._changes.note_numbers(self.index)
             return
         before = self._of_passes()
@@ -267,9 +263,9 @@ class Group(MutableMapping[str, Any]):
         self._chosen, self._used = self._choose(hyper)
         self.schedules = {key: value for key, value in hyper.items() if callable(value)}
         self.current = hyper
+        self.has_rates = is_tree(hyper["lr"])
         self._wrap()
         sides = hyper["bounds"] or (None, None)
-        self.has_rates = is_tree(hyper["lr"])
         self._place("lr", hyper["lr"] if self.has_rates else None)
         self._place("mask", hyper["mask"])
         for name, side in zip(("lower", "upper"), sides, strict=True):
@@ -282,7 +278,8 @@ class Group(MutableMapping[str, Any]):
         """Make the rule and the measure with what the options do around them."""
         hyper, own = self.hyper, self._description.own_options
         self.wrapped = Wrapped(self._chosen, hyper, own, scales=self.scales)
-        self.rule, self.option_coefficients = self.wrapped.rule, self.wrapped.coefficients(self.current)
+        self.rule = self.wrapped.rule
+        self._follow_numbers(self.current)
         # What an optimizer measures, or, if it is cautious, how far the update agrees with the gradient.
         measure = self._chosen if hyper["cautious"] else self._description.measure(hyper)
         self._wrapped_measure = None if measure is None else Wrapped(measure, hyper, own, True, self.scales)
@@ -340,8 +337,13 @@ class Group(MutableMapping[str, Any]):
             raise TypeError(f"the schedule's {none[0]}({step}) must be a real number, got None")
         if self._choose(current)[0] is not self._chosen:
             raise ValueError(f"the schedule's {given!r} after {step} steps needs another rule than the optimizer has")
+        self._follow_numbers(current)
+
+    def _follow_numbers(self, current: dict[str, Any]) -> None:
         self.current = current
+        self.rate = None if self.has_rates else current["lr"]
         self.option_coefficients = self.wrapped.coefficients(current)
+        self.last_coefficients = self.option_coefficients + self.scale_coefficient()
 
     def measure_coefficients(self, own: tuple[float, ...]) -> tuple[Any, ...]:
         """The coefficients of the measure: its own, and those of the options around it."""

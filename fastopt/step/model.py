@@ -53,6 +53,8 @@ class Model:
         How they are nested.
     memory : Memory
         What steps write to.
+    is_plain : bool
+        Whether gradients come as an array, or a list or tuple of arrays.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Model:
         self.groups: list[Group] = []
         self.parameters: list[Parameter] = []
         self.structure: Any = None
-        self._is_plain: bool | None = None  # not known yet
+        self._has_flats = False
         for i, given in enumerate(groups):
             if self.by_name:
                 name_of = dict(zip(paths(structure), (name for name, _ in leaves(structure, "params")), strict=True))
@@ -90,6 +92,7 @@ class Model:
         if len({p.name for p in self.parameters}) < len(self.parameters):
             raise ValueError("params has two different keys with the same repr, so that a state dict could not tell them apart")
         self._allocate(self.groups)
+        self._note_form()
 
     def add(self, given: Mapping[str, Any]) -> None:
         """Add a group; see `Optimizer.add_param_group`."""
@@ -111,7 +114,7 @@ class Model:
         self.groups.append(added)
         self.parameters += added.parameters
         self.structure.append(added.params)
-        self._is_plain = None
+        self._note_form()
         self._changes.note_plan()
 
     @property
@@ -146,9 +149,7 @@ class Model:
 
     def collected(self, grads: Any) -> Any:
         """The gradients as arrays, or a list or tuple of arrays, if that can be told quickly; else anything."""
-        if self._is_plain is None:
-            self._note_form()
-        if self._is_plain:
+        if self.is_plain:
             return grads
         if self.is_lone:
             return _buffer(self.structure, grads)
@@ -201,7 +202,7 @@ class Model:
         self._has_flats = any(isinstance(leaf, Flat) for leaf in leaves_of)
         is_list = type(self.structure) in (list, tuple) and len(self.structure) == len(leaves_of)
         is_flat_list = is_list and all(own is leaf for own, leaf in zip(self.structure, leaves_of, strict=True))
-        self._is_plain = (self.is_lone or is_flat_list) and not self._has_flats
+        self.is_plain = (self.is_lone or is_flat_list) and not self._has_flats
 
     def _first(self, group: Group, name: str, p: Parameter) -> Any:
         """What a state holds before the first step."""

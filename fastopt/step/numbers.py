@@ -1,122 +1,78 @@
-"""The numbers that the passes of a step take: those of the optimizer, of its running scalars, and of the options around it."""
+"""The numbers that the passes of a step take: those of the optimizer, and of the options around it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fastopt.description.recipe import Description
 from fastopt.step.clipping import squares_pass
+from fastopt.step.decided import Call, Decided, lengthening
 from fastopt.step.groups import Group
 from fastopt.step.passes import Coefficient, Pass
-from fastopt.step.plan import Plan, Work
-
-# Cautious steps are lengthened at most a thousandfold (Liang et al., 2024, in their code).
-LEAST_AGREEMENT = 1e-3
-
-Sums = Sequence[Any]
+from fastopt.step.plan import Work
 
 
 def work_of(description: Description, group: Group, has_norms: bool) -> Work:
     """What the next steps do with a group."""
-    is_by_tensor = description.per_tensor or group.hyper["cautious"]
-    zeroes, lr = group.zeroes, _rate(group)
-    measure = None
-    if group.measure is not None:
-        coefficients = _measure_coefficients(description, group)
-        measure = Pass(group.measure, group.parameters, group.measured, lr, coefficients, is_by_tensor, group.measured_count)
-    # Of sums only their number and form counts here.
-    products = 0 if measure is None or group.hyper["cautious"] else measure.products
-    sums = [np.ones(len(measure.rows)) if measure and description.per_tensor else 1.0] * products
-    agreeing = np.ones(1) if group.hyper["cautious"] else None
-    coefficients, _ = _update_coefficients(description, group, sums, agreeing)
-    require_numbers(coefficients)
-    update = Pass(group.rule, group.parameters, group.arrays, lr, coefficients, is_by_tensor, zeroes=zeroes)
+    hyper, t = _hyper(description, group), group.step_count + 1
+    is_cautious = bool(group.hyper["cautious"])
+    is_by_tensor, measures = description.per_tensor or is_cautious, group.measure is not None
+    measure = decided = None
+    if measures and not is_cautious:
+        own = description.measure_coefficients(hyper, t)
+        measure = _measure_pass(group, own, is_by_tensor)
+    if description.decides:
+        sums = 0 if measure is None else measure.products
+        decided = Decided(description.decide(hyper), description.decision_numbers(hyper), len(description.scalars), sums)
+        coefficients: tuple[Coefficient, ...] = decided.placeholders
+    else:
+        coefficients = description.coefficients(hyper, t)
+        require_numbers(coefficients)
+    if is_cautious:  # what is measured is the rule itself
+        measure = _measure_pass(group, coefficients, is_by_tensor)
+    around = coefficients + group.last_coefficients
+    update = Pass(group.rule, group.parameters, group.arrays, group.rate, around, is_by_tensor, zeroes=group.zeroes)
+    calls = []
+    if decided is not None:
+        calls.append(Call(decided, update, update.offset_of(0), measure is None or is_cautious, *[description.per_tensor] * 2))
+        if is_cautious and measure is not None:
+            calls.append(Call(decided, measure, measure.offset_of(0)))
+    if is_cautious:
+        place = len(coefficients) + group.wrapped.names.index(1.0)
+        calls.append(Call(Decided(lengthening, group.sizes[:, None], 0, 1), update, update.offset_of(place), False, True))
     squares = squares_pass(group) if has_norms else None
-    return Work(update, group.counter, measure, squares, group.scalar_memory, group.scales)
+    return Work(update, group.counter, measure, squares, group.scalar_memory, group.scales, tuple(calls))
 
 
-def write(description: Description, group: Group, work: Work, sums: Sums = (), agreeing: NDArray[Any] | None = None) -> bool:
-    """Let the next step take its numbers; whether all later ones take the same.
-
-    Parameters
-    ----------
-    description : Description
-    group : Group
-    work : Work
-        What a step does with the group.
-    sums : sequence
-        What the measure summed up.
-    agreeing : ndarray, shape (tensors,), optional
-        The share of elements of each tensor that a cautious step moves.
-    """
-    coefficients, lasts = _update_coefficients(description, group, sums, agreeing)
-    work.update.write(_rate(group), coefficients)
-    return lasts
-
-
-def write_measure(description: Description, group: Group, work: Work) -> None:
-    """Let the measure of the next step take its numbers."""
-    if work.measure is not None:
-        work.measure.write(_rate(group), _measure_coefficients(description, group))
-
-
-def write_with_sums(description: Description, plan: Plan, works: Sequence[tuple[Group, Work]]) -> None:
-    """Let the next step take numbers that follow from what was summed up."""
-    with np.errstate(all="ignore"):  # gradients may be infinite or NaN, and so may be what follows from them
-        totals = {group.index: plan.totals("measure", work) for group, work in works if work.measure is not None}
-        own = [totals[group.index] for group, work in works if work.measure is not None and not group.hyper["cautious"]]
-        over_all = tuple(_over_all(own)) if own and not description.per_tensor else ()
-        for group, work in works:
-            if group.hyper["cautious"]:
-                write(description, group, work, (), totals[group.index][0] / group.sizes)
-            elif work.measure is not None:
-                write(description, group, work, tuple(totals[group.index]) if description.per_tensor else over_all)
-
-
-def _over_all(sums: Sequence[NDArray[Any]]) -> list[float]:
-    """Sums over the tensors of all groups."""
-    joined = sums[0] if len(sums) == 1 else np.concatenate(sums, axis=1)
-    totals: list[float] = (joined[:, 0] if joined.shape[1] == 1 else joined.sum(axis=1)).tolist()
-    return totals
-
-
-def _rate(group: Group) -> Any:
-    """The rate, None if each element has its own."""
-    return None if group.has_rates else group.current["lr"]
-
-
-def _update_coefficients(
-    description: Description, group: Group, sums: Sums, agreeing: NDArray[Any] | None
-) -> tuple[tuple[Coefficient, ...], bool]:
+def write(description: Description, group: Group, work: Work) -> None:
+    """Let the next step take its numbers, but for those that compiled code computes."""
     hyper, t = group.current, group.step_count + 1
-    lasts = False
     if description.scalars:
-        scalars = description.advance({**hyper, **group.running}, t, sums)
-        group.running.prepare(scalars)
-        hyper = {**hyper, **scalars}
+        hyper = _hyper(description, group)
+    if description.decides:
+        decided = work.calls[0].decided
+        decided.write(description.decision_numbers(hyper))
+        coefficients: tuple[Coefficient, ...] = decided.placeholders
     else:
-        lasts = not group.schedules and agreeing is None and description.is_steady(group.hyper, t)
-    coefficients = description.coefficients(hyper, t) + group.last_coefficients
-    if agreeing is not None:
-        caution = 1.0 / np.maximum(agreeing, LEAST_AGREEMENT)
-        coefficients = tuple(caution if isinstance(c, str) and c == "caution" else c for c in coefficients)
-    return coefficients, lasts
+        coefficients = description.coefficients(hyper, t)
+    work.update.write(group.rate, coefficients + group.last_coefficients)
+    if work.measure is not None:
+        of_measure = coefficients if group.hyper["cautious"] else description.measure_coefficients(hyper, t)
+        work.measure.write(group.rate, group.measure_coefficients(of_measure) + group.scale_coefficient())
 
 
-def _measure_coefficients(description: Description, group: Group) -> tuple[Coefficient, ...]:
-    t, before = group.step_count + 1, {**group.current, **group.running}
-    if group.hyper["cautious"]:  # the measure is the rule itself
-        own = description.coefficients({**before, **description.advance(before, t, ())}, t)
-    else:
-        own = description.measure_coefficients(before, t)
-    return group.measure_coefficients(own) + group.scale_coefficient()
+def _hyper(description: Description, group: Group) -> Mapping[str, Any]:
+    """The hyper-parameters of the next step, and the running scalars as the step before left them."""
+    return {**group.current, **group.running} if description.scalars else group.current
+
+
+def _measure_pass(group: Group, own: tuple[Coefficient, ...], is_by_tensor: bool) -> Pass:
+    coefficients = group.measure_coefficients(own) + group.scale_coefficient()
+    return Pass(group.measure, group.parameters, group.measured, group.rate, coefficients, is_by_tensor, group.measured_count)
 
 
 def require_numbers(coefficients: Any) -> None:
     """Raise TypeError unless the coefficients are numbers, or stand for some."""
-    if not (isinstance(coefficients, tuple) and all(isinstance(c, (float, str, np.ndarray)) for c in coefficients)):
+    if not (isinstance(coefficients, tuple) and all(isinstance(c, (float, str)) for c in coefficients)):
         raise TypeError(f"coefficients must be a tuple of floats, got {coefficients!r}")

@@ -15,8 +15,8 @@ from fastopt.engine.compile import Rule, Variant
 from fastopt.engine.loop import ITEM
 from fastopt.engine.tables import address
 
-# A number for all, numbers for each tensor, or the name of an array that has one for each element.
-Coefficient = float | NDArray[Any] | str
+# A number, or the name of an array that has one for each element.
+Coefficient = float | str
 
 
 class Pass:
@@ -35,7 +35,7 @@ class Pass:
     coefficients : sequence
         As they are in the next step; their kinds stay what they are.
     is_by_tensor : bool, default False
-        Whether some coefficients are numbers for each tensor.
+        Whether some numbers, which compiled code writes, are those of each tensor.
     measures : int, default 0
         If the rule gives pairs of factors, whose products are summed up: how many arrays it reads besides the gradient.
     zeroes : bool, default False
@@ -67,10 +67,10 @@ class Pass:
         self.names = [None if lr is not None else "lr", *(c if isinstance(c, str) else None for c in coefficients)]
         self._has_names = any(isinstance(c, str) for c in coefficients)
         self._has_rate = lr is not None
-        self._is_plain = self._has_rate and not self._has_names and not is_by_tensor
         tensors = sum(len(p.tensor_sizes()) for p in parameters) if is_by_tensor else 1
+        self._is_plain = self._has_rate and not self._has_names and not (is_by_tensor and tensors > 1)
         self._count = self.names.count(None)
-        memory = bytearray(ITEM * max(1, tensors * self._count))
+        memory = bytearray(ITEM * max(1, max(1, tensors) * self._count))
         self.rows: NDArray[Any] = np.frombuffer(memory, count=tensors * self._count).reshape(tensors, self._count)
         self.is_by_tensor = is_by_tensor
         self._pack = functools.partial(struct.Struct(f"{self._count}d").pack_into, memory, 0)
@@ -94,13 +94,15 @@ class Pass:
             given, before = (len(coefficients) + count - len(numbers) for count in (len(numbers), self._count))
             raise TypeError(f"coefficients must be as many at every step, got {given} instead of {before}")
         try:
-            if not self.is_by_tensor:
-                self._pack(*numbers)
-            else:
-                for column, number in enumerate(numbers):
-                    self.rows[:, column] = number
+            self._pack(*numbers)
         except (struct.error, OverflowError, TypeError, ValueError):
             raise TypeError(f"coefficients must be a tuple of floats, got {tuple(coefficients)!r}") from None
+        if len(self.rows) > 1:
+            self.rows[1:] = self.rows[0]
+
+    def offset_of(self, place: int) -> int:
+        """Where the number of a coefficient lies in a row, in bytes."""
+        return ITEM * self.names[: 1 + place].count(None)
 
     def scale_cells(self) -> NDArray[Any]:
         """The addresses of the last numbers of all rows."""

@@ -19,12 +19,21 @@ from fastopt.engine.compile import Variant, compiled_span
 from fastopt.engine.launch import Launch
 from fastopt.engine.loop import ITEM
 from fastopt.engine.sums import BLOCK, LANES
-from fastopt.engine.tables import GROUP, HEADER, KNOWS_OBJECTS, LEAF, PASS, ROW, TENSOR, address, table
+from fastopt.engine.tables import DECISION, GROUP, HEADER, KNOWS_OBJECTS, LEAF, PASS, ROW, TENSOR, address, table
+from fastopt.step.decided import Call
 from fastopt.step.passes import Pass, element_of
 
 WRITEABLE = 0x400  # the flag of an array, by NumPy's C interface
 
-NO_SCALARS = np.zeros((2, 0))
+# How compiled code tells the interpreter's own objects.
+OBJECTS = {
+    "array_type": id(np.ndarray) if KNOWS_OBJECTS else 0,
+    "list_type": id(list),
+    "tuple_type": id(tuple),
+    "tuple_items": tuple.__basicsize__,
+}
+
+NO_SCALARS = np.zeros((2, 1, 0))
 
 _tokens = itertools.count(1)
 
@@ -41,6 +50,14 @@ class Work(NamedTuple):
     squares: Pass | None = None  # of the gradient, for its norm
     scalars: NDArray[Any] = NO_SCALARS  # running ones, and those that take their place
     is_scaled: bool = False  # whether the last number of each pass is a scale of the gradient
+    calls: tuple[Call, ...] = ()  # what compiled code computes
+
+
+class Written(NamedTuple):
+    """The table of a pass: its address, and the traffic in bytes."""
+
+    table: int
+    traffic: int
 
 
 class Plan:
@@ -96,46 +113,28 @@ class Plan:
         active = {p: work.update.zeroes for work in works for p in work.update.parameters}
         self._leaves = self._keep([self._leaf(p, active.get(p), gradients[p]) for p in parameters], LEAF)
         self._tensors = self._keep([(0, offset) for p in parameters for offset in _offsets(p)], TENSOR)
-        pieces = memory.table()
-        self._kept.append(pieces)
         self.norms, self.factors = np.zeros(len(works)), np.ones(len(works))
         self.norm = np.zeros(1) if norm is None else norm
         self.limits = np.full(len(works) + 1, np.inf) if limits is None else limits
         self._totals: dict[str, NDArray[Any]] = {}
         self._places = {id(work): _place([self._tensors_of[p] for p in work.update.parameters]) for work in works}
-        spans, traffic = {}, {}
-        for name in ("squares", "measure", "update"):
-            spans[name], traffic[name] = self._pass(name)
-        groups = self._keep(self._groups(), GROUP)
-        self.launch = Launch(sum(traffic.values()))
-        self.launch_sums = Launch(traffic["squares"] + traffic["measure"])
-        self._is_long = sum(traffic.values()) > steps.SHORT_BYTES or any(work.measure for work in works)
-        header = {
-            "array_type": id(np.ndarray) if KNOWS_OBJECTS else 0,
-            "list_type": id(list),
-            "is_lone": is_lone,
-            "tuple_type": id(tuple),
-            "tuple_items": tuple.__basicsize__,
-            "leaves": address(self._leaves),
-            "leaf_count": len(parameters),
-            "tensors": address(self._tensors),
-            "pieces": address(pieces),
-            "piece_count": len(pieces),
-            "squares": spans["squares"],
-            "measures": spans["measure"],
-            "updates": spans["update"],
-            "groups": address(groups),
-            "group_count": len(works),
-            "limits": address(self.limits),
-            "norms": address(self.norms),
-            "factors": address(self.factors),
-            "norm": address(self.norm),
-            "nonfinite": finds_nonfinite,
-            "is_looking_twice": len(parameters) > 1 and any(active.values()),
-            "step_count": address(step_count),
-            "accumulated": 0 if accumulated is None else address(accumulated),
-            "traffic": sum(traffic.values()),
-        }
+        squares, measure, update = (self._pass(name) for name in ("squares", "measure", "update"))
+        traffic = squares.traffic + measure.traffic + update.traffic
+        self.launch, self.launch_sums = Launch(traffic), Launch(squares.traffic + measure.traffic)
+        self.is_long = traffic > steps.SHORT_BYTES
+        pieces, groups = memory.table(), self._keep(self._groups(), GROUP)
+        vectors = {"pieces": pieces, "limits": self.limits, "norms": self.norms, "factors": self.factors, "norm": self.norm}
+        vectors |= {"leaves": self._leaves, "tensors": self._tensors, "groups": groups, "step_count": step_count}
+        shared = np.zeros(max((work.measure.products for work in works if work.measure), default=0))
+        early, late = ([row for work in works for row in self._calls(work, shared, at)] for at in (True, False))
+        vectors |= {"shared_sums": shared, "decisions": self._keep(early + late, DECISION)}
+        self._kept.append(vectors)
+        header = OBJECTS | {name: address(array) for name, array in vectors.items()}
+        header |= {"squares": squares.table, "measures": measure.table, "updates": update.table, "traffic": traffic}
+        header |= {"leaf_count": len(parameters), "piece_count": len(pieces), "group_count": len(works)}
+        header |= {"early_count": len(early), "decision_count": len(early + late)}
+        header |= {"is_lone": is_lone, "is_looking_twice": len(parameters) > 1 and any(active.values())}
+        header |= {"nonfinite": finds_nonfinite, "accumulated": 0 if accumulated is None else address(accumulated)}
         self._header = self._keep([tuple(int(header.get(name, 0)) for name in HEADER.names or ())], HEADER)
         self._address = address(self._header)
         _plans.add(self)
@@ -147,7 +146,7 @@ class Plan:
 
     def held(self, gradients: Any) -> Any:
         """The same gradients, so that nobody can take one out of a list while other threads run."""
-        return tuple(gradients) if self._is_long and type(gradients) is list else gradients
+        return tuple(gradients) if self.is_long and type(gradients) is list else gradients
 
     def begin(self) -> int:
         """A number that tells the calls of one step from those of others."""
@@ -209,8 +208,8 @@ class Plan:
         place = (len(p.shape), address(shape), flags, p.array.size)
         return (id(dtype), dtype.itemsize, *place, 0, tensors.start, len(tensors), zeroes is not None)
 
-    def _pass(self, name: str) -> tuple[int, int]:
-        """The address of a pass over the tensors of all groups, and its traffic in bytes."""
+    def _pass(self, name: str) -> Written:
+        """Write the table of a pass over the tensors of all groups."""
         rows: list[tuple[int, ...]] = []
         words: list[int] = []
         work = blocks = traffic = 0
@@ -218,17 +217,17 @@ class Plan:
         products = max((each.products for each in passes), default=0)
         grain = BLOCK if products else steps.GRAIN
         for each in passes:
-            spans = {variant: compiled_span(variant) for variant in self.variants(each)}
-            self._kept += [each.rows, *spans.values(), *(each.operands(p) for p in each.parameters)]
             row, row_bytes = address(each.rows), ITEM * each.rows.shape[1]
             for p in each.parameters:
-                variant = each.variant(p, self._gradients[p])
-                operands = [(0, 0) if a is None else (address(a), element_of(a).itemsize) for a in each.operands(p)]
+                variant, arrays = each.variant(p, self._gradients[p]), each.operands(p)
+                compiled = compiled_span(variant)
+                self._kept += [compiled, *arrays]
+                operands = [(0, 0) if a is None else (address(a), element_of(a).itemsize) for a in arrays]
                 cost = variant.bytes_per_element
                 doubles = (1 + p.is_paired) * (self._gradients[p].itemsize == ITEM)
                 begin = 0
                 for t, size in zip(self._tensors_of[p], p.tensor_sizes(), strict=True):
-                    place = (spans[variant].address, ITEM * len(words), row, t, size, work, cost, blocks)
+                    place = (compiled.address, ITEM * len(words), row, t, size, work, cost, blocks)
                     zeroed = ITEM * (len(words) + 1) if each.zeroes else -1
                     rows.append((*place, zeroed, p.theta.dtype.itemsize == ITEM, doubles))
                     words += [at + begin * item for at, item in operands]
@@ -237,11 +236,11 @@ class Plan:
                     blocks += -(-size // BLOCK)
                     traffic += size * cost
                     row += row_bytes if each.is_by_tensor else 0
-        return self._written(name, rows, words, (work, blocks, products)), traffic
+            self._kept.append(each.rows)
+        return Written(self._write(name, rows, words, work, blocks, products), traffic)
 
-    def _written(self, name: str, rows: list[tuple[int, ...]], words: list[int], counts: tuple[int, int, int]) -> int:
+    def _write(self, name: str, rows: list[tuple[int, ...]], words: list[int], work: int, blocks: int, products: int) -> int:
         """Where the table of a pass lies."""
-        work, blocks, products = counts
         operands, made = np.array(words, np.int64), self._keep(rows, ROW)
         made["operands"] += address(operands)
         made["zeroed"] = np.where(made["zeroed"] < 0, 0, made["zeroed"] + address(operands))
@@ -260,11 +259,30 @@ class Plan:
             cells = np.concatenate([NO_CELLS, *(each.scale_cells() for each in passes if each is not None)])
             square_cell = int(work.squares.scale_cells()[0]) if work.squares and work.is_scaled else 0
             count = sum(len(self._tensors_of[p]) for p in work.update.parameters)
+            counted = (first, count, address(work.step_count), square_cell, address(cells), len(cells))
             scalars = (address(work.scalars[0]), address(work.scalars[1]), work.scalars[0].size)
-            groups.append((first, count, address(work.step_count), square_cell, address(cells), len(cells), *scalars))
+            groups.append((*counted, *scalars))
             self._kept.append(cells)
             first += count
         return groups
+
+    def _calls(self, work: Work, shared: NDArray[Any], is_early: bool) -> list[tuple[int, ...]]:
+        """What compiled code computes for a group, before sums or after them: one call for each row of numbers."""
+        rows = []
+        for call in work.calls:
+            if call.is_early == is_early:
+                decided, of_pass, (scalars, new_scalars) = call.decided, call.of_pass, work.scalars
+                compiled = compiled_span(decided.decision)
+                self._kept += [compiled, decided]
+                tensors = [t for p in of_pass.parameters for t in self._tensors_of[p]]
+                for i, results in enumerate(of_pass.rows):
+                    sums = shared if not call.has_own_sums else self._totals["measure"][tensors[i]]
+                    k = i if call.has_own_scalars else 0
+                    moved = (address(scalars[k]), address(new_scalars[k]))
+                    numbers = address(decided.numbers) + i * decided.number_bytes
+                    at = (compiled.address, address(work.step_count), numbers, address(sums), *moved)
+                    rows.append((*at, address(results) + call.offset))
+        return rows
 
 
 NO_CELLS = np.zeros(0, np.int64)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NONE = np.zeros((2, 0, 1))
+NONE = np.zeros((2, 1, 0))
 
 
 class Scalars(MutableMapping[str, Any]):
@@ -17,7 +17,7 @@ class Scalars(MutableMapping[str, Any]):
     Parameters
     ----------
     names : sequence of str
-    memory : ndarray of float64, shape (2, names, tensors)
+    memory : ndarray of float64, shape (2, tensors, names)
         First as they are, then as they will be.
     is_single : bool
         Whether each is one number.
@@ -28,11 +28,11 @@ class Scalars(MutableMapping[str, Any]):
         self._memory, self._is_single = memory, is_single
 
     def __getitem__(self, name: str) -> Any:
-        values = self._memory[0, self._places[name]]
-        return float(values[0]) if self._is_single else values
+        place = self._places[name]
+        return float(self._memory[0, 0, place]) if self._is_single else self._memory[0, :, place]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._memory[:, self._places[name]] = value
+        self._memory[:, :, self._places[name]] = value
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"{name!r} can be set, but not removed")
@@ -49,12 +49,12 @@ class Scalars(MutableMapping[str, Any]):
     def prepare(self, values: Mapping[str, Any]) -> None:
         """Write what will take their place."""
         for name, value in values.items():
-            self._memory[1, self._places[name]] = value
+            self._memory[1, :, self._places[name]] = value
 
 
 def running_scalars(first: Mapping[str, float], tensors: int) -> NDArray[Any]:
-    """The memory of scalars that start at these values, for so many tensors: shape (2, names, tensors)."""
+    """The memory of scalars that start at these values, for so many tensors: shape (2, tensors, names)."""
     if not first:
         return NONE
     values = np.array([*first.values()], np.float64)
-    return np.array(np.broadcast_to(values[None, :, None], (2, len(first), tensors)), order="C")
+    return np.array(np.broadcast_to(values, (2, tensors, len(first))), order="C")

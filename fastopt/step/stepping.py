@@ -59,7 +59,6 @@ class Stepping:
         self._moving: dict[int, tuple[Group, Work]] = {}  # those whose numbers change in the next step
         self._scheduled: list[Group] = []
         self._limits = np.zeros(1)
-        self._measures = False
         self._phases = steps.UPDATE
 
     def take(self, description: Description, grads: Any, scale: float) -> None:
@@ -67,13 +66,15 @@ class Stepping:
         ended = steps.INTERRUPTED
         while ended in (steps.INTERRUPTED, RESTART):  # by a signal handler that took a step
             count = self._count[0]
-            scale = self.prepare(description, scale)
+            if scale != 1.0 or self._scheduled or self._changes.any:
+                scale = self.prepare(description, scale)
             # What nearly all steps are; whatever is out of the ordinary ends it before anything has changed.
             plan = self._plans.current
-            if plan is not None and not self._measures:
+            if plan is not None:
                 if self._moving:
                     self._write(description)
-                ended = plan.run(plan.held(self._model.collected(grads)), scale, count, self._phases)
+                found = grads if self._model.is_plain else self._model.collected(grads)
+                ended = plan.run(plan.held(found) if plan.is_long else found, scale, count, self._phases)
                 if ended == steps.DONE:
                     return
             is_unknown = ended == steps.UNKNOWN_GRADIENT
@@ -171,14 +172,10 @@ class Stepping:
         return Plan(self._model.parameters, works, self._model.memory, dtypes, count, self._model.is_lone)
 
     def _write(self, description: Description) -> None:
-        """Let the next step take the numbers that change; those that follow from sums come later."""
-        lasting = False
+        """Let the next step take the numbers that change."""
         for group, work in self._moving.values():
-            if work.measure is not None:
-                numbers.write_measure(description, group, work)
-            elif numbers.write(description, group, work):
-                lasting = True
-        if lasting:
+            numbers.write(description, group, work)
+        if description.may_become_steady:
             self._moving = {index: each for index, each in self._moving.items() if not _lasts(description, *each)}
 
     def _run(self, description: Description, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
@@ -190,10 +187,7 @@ class Stepping:
             if self._is_to_skip(plan, vectors, scale, ended):
                 self._skip(vectors)
                 return steps.DONE
-            ended = plan.call(steps.MEASURES if self._measures else steps.UPDATE, token, scale, None, count)
-        if ended == steps.DONE and self._measures:
-            numbers.write_with_sums(description, plan, self._works)
-            ended = plan.call(steps.UPDATE, token, scale, None, count)
+            ended = plan.call(self._phases & ~steps.SQUARES, token, scale, None, count)
         return RESTART if ended == steps.INTERRUPTED else ended
 
     def _is_to_skip(self, plan: Plan, vectors: Any, scale: float, ended: int) -> bool:
@@ -231,9 +225,9 @@ class Stepping:
         # Steady numbers are those that the passes have from the beginning.
         self._moving = {index: each for index, each in self._of_group.items() if not _lasts(description, *each)}
         self._limits = np.zeros(len(active) + 1)
-        self._measures = any(work.measure is not None for _, work in self._works)
-        last = steps.MEASURES if self._measures else steps.UPDATE
-        self._phases = last | (steps.SQUARES if self._has_norms else 0)
+        measures = any(work.measure is not None for _, work in self._works)
+        self._phases = steps.BEGIN | steps.UPDATE
+        self._phases |= (steps.SQUARES if self._has_norms else 0) | (steps.MEASURES | steps.DECIDE if measures else 0)
         options = (self.counter, self._norm, self.accumulated, self._limits, self.nonfinite != "propagate")
         self._plans.renew(functools.partial(_built, self._model, [work for _, work in self._works], options))
 
@@ -253,7 +247,6 @@ def _built(model: Model, works: Sequence[Work], options: Sequence[Any], dtypes: 
     return Plan(model.parameters, works, model.memory, dtypes, counter, model.is_lone, *others)
 
 
-def _lasts(description: Description, group: Group, work: Work) -> bool:
+def _lasts(description: Description, group: Group, _: Work) -> bool:
     """Whether a group's numbers stay as they are."""
-    moves = group.schedules or description.scalars or work.measure
-    return not moves and description.is_steady(group.hyper, group.step_count + 1)
+    return not group.schedules and description.lasts(group.hyper, group.step_count + 1)

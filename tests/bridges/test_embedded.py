@@ -128,14 +128,13 @@ def test_tables_of_schedules_start_later_too():
 
 
 class Doubling(fastopt.Optimizer):
-    per_tensor = True
     scalars = {"factor": 0.5}  # noqa: RUF012
     lr: float = fastopt.hyper(1.0)
 
     def choose(self, hyper):
         return fastopt.rules.momentum, ("p",)
 
-    def advance(self, hyper, t, sums):
+    def advance(self, hyper, t):
         return {"factor": 2.0 * hyper["factor"]}
 
     def coefficients(self, hyper, t):

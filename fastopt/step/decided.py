@@ -1,0 +1,68 @@
+"""Numbers of a group that compiled code computes in each step, and what it takes for that."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.engine.decisions import Decision, decision
+from fastopt.engine.loop import ITEM
+from fastopt.step.passes import Pass
+
+# Cautious steps are lengthened at most a thousandfold (Liang et al., 2024, in their code).
+LEAST_AGREEMENT = 1e-3
+
+
+@decision
+def lengthening(t: Any, agreeing: Any, size: Any) -> Any:
+    """By what a cautious step is lengthened, from the number of elements that it moves and that of all."""
+    return (1.0 / max(agreeing / size, LEAST_AGREEMENT),)
+
+
+class Decided:
+    """A decision with the numbers that it takes.
+
+    Parameters
+    ----------
+    function : callable
+        Made by `decision`.
+    numbers : sequence of float, or ndarray, shape (tensors, numbers)
+        What it takes after scalars and sums: the same for all tensors, or for each its own.
+    scalars, sums : int
+        How many running scalars it moves on, and how many sums it takes.
+
+    Attributes
+    ----------
+    decision : Decision
+    numbers : ndarray of float64
+    placeholders : tuple of float
+        What stands for the coefficients until they are known.
+    """
+
+    def __init__(self, function: Any, numbers: Sequence[float] | NDArray[Any], scalars: int = 0, sums: int = 0) -> None:
+        self.numbers: NDArray[Any] = np.array(numbers, np.float64)
+        count = self.numbers.shape[-1]
+        results = len(function(*[0.5] * (1 + scalars + sums + count))) - scalars
+        self.decision = Decision(function, scalars, sums, count, results)
+        self.placeholders = (1.0,) * results
+        self.number_bytes = ITEM * count if self.numbers.ndim > 1 else 0  # between the numbers of two tensors
+        self._pack = struct.Struct(f"{count}d").pack_into
+
+    def write(self, numbers: Sequence[float]) -> None:
+        """Let the next steps take these numbers."""
+        self._pack(self.numbers, 0, *numbers)
+
+
+class Call(NamedTuple):
+    """A decision, and where the coefficients belong."""
+
+    decided: Decided
+    of_pass: Pass
+    offset: int = 0  # in each row, in bytes
+    is_early: bool = True  # before anything is summed up
+    has_own_sums: bool = False  # of each tensor, not those over all
+    has_own_scalars: bool = False
