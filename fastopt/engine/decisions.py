@@ -1,8 +1,8 @@
 """Decisions: numbers that change from step to step, computed inside of a step's one call.
 
 Adam's corrections follow from the number of the step; how far LAMB steps, from two norms. The function that tells them takes
-double-precision numbers and may branch, as it runs once a step, or once for each tensor; it is compiled by itself, and called by
-its address like a span.
+double-precision numbers and may branch, as it runs once a step, or once for each tensor; it is compiled by itself, and called
+by its address like a span.
 """
 
 from __future__ import annotations

@@ -101,4 +101,5 @@ class LAMB(Optimizer):
         return *hyper["betas"], hyper["eps"], hyper["weight_decay"]
 
     def measure_coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        return lamb_step_numbers(t, *self.decision_numbers(hyper))
+        numbers: tuple[float, ...] = lamb_step_numbers(t, *self.decision_numbers(hyper))
+        return numbers

@@ -46,9 +46,7 @@ def prodigy_weight(t, d, lr, beta1, beta2, d0, safeguard_warmup):
 
 
 @decision
-def prodigy_numbers(
-    t, d, numerator, product, absolute, lr, beta1, beta2, d0, safeguard_warmup, d_coef, eps, weight_decay
-):
+def prodigy_numbers(t, d, numerator, product, absolute, lr, beta1, beta2, d0, safeguard_warmup, d_coef, eps, weight_decay):
     before = d0 if t == 1.0 else d
     correction, beta3 = prodigy_correction(t, beta1, beta2), math.sqrt(beta2)
     numerator = beta3 * numerator + before / d0 * before * lr * correction * product

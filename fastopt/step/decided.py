@@ -50,7 +50,7 @@ class Decided:
         self.decision = Decision(function, scalars, sums, count, results)
         self.placeholders = (1.0,) * results
         self.number_bytes = ITEM * count if self.numbers.ndim > 1 else 0  # between the numbers of two tensors
-        self._pack = struct.Struct(f"{count}d").pack_into
+        self._pack: Any = struct.Struct(f"{count}d").pack_into
 
     def write(self, numbers: Sequence[float]) -> None:
         """Let the next steps take these numbers."""

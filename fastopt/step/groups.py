@@ -59,7 +59,7 @@ class Group(MutableMapping[str, Any]):
     hyper : dict
         The checked hyper-parameters; read it, but assign through the group.
     rule, option_coefficients, last_coefficients : callable, tuple, tuple
-        The rule for `hyper`, with what the options do around it; what these take after the rule's own coefficients; and the same
+        The rule for `hyper`, with what the options do around it; what these take after the rule's own coefficients; and that
         with the scale of the gradient.
     wrapped : Wrapped
         How `rule` was made.
@@ -345,7 +345,7 @@ class Group(MutableMapping[str, Any]):
         self.option_coefficients = self.wrapped.coefficients(current)
         self.last_coefficients = self.option_coefficients + self.scale_coefficient()
 
-    def measure_coefficients(self, own: tuple[float, ...]) -> tuple[Any, ...]:
+    def measure_coefficients(self, own: tuple[float | str, ...]) -> tuple[Any, ...]:
         """The coefficients of the measure: its own, and those of the options around it."""
         return own if self._wrapped_measure is None else own + self._wrapped_measure.coefficients(self.current)
 

@@ -47,9 +47,7 @@ def work_of(description: Description, group: Group, has_norms: bool) -> Work:
 
 def write(description: Description, group: Group, work: Work) -> None:
     """Let the next step take its numbers, but for those that compiled code computes."""
-    hyper, t = group.current, group.step_count + 1
-    if description.scalars:
-        hyper = _hyper(description, group)
+    hyper, t = _hyper(description, group), group.step_count + 1
     if description.decides:
         decided = work.calls[0].decided
         decided.write(description.decision_numbers(hyper))
@@ -68,6 +66,7 @@ def _hyper(description: Description, group: Group) -> Mapping[str, Any]:
 
 
 def _measure_pass(group: Group, own: tuple[Coefficient, ...], is_by_tensor: bool) -> Pass:
+    assert group.measure is not None
     coefficients = group.measure_coefficients(own) + group.scale_coefficient()
     return Pass(group.measure, group.parameters, group.measured, group.rate, coefficients, is_by_tensor, group.measured_count)
 

@@ -268,7 +268,7 @@ class Plan:
 
     def _calls(self, work: Work, shared: NDArray[Any], is_early: bool) -> list[tuple[int, ...]]:
         """What compiled code computes for a group, before sums or after them: one call for each row of numbers."""
-        rows = []
+        rows: list[tuple[int, ...]] = []
         for call in work.calls:
             if call.is_early == is_early:
                 decided, of_pass, (scalars, new_scalars) = call.decided, call.of_pass, work.scalars

@@ -66,7 +66,7 @@ class Stepping:
         ended = steps.INTERRUPTED
         while ended in (steps.INTERRUPTED, RESTART):  # by a signal handler that took a step
             count = self._count[0]
-            if scale != 1.0 or self._scheduled or self._changes.any:
+            if type(scale) is not float or scale != 1.0 or self._scheduled or self._changes.any:
                 scale = self.prepare(description, scale)
             # What nearly all steps are; whatever is out of the ordinary ends it before anything has changed.
             plan = self._plans.current
