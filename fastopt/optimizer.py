@@ -219,14 +219,14 @@ class Optimizer(Description):
         return int(self._stepping.counter[0])
 
     def _read(self, name: str) -> Any:
-        first, *others = [group[name] for group in self._model.groups]
-        if not all(equal(first, value) for value in others):
+        first, *others = [group.hyper[name] for group in self._model.groups]
+        if others and not all(equal(first, value) for value in others):
             raise ValueError(f"the groups have different values of {name}; read param_groups[i][{name!r}]")
         return first
 
     def _assign(self, name: str, value: Any) -> None:
-        for group, hyper in [(group, group.check({name: value})) for group in self._model.groups]:
-            group.commit(hyper)
+        for group, changes in [(group, group.check({name: value})) for group in self._model.groups]:
+            group.commit(changes)
 
     @property
     def state(self) -> Mapping[str, Any]:
@@ -354,13 +354,13 @@ class Optimizer(Description):
 
     def _step_at_rate(self, grads: Any, scale: float, lr: Any) -> None:
         """Take a step with another learning rate, which stays as it was if the step fails."""
-        before = [(group, group.hyper) for group in self._model.groups]
+        before = [(group, {"lr": group.hyper["lr"]}) for group in self._model.groups]
         self._assign("lr", lr)
         try:
             Optimizer.step(self, grads, scale)  # not a subclass's, which has called this one
         except BaseException:
-            for group, hyper in before:
-                group.commit(hyper)
+            for group, changes in before:
+                group.commit(changes)
             raise
 
     def _take_accumulated(self, grads: Any, scale: float) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -75,24 +76,39 @@ def matching_leaves(tree: Any, other: Any, name: str) -> Iterator[tuple[str, Any
         yield name, other
 
 
-def leaves_if_alike(tree: Any, other: Any) -> list[Any] | None:
-    """The leaves of `other` in the order of those of `tree`, if both are made of the same plain dicts, lists and tuples.
+# Gives the leaves of a tree; None, or a KeyError, if it isn't made as it should be.
+Picker = Callable[[Any], Sequence[Any] | None]
 
-    That is so nearly always, and found out in much less time than `matching_leaves` takes, which has names and sees everything.
+
+def picker(tree: Any) -> Picker:
+    """Make a function that gives the leaves of trees in the order of those of this one, if they are as plain as nearly all are.
+
+    That means plain dicts, lists and tuples, nested as this tree is, and is found out in much less time than `matching_leaves`
+    takes, which has names and sees everything. What else is in the place of a leaf is taken for one.
     """
-    found: list[Any] = []
-    return found if _collect(tree, other, found) else None
+    kind, length = type(tree), 0 if type(tree) not in (dict, list, tuple) else len(tree)
+    if length == 0:
+        return lambda other: None
+    kinds = (dict,) if kind is dict else (list, tuple)
+    keys: Sequence[Any] = tuple(tree) if kind is dict else range(length)
+    pickers = [picker(tree[key]) if isinstance(tree[key], (Mapping, list, tuple)) else None for key in keys]
+    if not any(pickers) and (kind is not dict or length > 1):  # all are leaves
+        items: Picker = operator.itemgetter(*keys) if kind is dict else lambda other: other
+        return lambda other: items(other) if type(other) in kinds and len(other) == length else None
+    inner = [*zip(keys, pickers, strict=True)]
 
+    def pick(other: Any) -> Sequence[Any] | None:
+        if type(other) not in kinds or len(other) != length:
+            return None
+        found: list[Any] = []
+        for key, own in inner:
+            if own is None:
+                found.append(other[key])
+                continue
+            leaves = own(other[key])
+            if leaves is None:
+                return None
+            found += leaves
+        return found
 
-def _collect(tree: Any, other: Any, found: list[Any]) -> bool:
-    kind = type(tree)
-    if kind is dict:
-        if type(other) is not dict or other.keys() != tree.keys():
-            return False
-        return all(_collect(item, other[key], found) for key, item in tree.items())
-    if kind is list or kind is tuple:
-        if (type(other) is not list and type(other) is not tuple) or len(other) != len(tree):
-            return False
-        return all(_collect(item, other_item, found) for item, other_item in zip(tree, other, strict=True))
-    found.append(other)
-    return not isinstance(tree, tuple)
+    return pick

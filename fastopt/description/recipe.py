@@ -36,10 +36,11 @@ class Description(Options):
     decides: ClassVar[bool] = False
     """Whether the coefficients are those of `decide`: so it is, unless a class overrides `coefficients`."""
 
+    decides_measure: ClassVar[bool] = True
+    """Whether the measure's coefficients are those of `decide_measure`, which may be none."""
+
     may_become_steady: ClassVar[bool] = False
     """Whether `is_steady` says so of some coefficients."""
-
-    _measures_steadily: ClassVar[bool] = True
 
     takes_modulus: ClassVar[bool] = True
     """Whether ``complex_mode="modulus"`` is possible."""
@@ -57,7 +58,7 @@ class Description(Options):
         if {"coefficients", "decide"} & vars(cls).keys():
             cls.decides = "decide" in vars(cls)
         cls.may_become_steady = cls.is_steady is not Description.is_steady
-        cls._measures_steadily = cls.measure_coefficients is Description.measure_coefficients
+        cls.decides_measure = cls.measure_coefficients is Description.measure_coefficients
 
     def begin(self, **arguments: Any) -> None:
         """Take the arguments of the constructor that are no hyper-parameters, when all else is there.
@@ -146,7 +147,7 @@ class Description(Options):
         -------
         bool
         """
-        return self._measures_steadily and (self.decides or self.is_steady(hyper, t))
+        return self.decides_measure and (self.decides or self.is_steady(hyper, t))
 
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         """Give what a state holds before the first step.
@@ -180,6 +181,22 @@ class Description(Options):
         callable or None
             Made by `fastopt.decision`: ``function(t, *scalars, *sums, *decision_numbers)`` gives the new running `scalars`, and
             then all coefficients of the rule, from what the `measure` has summed up.
+        """
+        return None
+
+    def decide_measure(self, hyper: Mapping[str, Any]) -> Rule | None:
+        """Choose what computes, in the same way, what the measure takes after the states.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group.
+
+        Returns
+        -------
+        callable or None
+            Made by `fastopt.decision`: ``function(t, *scalars, *decision_numbers)`` gives the measure's coefficients from the
+            running scalars as the step before left them. By default the measure takes none.
         """
         return None
 
@@ -248,6 +265,8 @@ class Description(Options):
         Returns
         -------
         tuple of float
-            One for each of the measure's last arguments.
+            One for each of the measure's last arguments. By default what `decide_measure` is about.
         """
-        return ()
+        function = self.decide_measure(hyper)
+        scalars = [hyper[name] for name in self.scalars]
+        return () if function is None else tuple(function(float(t), *scalars, *self.decision_numbers(hyper)))

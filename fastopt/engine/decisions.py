@@ -43,7 +43,8 @@ class Decision(NamedTuple):
     scalars: int
     sums: int
     numbers: int
-    results: int  # besides the new scalars
+    moved: int  # new scalars that it gives: all or none
+    results: int  # besides them
 
     @property
     def name(self) -> str:
@@ -53,7 +54,7 @@ class Decision(NamedTuple):
 
     def span(self) -> Callable[..., None]:
         """The function of addresses, not compiled yet: of numbers, sums, scalars, new scalars and results; and the step."""
-        function, (scalars, sums, numbers, results) = self.rule, self[1:]
+        function, (scalars, sums, numbers, moved, results) = self.rule, self[1:]
 
         def decide(numbers_at: Any, sums_at: Any, scalars_at: Any, new_scalars_at: Any, results_at: Any, t: Any) -> None:
             new = function(
@@ -62,10 +63,10 @@ class Decision(NamedTuple):
                 *to_fixed_tuple(vector(sums_at, sums, float64), sums),
                 *to_fixed_tuple(vector(numbers_at, numbers, float64), numbers),
             )
-            for i in range(scalars):
-                vector(new_scalars_at, scalars, float64)[i] = new[i]
+            for i in range(moved):
+                vector(new_scalars_at, moved, float64)[i] = new[i]
             for i in range(results):
-                vector(results_at, results, float64)[i] = new[scalars + i]
+                vector(results_at, results, float64)[i] = new[moved + i]
 
         decide.__name__ = decide.__qualname__ = self.name
         return decide

@@ -41,7 +41,7 @@ def lamb(theta, g, lr, m, v, trust, beta1, one_minus_beta1, beta2, one_minus_bet
 
 
 @decision
-def lamb_step_numbers(t, beta1, beta2, eps, weight_decay):
+def lamb_step_numbers(t, _, beta1, beta2, eps, weight_decay):
     debias_m, debias_root_v = 1.0 / (1.0 - beta1**t), 1.0 / math.sqrt(1.0 - beta2**t)
     return beta1, 1.0 - beta1, beta2, 1.0 - beta2, debias_m, debias_root_v, eps, weight_decay
 
@@ -49,7 +49,7 @@ def lamb_step_numbers(t, beta1, beta2, eps, weight_decay):
 @decision
 def lamb_numbers(t, _, weights2, step2, beta1, beta2, eps, weight_decay):
     trust = trust_ratio(weights2, step2, 0.0, 1.0)
-    return (trust, trust, *lamb_step_numbers(t, beta1, beta2, eps, weight_decay))
+    return (trust, trust, *lamb_step_numbers(t, _, beta1, beta2, eps, weight_decay))
 
 
 class LAMB(Optimizer):
@@ -100,6 +100,5 @@ class LAMB(Optimizer):
     def decision_numbers(self, hyper: Mapping[str, Any]) -> tuple[float, ...]:
         return *hyper["betas"], hyper["eps"], hyper["weight_decay"]
 
-    def measure_coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        numbers: tuple[float, ...] = lamb_step_numbers(t, *self.decision_numbers(hyper))
-        return numbers
+    def decide_measure(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return lamb_step_numbers

@@ -46,6 +46,12 @@ def prodigy_weight(t, d, lr, beta1, beta2, d0, safeguard_warmup):
 
 
 @decision
+def prodigy_measure_numbers(t, d, _, lr, beta1, beta2, d0, safeguard_warmup, d_coef, eps, weight_decay):
+    before = d0 if t == 1.0 else d
+    return 1.0, math.sqrt(beta2), prodigy_weight(t, before, lr, beta1, beta2, d0, safeguard_warmup)
+
+
+@decision
 def prodigy_numbers(t, d, numerator, product, absolute, lr, beta1, beta2, d0, safeguard_warmup, d_coef, eps, weight_decay):
     before = d0 if t == 1.0 else d
     correction, beta3 = prodigy_correction(t, beta1, beta2), math.sqrt(beta2)
@@ -129,6 +135,5 @@ class Prodigy(Optimizer):
         of_distance = (hyper["d0"], hyper["safeguard_warmup"], hyper["d_coef"])
         return hyper["lr"], *hyper["betas"], *of_distance, hyper["eps"], hyper["weight_decay"]
 
-    def measure_coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
-        d = hyper["d0"] if t == 1 else hyper["d"]
-        return 1.0, math.sqrt(hyper["betas"][1]), prodigy_weight(t, d, *self.decision_numbers(hyper)[:5])
+    def decide_measure(self, hyper: Mapping[str, Any]) -> Rule | None:
+        return prodigy_measure_numbers

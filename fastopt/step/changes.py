@@ -12,19 +12,25 @@ class Changes:
         Whether there are some.
     of_plan : bool
         Whether the plan must be built anew.
-    groups : set of int
-        Those whose numbers changed.
+    groups, rates : set of int
+        Those whose numbers changed, and those of which nothing but the learning rate did.
     """
 
-    __slots__ = ("any", "groups", "of_plan")
+    __slots__ = ("any", "groups", "of_plan", "rates")
 
     def __init__(self) -> None:
         self.any, self.of_plan = True, True
         self.groups: set[int] = set()
+        self.rates: set[int] = set()
 
     def note_numbers(self, group: int) -> None:
         """Other numbers for the same passes."""
         self.groups.add(group)
+        self.any = True
+
+    def note_rate(self, group: int) -> None:
+        """Another learning rate, on which no other number depends."""
+        self.rates.add(group)
         self.any = True
 
     def note_plan(self) -> None:
@@ -34,4 +40,4 @@ class Changes:
     def clear(self) -> None:
         """All of them are taken note of."""
         self.any = self.of_plan = False
-        self.groups.clear()
+        self.groups, self.rates = set(), set()

@@ -32,8 +32,10 @@ class Decided:
         Made by `decision`.
     numbers : sequence of float, or ndarray, shape (tensors, numbers)
         What it takes after scalars and sums: the same for all tensors, or for each its own.
-    scalars, sums : int
-        How many running scalars it moves on, and how many sums it takes.
+    scalars, sums : int, default 0
+        How many running scalars and sums it takes.
+    moves : bool, default True
+        Whether it gives new scalars.
 
     Attributes
     ----------
@@ -43,11 +45,14 @@ class Decided:
         What stands for the coefficients until they are known.
     """
 
-    def __init__(self, function: Any, numbers: Sequence[float] | NDArray[Any], scalars: int = 0, sums: int = 0) -> None:
+    def __init__(
+        self, function: Any, numbers: Sequence[float] | NDArray[Any], scalars: int = 0, sums: int = 0, moves: bool = True
+    ) -> None:
         self.numbers: NDArray[Any] = np.array(numbers, np.float64)
         count = self.numbers.shape[-1]
-        results = len(function(*[0.5] * (1 + scalars + sums + count))) - scalars
-        self.decision = Decision(function, scalars, sums, count, results)
+        moved = scalars if moves else 0
+        results = len(function(*[0.5] * (1 + scalars + sums + count))) - moved
+        self.decision = Decision(function, scalars, sums, count, moved, results)
         self.placeholders = (1.0,) * results
         self.number_bytes = ITEM * count if self.numbers.ndim > 1 else 0  # between the numbers of two tensors
         self._pack: Any = struct.Struct(f"{count}d").pack_into

@@ -27,7 +27,8 @@ from fastopt.step.changes import Changes
 from fastopt.step.scalars import Scalars, running_scalars
 
 # Hyper-parameters that may be arrays, which each group checks against its parameters.
-ARRAYS = ("lr", "mask", "bounds", "copy_to")
+TREES = ("mask", "bounds", "copy_to")
+ARRAYS = ("lr", *TREES)
 
 
 class Group(MutableMapping[str, Any]):
@@ -175,7 +176,7 @@ class Group(MutableMapping[str, Any]):
         return f"<{count} array{'' if count == 1 else 's'} of {size} elements, {hyper}>"
 
     def check(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """All hyper-parameters as they will be after some changes; nothing is changed yet.
+        """The new values in their plain form, to be handed to `commit`; nothing is changed yet.
 
         Raises
         ------
@@ -188,43 +189,60 @@ class Group(MutableMapping[str, Any]):
             if key not in self.hyper:
                 what = f"{key!r}{hint(key, self.hyper)}"
                 raise TypeError(f"there is no hyper-parameter {what}; this optimizer has {', '.join(self.hyper)}")
-        hyper = self.hyper | {key: self._checked(key, value) for key, value in changes.items()}
-        if missing := [name for name in needed_states(hyper, self._choose(hyper)[1]) if name not in self.state_names]:
+        given = {key: self._checked(key, value) for key, value in changes.items()}
+        if self._is_rate(given):
+            return given
+        hyper = {**self.hyper, **given}
+        rule, names = self._choose(hyper)
+        if rule is self._chosen and "ema_decay" not in given:
+            return given
+        if missing := [name for name in needed_states(hyper, names) if name not in self.state_names]:
             values = ", ".join(f"{key}={value!r}" for key, value in changes.items())
             raise ValueError(f"{values} needs the state {missing[0]!r}, which this optimizer was constructed without")
-        return hyper
+        return given
 
-    def commit(self, hyper: dict[str, Any]) -> None:
-        """Take hyper-parameters that `check` gave."""
-        if self._differs_in_numbers(hyper):
+    def commit(self, changes: Mapping[str, Any]) -> None:
+        """Take new values that `check` gave."""
+        hyper = {**self.hyper, **changes}
+        if self._is_rate(changes) and type(changes["lr"]) is type(self.hyper["lr"]) is float:
+            self.hyper = hyper
+            if not self.schedules:
+                self._follow_rate(hyper)
+            self._changes.note_rate(self.index)
+            return
+        if self._differs_in_numbers(hyper, changes):
             self.hyper = hyper
             self._follow_numbers(hyper)
             self._changes.note_numbers(self.index)
             return
         before = self._of_passes()
         has_other_copies = hyper["copy_to"] is not self.hyper["copy_to"]
+        is_scheduled = any(map(callable, changes.values()))
         self._take(hyper)
         if has_other_copies:
             self.fill_copies()
-        if has_other_copies or self._of_passes() != before:
+        if has_other_copies or is_scheduled or self._of_passes() != before:
             self._changes.note_plan()
         else:
             self._changes.note_numbers(self.index)
 
-    def _differs_in_numbers(self, hyper: Mapping[str, Any]) -> bool:
+    def _is_rate(self, changes: Mapping[str, Any]) -> bool:
+        """Whether nothing but the rate changes, and may be an array: then neither the rule nor other numbers depend on it."""
+        return len(changes) == 1 and "lr" in changes and self._description.takes_rates
+
+    def _differs_in_numbers(self, hyper: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
         """Whether other hyper-parameters only give the same passes other numbers, as nearly all changes do."""
-        changed = [(value, own) for value, own in zip(hyper.values(), self.hyper.values(), strict=True) if value is not own]
-        return (
-            not self.schedules
-            and hyper["clip_norm"] is self.hyper["clip_norm"]
-            and all(_is_number(value, own) for value, own in changed)
-            and self._description.choose(hyper)[0] is self._chosen
-        )
+        if self.schedules or "clip_norm" in changes:
+            return False
+        for key, value in changes.items():
+            if not _is_number(value, self.hyper[key]):
+                return False
+        return self._description.choose(hyper)[0] is self._chosen
 
     def _of_passes(self) -> tuple[Any, ...]:
         """All that tells which passes a step makes, and which arrays are read in them."""
         hyper = self.hyper
-        kinds = [type(c) for c in self.option_coefficients]
+        kinds: list[type] = [type(c) for c in self.option_coefficients]
         arrays = [value if is_tree(value) else None for value in (hyper["lr"], hyper["mask"], *(hyper["bounds"] or ()))]
         return self.rule, self.measure, kinds, [*map(id, arrays)], hyper["frozen"], hyper["clip_norm"], [*self.schedules]
 
@@ -279,6 +297,7 @@ class Group(MutableMapping[str, Any]):
         hyper, own = self.hyper, self._description.own_options
         self.wrapped = Wrapped(self._chosen, hyper, own, scales=self.scales)
         self.rule = self.wrapped.rule
+        self.option_coefficients: tuple[Any, ...] = ()
         self._follow_numbers(self.current)
         # What an optimizer measures, or, if it is cautious, how far the update agrees with the gradient.
         measure = self._chosen if hyper["cautious"] else self._description.measure(hyper)
@@ -323,26 +342,40 @@ class Group(MutableMapping[str, Any]):
             return None
         return with_leaves(self.params, [p.view(p.states[name]) for p in self.parameters])
 
-    def follow(self, values: Mapping[str, Any], step: int) -> None:
-        """Take what the schedules gave after ``step`` steps, by hyper-parameter.
+    def follow(self, key: str, value: Any, step: int) -> None:
+        """Take what a schedule gave after ``step`` steps.
 
         Raises
         ------
         TypeError, ValueError
             If it is not allowed, or asks for another rule.
         """
-        given = {key: checked(self._checks, key, value, label=f"the schedule's {key}({step})") for key, value in values.items()}
-        current = self.hyper | given
-        if none := [key for key, value in given.items() if value is None]:
-            raise TypeError(f"the schedule's {none[0]}({step}) must be a real number, got None")
-        if self._choose(current)[0] is not self._chosen:
-            raise ValueError(f"the schedule's {given!r} after {step} steps needs another rule than the optimizer has")
+        try:
+            number = checked(self._checks, key, value)
+        except (TypeError, ValueError):  # which is said again, with the schedule's name
+            checked(self._checks, key, value, label=f"the schedule's {key}({step})")
+            raise
+        if value is None:
+            raise TypeError(f"the schedule's {key}({step}) must be a real number, got None")
+        if key == "lr" and self._description.takes_rates and self.current is not self.hyper:
+            self.current["lr"] = number
+            self._follow_rate(self.current)
+            self._changes.note_rate(self.index)
+            return
+        current = {**self.current, key: number}
+        if self._description.choose(current)[0] is not self._chosen:
+            raise ValueError(f"the schedule's {key}({step}) = {value!r} needs another rule than the optimizer has")
         self._follow_numbers(current)
+        self._changes.note_numbers(self.index)
+
+    def _follow_rate(self, current: dict[str, Any]) -> None:
+        self.current = current
+        self.rate: float | None = None if self.has_rates else current["lr"]
 
     def _follow_numbers(self, current: dict[str, Any]) -> None:
-        self.current = current
-        self.rate = None if self.has_rates else current["lr"]
-        self.option_coefficients = self.wrapped.coefficients(current)
+        self._follow_rate(current)
+        if self.wrapped.names:
+            self.option_coefficients = self.wrapped.coefficients(current)
         self.last_coefficients = self.option_coefficients + self.scale_coefficient()
 
     def measure_coefficients(self, own: tuple[float | str, ...]) -> tuple[Any, ...]:
@@ -367,6 +400,8 @@ class Group(MutableMapping[str, Any]):
         return rule, names
 
     def _checked(self, key: str, value: Any) -> Any:
+        if type(value) is float and key not in TREES:
+            return checked(self._checks, key, value)
         if key == "lr" and is_tree(value):
             if not self._description.takes_rates:
                 raise TypeError(

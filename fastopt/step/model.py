@@ -12,7 +12,7 @@ from fastopt.arrays.flat import Flat
 from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import AVERAGE, Parameter, allocate
 from fastopt.arrays.per_element import is_tree
-from fastopt.arrays.tree import leaves, leaves_if_alike, map_leaves, matching_leaves, paths, with_leaves
+from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, paths, picker, with_leaves
 from fastopt.description.fields import REQUIRED, known_values
 from fastopt.description.hyperparameters import checked, hint
 from fastopt.description.recipe import Description
@@ -53,8 +53,8 @@ class Model:
         How they are nested.
     memory : Memory
         What steps write to.
-    is_plain : bool
-        Whether gradients come as an array, or a list or tuple of arrays.
+    is_lone, is_plain : bool
+        Whether there is one array, and gradients come as one; whether they come as an array, or a list or tuple of arrays.
     """
 
     def __init__(
@@ -76,7 +76,6 @@ class Model:
         self.groups: list[Group] = []
         self.parameters: list[Parameter] = []
         self.structure: Any = None
-        self._has_flats = False
         for i, given in enumerate(groups):
             if self.by_name:
                 name_of = dict(zip(paths(structure), (name for name, _ in leaves(structure, "params")), strict=True))
@@ -118,11 +117,6 @@ class Model:
         self._changes.note_plan()
 
     @property
-    def is_lone(self) -> bool:
-        """Whether there is one array, and gradients come as one."""
-        return len(self.parameters) == 1 and self.structure is self.parameters[0].leaf
-
-    @property
     def active(self) -> list[Group]:
         """The groups that are not frozen."""
         return [group for group in self.groups if not group.hyper["frozen"]]
@@ -153,7 +147,10 @@ class Model:
             return grads
         if self.is_lone:
             return _buffer(self.structure, grads)
-        found = leaves_if_alike(self.structure, grads)
+        try:
+            found = self._pick(grads)
+        except KeyError:
+            found = None
         if found is None:
             return ()  # which are not the gradients of anything
         if not self._has_flats:
@@ -199,6 +196,8 @@ class Model:
     def _note_form(self) -> None:
         """Take note of how gradients come, so that no step has to look at that."""
         leaves_of = [p.leaf for p in self.parameters]
+        self.is_lone = len(leaves_of) == 1 and self.structure is leaves_of[0]
+        self._pick = picker(self.structure)
         self._has_flats = any(isinstance(leaf, Flat) for leaf in leaves_of)
         is_list = type(self.structure) in (list, tuple) and len(self.structure) == len(leaves_of)
         is_flat_list = is_list and all(own is leaf for own, leaf in zip(self.structure, leaves_of, strict=True))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastopt.description.recipe import Description
+from fastopt.engine.compile import Rule
 from fastopt.step.clipping import squares_pass
 from fastopt.step.decided import Call, Decided, lengthening
 from fastopt.step.groups import Group
@@ -15,54 +16,80 @@ from fastopt.step.plan import Work
 
 def work_of(description: Description, group: Group, has_norms: bool) -> Work:
     """What the next steps do with a group."""
-    hyper, t = _hyper(description, group), group.step_count + 1
-    is_cautious = bool(group.hyper["cautious"])
-    is_by_tensor, measures = description.per_tensor or is_cautious, group.measure is not None
-    measure = decided = None
-    if measures and not is_cautious:
-        own = description.measure_coefficients(hyper, t)
-        measure = _measure_pass(group, own, is_by_tensor)
+    hyper, is_cautious, has_own = _hyper(description, group), bool(group.hyper["cautious"]), description.per_tensor
+    decided = of_measure = measure = None
+    if group.measure is not None and not is_cautious:
+        of_measure = _decided(description, hyper, description.decide_measure(hyper), moves=False)
+        measure = _measure_pass(group, _measured(description, group, hyper, of_measure), has_own)
     if description.decides:
-        sums = 0 if measure is None else measure.products
-        decided = Decided(description.decide(hyper), description.decision_numbers(hyper), len(description.scalars), sums)
-        coefficients: tuple[Coefficient, ...] = decided.placeholders
-    else:
-        coefficients = description.coefficients(hyper, t)
-        require_numbers(coefficients)
+        decided = _decided(description, hyper, description.decide(hyper), 0 if measure is None else measure.products)
+    own = _own(description, group, hyper, decided)
+    require_numbers(own)
     if is_cautious:  # what is measured is the rule itself
-        measure = _measure_pass(group, coefficients, is_by_tensor)
-    around = coefficients + group.last_coefficients
-    update = Pass(group.rule, group.parameters, group.arrays, group.rate, around, is_by_tensor, zeroes=group.zeroes)
+        of_measure, measure = decided, _measure_pass(group, own, is_by_tensor=True)
+    around, is_by_tensor = group.last_coefficients, has_own or is_cautious
+    update = Pass(group.rule, group.parameters, group.arrays, group.rate, own + around, is_by_tensor, zeroes=group.zeroes)
     calls = []
     if decided is not None:
-        calls.append(Call(decided, update, update.offset_of(0), measure is None or is_cautious, *[description.per_tensor] * 2))
-        if is_cautious and measure is not None:
-            calls.append(Call(decided, measure, measure.offset_of(0)))
+        calls.append(Call(decided, update, update.offset_of(0), decided.decision.sums == 0, has_own, has_own))
+    if of_measure is not None and measure is not None:
+        calls.append(Call(of_measure, measure, measure.offset_of(0), True, has_own, has_own))
     if is_cautious:
-        place = len(coefficients) + group.wrapped.names.index(1.0)
-        calls.append(Call(Decided(lengthening, group.sizes[:, None], 0, 1), update, update.offset_of(place), False, True))
+        offset = update.offset_of(len(own) + group.wrapped.names.index(1.0))
+        calls.append(Call(Decided(lengthening, group.sizes[:, None], sums=1), update, offset, False, has_own_sums=True))
     squares = squares_pass(group) if has_norms else None
-    return Work(update, group.counter, measure, squares, group.scalar_memory, group.scales, tuple(calls))
+    return Work(update, group.counter, measure, squares, group.scalar_memory, group.scales, tuple(calls), decided, of_measure)
 
 
 def write(description: Description, group: Group, work: Work) -> None:
     """Let the next step take its numbers, but for those that compiled code computes."""
-    hyper, t = _hyper(description, group), group.step_count + 1
-    if description.decides:
-        decided = work.calls[0].decided
-        decided.write(description.decision_numbers(hyper))
-        coefficients: tuple[Coefficient, ...] = decided.placeholders
-    else:
-        coefficients = description.coefficients(hyper, t)
-    work.update.write(group.rate, coefficients + group.last_coefficients)
+    hyper = _hyper(description, group)
+    for decided in (work.decided, work.decided_measure):
+        if decided is not None:
+            decided.write(description.decision_numbers(hyper))
+    own = _own(description, group, hyper, work.decided)
+    work.update.write(group.rate, own + group.last_coefficients)
     if work.measure is not None:
-        of_measure = coefficients if group.hyper["cautious"] else description.measure_coefficients(hyper, t)
+        of_measure = own if group.hyper["cautious"] else _measured(description, group, hyper, work.decided_measure)
         work.measure.write(group.rate, group.measure_coefficients(of_measure) + group.scale_coefficient())
+
+
+def write_rate(group: Group, work: Work) -> None:
+    """Let the next step take its learning rate, which is a number, and all other numbers as they are."""
+    work.update.write_rate(group.current["lr"])
+    if work.measure is not None:
+        work.measure.write_rate(group.current["lr"])
 
 
 def _hyper(description: Description, group: Group) -> Mapping[str, Any]:
     """The hyper-parameters of the next step, and the running scalars as the step before left them."""
     return {**group.current, **group.running} if description.scalars else group.current
+
+
+def _own(description: Description, group: Group, hyper: Mapping[str, Any], decided: Decided | None) -> tuple[Coefficient, ...]:
+    """The coefficients of the optimizer's own rule, as far as Python knows them."""
+    return _placeholders(decided) if description.decides else description.coefficients(hyper, group.step_count + 1)
+
+
+def _measured(
+    description: Description, group: Group, hyper: Mapping[str, Any], decided: Decided | None
+) -> tuple[Coefficient, ...]:
+    """Those of what the optimizer measures."""
+    if description.decides_measure:
+        return _placeholders(decided)
+    return description.measure_coefficients(hyper, group.step_count + 1)
+
+
+def _decided(
+    description: Description, hyper: Mapping[str, Any], function: Rule | None, sums: int = 0, moves: bool = True
+) -> Decided | None:
+    if function is None:
+        return None
+    return Decided(function, description.decision_numbers(hyper), len(description.scalars), sums, moves)
+
+
+def _placeholders(decided: Decided | None) -> tuple[Coefficient, ...]:
+    return () if decided is None else decided.placeholders
 
 
 def _measure_pass(group: Group, own: tuple[Coefficient, ...], is_by_tensor: bool) -> Pass:

@@ -68,12 +68,14 @@ class Pass:
         self._has_names = any(isinstance(c, str) for c in coefficients)
         self._has_rate = lr is not None
         tensors = sum(len(p.tensor_sizes()) for p in parameters) if is_by_tensor else 1
-        self._is_plain = self._has_rate and not self._has_names and not (is_by_tensor and tensors > 1)
+        self._is_plain = self._has_rate and not self._has_names and not (is_by_tensor and tensors != 1)
         self._count = self.names.count(None)
         memory = bytearray(ITEM * max(1, max(1, tensors) * self._count))
         self.rows: NDArray[Any] = np.frombuffer(memory, count=tensors * self._count).reshape(tensors, self._count)
         self.is_by_tensor = is_by_tensor
         self._pack = functools.partial(struct.Struct(f"{self._count}d").pack_into, memory, 0)
+        self._pack_rate = functools.partial(struct.Struct("d").pack_into, memory, 0)
+        self._has_single_row = len(self.rows) == 1
         self.products = _products(rule, measures + 2 + len(coefficients)) if measures else 0
         self.write(lr, coefficients)
 
@@ -97,8 +99,15 @@ class Pass:
             self._pack(*numbers)
         except (struct.error, OverflowError, TypeError, ValueError):
             raise TypeError(f"coefficients must be a tuple of floats, got {tuple(coefficients)!r}") from None
-        if len(self.rows) > 1:
+        if not self._has_single_row:
             self.rows[1:] = self.rows[0]
+
+    def write_rate(self, lr: float) -> None:
+        """Let the next steps take this rate, and all else as before."""
+        if self._has_single_row:
+            self._pack_rate(lr)
+        else:
+            self.rows[:, 0] = lr
 
     def offset_of(self, place: int) -> int:
         """Where the number of a coefficient lies in a row, in bytes."""

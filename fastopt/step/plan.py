@@ -20,7 +20,7 @@ from fastopt.engine.launch import Launch
 from fastopt.engine.loop import ITEM
 from fastopt.engine.sums import BLOCK, LANES
 from fastopt.engine.tables import DECISION, GROUP, HEADER, KNOWS_OBJECTS, LEAF, PASS, ROW, TENSOR, address, table
-from fastopt.step.decided import Call
+from fastopt.step.decided import Call, Decided
 from fastopt.step.passes import Pass, element_of
 
 WRITEABLE = 0x400  # the flag of an array, by NumPy's C interface
@@ -51,6 +51,8 @@ class Work(NamedTuple):
     scalars: NDArray[Any] = NO_SCALARS  # running ones, and those that take their place
     is_scaled: bool = False  # whether the last number of each pass is a scale of the gradient
     calls: tuple[Call, ...] = ()  # what compiled code computes
+    decided: Decided | None = None  # what the rule and the measure take of that
+    decided_measure: Decided | None = None
 
 
 class Written(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Stepping:
         self._works: list[tuple[Group, Work]] = []
         self._of_group: dict[int, tuple[Group, Work]] = {}  # by the group's place
         self._moving: dict[int, tuple[Group, Work]] = {}  # those whose numbers change in the next step
-        self._scheduled: list[Group] = []
+        self._scheduled: list[Scheduled] = []
         self._limits = np.zeros(1)
         self._phases = steps.UPDATE
 
@@ -106,7 +106,7 @@ class Stepping:
         if type(scale) is not float or scale != 1.0:
             scale = finite("scale", scale)
         if self._changes.of_plan:
-            self._scheduled = [group for group in self._model.groups if group.schedules]
+            self._scheduled = _schedules(self._model)
         if self._scheduled:
             self._follow_schedules(self._scheduled)
         if scale != 1.0 and not self._is_scaling:
@@ -118,25 +118,35 @@ class Stepping:
 
     def _take_note(self, description: Description) -> None:
         """Take note of what was changed since the last step."""
-        if self._changes.of_plan:
-            known = set(map(id, self._scheduled))
-            self._follow_schedules([group for group in self._model.groups if group.schedules and id(group) not in known])
+        changes, of_group = self._changes, self._of_group
+        if changes.of_plan:
+            # A schedule may have brought others.
+            known, self._scheduled = self._scheduled, _schedules(self._model)
+            followed = {each.identity for each in known}
+            self._follow_schedules([each for each in self._scheduled if each.identity not in followed])
             self._build_works(description)
+        for index in changes.rates:
+            if index in of_group:  # which is not frozen
+                numbers.write_rate(*of_group[index])
+        for index in changes.groups:
+            if index in of_group:
+                numbers.write(description, *of_group[index])
+                if not _lasts(description, *of_group[index]):
+                    self._moving[index] = of_group[index]
         if self._has_norms:
             self._write_limits()
-        self._moving |= {index: self._of_group[index] for index in self._changes.groups if index in self._of_group}
-        self._changes.clear()
+        changes.clear()
 
-    def _follow_schedules(self, groups: Sequence[Group]) -> None:
+    def _follow_schedules(self, scheduled: Sequence[Scheduled]) -> None:
         """Call each schedule once, before all else, for it is the caller's code and may change anything."""
         count = self._count[0]
-        schedules = {id(s): s for group in groups for s in group.schedules.values()}
-        values = {key: schedule(count) for key, schedule in schedules.items()}
-        for group in groups:
-            if given := {key: values[id(s)] for key, s in group.schedules.items() if id(s) in values}:
-                group.follow(given, count)
-        if self._has_norms and not self._changes.of_plan:
-            self._write_limits()
+        values: dict[int, Any] = {}
+        for schedule, _, _ in scheduled:
+            if id(schedule) not in values:
+                values[id(schedule)] = schedule(count)
+        for schedule, group, key in scheduled:
+            if group.schedules.get(key) is schedule:
+                group.follow(key, values[id(schedule)], count)
 
     def reset(self) -> None:
         """Have states, scalars and counters as at the beginning."""
@@ -248,5 +258,22 @@ def _built(model: Model, works: Sequence[Work], options: Sequence[Any], dtypes: 
 
 
 def _lasts(description: Description, group: Group, _: Work) -> bool:
-    """Whether a group's numbers stay as they are."""
-    return not group.schedules and description.lasts(group.hyper, group.step_count + 1)
+    """Whether a group's numbers stay as they are; what a schedule changes is noted by the group."""
+    return description.lasts(group.hyper, group.step_count + 1)
+
+
+class Scheduled(NamedTuple):
+    """A schedule, and the hyper-parameter of a group that follows it."""
+
+    schedule: Callable[[int], Any]
+    group: Group
+    key: str
+
+    @property
+    def identity(self) -> tuple[int, int, str]:
+        """What tells it from others, as long as its objects live."""
+        return id(self.schedule), id(self.group), self.key
+
+
+def _schedules(model: Model) -> list[Scheduled]:
+    return [Scheduled(schedule, group, key) for group in model.groups for key, schedule in group.schedules.items()]

@@ -198,8 +198,8 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
             end = begin + len(group["params"])
             given = {key: value for key, value in group.items() if key in self.defaults and key != "frozen"}
             if changes := {key: value for key, value in given.items() if key not in seen or differs(value, seen[key])}:
-                for own, hyper in _checked([place.own for place in places[begin:end]], changes):
-                    own.commit(hyper)
+                for own, checked in _checked([place.own for place in places[begin:end]], changes):
+                    own.commit(checked)
                 seen |= changes
             is_frozen = bool(group["frozen"])
             for place, g in zip(places[begin:end], grads[begin:end], strict=True):
@@ -265,9 +265,8 @@ def _checked(owns: Sequence[Group], changes: Mapping[str, Any]) -> list[tuple[Gr
     """What the groups of one of PyTorch's groups are after changes: plain values are checked once, for they are alike."""
     if not owns or not all(_is_plain(value) for value in changes.values()):
         return [(own, own.check(changes)) for own in owns]
-    first = owns[0].check(changes)
-    checked = {key: first[key] for key in changes}
-    return [(owns[0], first), *((own, own.hyper | checked) for own in owns[1:])]
+    checked = owns[0].check(changes)
+    return [(own, checked) for own in owns]
 
 
 def _is_plain(value: Any) -> bool:
