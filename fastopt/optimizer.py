@@ -26,7 +26,21 @@ from fastopt.step.model import Model, checked_all
 from fastopt.step.stepping import Stepping
 
 # The attributes of every optimizer.
-OWN = ("_accumulation", "_background", "_changes", "_is_swapped", "_model", "_reduction", "_stepping")
+OWN = ("_accumulation", "_background", "_changes", "_is_swapped", "_model", "_stepping", "_whole")
+
+
+class OfWhole:
+    """An option that belongs to no group, as an attribute that can be set at any time."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, optimizer: Optimizer | None, owner: type | None = None) -> Any:
+        return self if optimizer is None else optimizer._whole[self._name]
+
+    def __set__(self, optimizer: Optimizer, value: Any) -> None:
+        optimizer._whole[self._name] = checked(optimizer.checks, self._name, value)
+        optimizer._changes.note_plan()
 
 
 class Optimizer(Description):
@@ -66,8 +80,8 @@ class Optimizer(Description):
         changes = Changes()
         model = Model(description, changes, groups, hyper, whole["complex_mode"], *nesting)
         self._model, self._changes = model, changes
-        self._reduction: str = whole["reduction"]
-        self._stepping = Stepping(model, changes, whole["clip_norm"], whole["nonfinite"])
+        self._whole = dict(whole)
+        self._stepping = Stepping(model, changes, self._whole)
         self._accumulation = Accumulation(model, self._stepping.accumulated)
         self._background = Background()
         self._is_swapped = False
@@ -259,7 +273,8 @@ class Optimizer(Description):
             optimizer that loads the dict keeps its own.
         """
         self._require_unswapped()
-        return state_dicts.save(type(self).__name__, self.step_count, self._whole(), self._model.groups)
+        whole = self._whole | {"skipped_steps": self.skipped_steps}
+        return state_dicts.save(type(self).__name__, self.step_count, whole, self._model.groups)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave. The values are copied.
@@ -276,30 +291,13 @@ class Optimizer(Description):
         """
         self._require_unswapped()
         count, whole = state_dicts.load(type(self).__name__, self.checks, self._model.groups, state_dict)
-        self._reduction = whole["reduction"]
-        self._stepping.go_on(count, whole["skipped_steps"], whole["clip_norm"], whole["nonfinite"])
+        self._stepping.go_on(count, whole.pop("skipped_steps"), whole)
         for group in self._model.groups:
             group.fill_copies()  # parameters may have been loaded before
 
-    @property  # type: ignore[misc]  # to type checkers it is a field
-    def clip_norm(self) -> float | None:
-        """What the norm of all gradients together is limited to, or None."""
-        return self._stepping.clip_norm
-
-    @clip_norm.setter
-    def clip_norm(self, value: float | None) -> None:
-        self._stepping.clip_norm = checked(self.checks, "clip_norm", value)
-        self._changes.note_plan()
-
-    @property  # type: ignore[misc]  # to type checkers it is a field
-    def nonfinite(self) -> str:
-        """What is done about gradients that are not finite: ``"propagate"``, ``"skip"`` or ``"raise"``."""
-        return self._stepping.nonfinite
-
-    @nonfinite.setter
-    def nonfinite(self, value: str) -> None:
-        self._stepping.nonfinite = checked(self.checks, "nonfinite", value)
-        self._changes.note_plan()
+    clip_norm = OfWhole()
+    nonfinite = OfWhole()
+    threads = OfWhole()
 
     @property
     def grad_norm(self) -> float | None:
@@ -366,27 +364,18 @@ class Optimizer(Description):
     def _take_accumulated(self, grads: Any, scale: float) -> None:
         """Take a step with the gradients that were added up."""
         self._require_unswapped()
-        count = self._accumulation.count if self._reduction == "mean" else 1
+        count = self._accumulation.count if self._whole["reduction"] == "mean" else 1
         self._stepping.take_vectors(self, self._accumulation.taken(grads), scale, count)
-
-    def _whole(self) -> dict[str, Any]:
-        """What belongs to no group."""
-        return {
-            "clip_norm": self.clip_norm,
-            "nonfinite": self.nonfinite,
-            "reduction": self._reduction,
-            "complex_mode": self._model.complex_mode,
-            "skipped_steps": self.skipped_steps,
-        }
 
     def __repr__(self) -> str:
         parts = list(map(repr, self._model.groups))
-        parts += [f"{key}={value!r}" for key, value in self._whole().items() if value != WHOLE.get(key, 0)]
-        return f"{type(self).__name__}({', '.join(parts)}, step_count={self.step_count})"
+        parts += [f"{key}={value!r}" for key, value in self._whole.items() if value != WHOLE[key]]
+        counts = {"skipped_steps": self.skipped_steps} if self.skipped_steps else {}
+        parts += [f"{key}={count}" for key, count in (counts | {"step_count": self.step_count}).items()]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        whole = {key: value for key, value in self._whole().items() if key in WHOLE}
-        return copies.parts(self._model, whole, self._others(), self.state_dict())
+        return copies.parts(self._model, self._whole, self._others(), self.state_dict())
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         vars(self).update(saved["attributes"])

@@ -156,6 +156,11 @@ def integer(name: str, value: Any, least: int = 0) -> int:
     return number
 
 
+def count_or_none(name: str, value: Any) -> int | None:
+    """An integer of at least 1, or None."""
+    return None if value is None else integer(name, value, 1)
+
+
 def checked(checks: Mapping[str, Check], name: str, value: Any, label: str | None = None) -> Any:
     """The value in its plain form, if its check lets it pass; without a check any finite number does."""
     check: Check = checks.get(name, finite)

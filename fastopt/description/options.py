@@ -7,7 +7,14 @@ from dataclasses import KW_ONLY, InitVar
 from typing import Any, ClassVar, TypeAlias
 
 from fastopt.description.fields import Fields, argument, hyper
-from fastopt.description.hyperparameters import OneOf, limit_or_none, nonnegative, positive_or_none, share_or_none
+from fastopt.description.hyperparameters import (
+    OneOf,
+    count_or_none,
+    limit_or_none,
+    nonnegative,
+    positive_or_none,
+    share_or_none,
+)
 from fastopt.engine.compile import Rule
 from fastopt.engine.transforms import (
     agreement,
@@ -108,6 +115,11 @@ class Options(Fields):
     frozen: bool = hyper(False, doc="Parameters, state and steps of the group stay as they are; its gradients may be None.")
     nonfinite: str = argument(
         "propagate", OneOf("propagate", "skip", "raise"), "What to do about gradients that are not finite."
+    )
+    threads: int | None = argument(
+        None,
+        count_or_none,
+        "The most threads that a step takes, where `set_num_threads` allows more; not in state dicts. By default it finds out.",
     )
     reduction: InitVar[str] = argument(
         "mean", OneOf("mean", "sum"), "What a step takes of accumulated gradients, see `accumulate`."

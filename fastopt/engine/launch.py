@@ -55,6 +55,8 @@ class Launch:
     ----------
     traffic : int
         Bytes that a step moves.
+    most : int, optional
+        On how many threads at most.
 
     Attributes
     ----------
@@ -62,9 +64,9 @@ class Launch:
         What `prepare` chose, while it holds.
     """
 
-    def __init__(self, traffic: int) -> None:
+    def __init__(self, traffic: int, most: int | None = None) -> None:
         self.run: Run | None = None
-        self._traffic = traffic
+        self._traffic, self._most = traffic, math.inf if most is None else most
         self._seconds: float | None = None  # on one thread, once it is known
         runtime.choose_anew_with_changes(self)
 
@@ -82,14 +84,14 @@ class Launch:
             self.run = alone
         elif runtime.is_foreign_thread():
             return alone  # for the present
-        elif runtime.available_threads() == 1:
+        elif min(self._most, runtime.available_threads()) == 1:
             self.run = alone
         elif finds_out and self._seconds is None and self._traffic < ALONE_FIRST_BELOW_BYTES:
             self.run = Sampled(alone, self._note)
         else:
             tries = finds_out and self._traffic < NO_TRIAL_FROM_BYTES
-            seconds, threads = self._seconds if tries else None, runtime.get_num_threads()
-            self.run = Launcher(alone, step_function(parallel=True), threads, seconds, tries)
+            seconds, threads = self._seconds if tries else None, min(self._most, runtime.get_num_threads())
+            self.run = Launcher(alone, step_function(parallel=True), int(threads), seconds, tries)
         return self.run
 
     def compile(self) -> None:

@@ -19,8 +19,8 @@ from fastopt.step.groups import Group
 
 VERSION = 1
 
-# What belongs to no group, and can change after construction.
-CHANGING = tuple(key for key in WHOLE if key != "complex_mode")
+# What belongs to no group, can change after construction, and means the same on another machine.
+CHANGING = tuple(key for key in WHOLE if key not in ("complex_mode", "threads"))
 
 
 def save(optimizer: str, step_count: int, whole: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:

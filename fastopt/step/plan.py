@@ -79,6 +79,8 @@ class Plan:
         Counts steps.
     is_lone : bool, default False
         Whether gradients come as one array, not as a list or tuple of them.
+    threads : int, optional
+        The most to run on.
     norm : ndarray, shape (1,), optional
         Where to write the norm of all gradients.
     accumulated : ndarray of int64, shape (1,), optional
@@ -102,6 +104,7 @@ class Plan:
         gradients: Mapping[Parameter, np.dtype[Any]],
         step_count: NDArray[Any],
         is_lone: bool = False,
+        threads: int | None = None,
         norm: NDArray[Any] | None = None,
         accumulated: NDArray[Any] | None = None,
         limits: NDArray[Any] | None = None,
@@ -122,7 +125,7 @@ class Plan:
         self._places = {id(work): _place([self._tensors_of[p] for p in work.update.parameters]) for work in works}
         squares, measure, update = (self._pass(name) for name in ("squares", "measure", "update"))
         traffic = squares.traffic + measure.traffic + update.traffic
-        self.launch, self.launch_sums = Launch(traffic), Launch(squares.traffic + measure.traffic)
+        self.launch, self.launch_sums = Launch(traffic, threads), Launch(squares.traffic + measure.traffic, threads)
         self.is_long = traffic > steps.SHORT_BYTES
         pieces, groups = memory.table(), self._keep(self._groups(), GROUP)
         vectors = {"pieces": pieces, "limits": self.limits, "norms": self.norms, "factors": self.factors, "norm": self.norm}

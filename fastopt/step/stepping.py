@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,10 +35,8 @@ class Stepping:
         What is stepped.
     changes : Changes
         What groups have noted.
-    clip_norm : float, optional
-        What the norm of all gradients together is limited to.
-    nonfinite : {"propagate", "skip", "raise"}
-        What to do about gradients that are not finite.
+    whole : dict
+        The options that belong to no group, as they are at present: ``clip_norm`` and what else `Optimizer` takes.
 
     Attributes
     ----------
@@ -46,8 +44,8 @@ class Stepping:
         How many steps were taken, and were skipped, and how many gradients wait to be taken.
     """
 
-    def __init__(self, model: Model, changes: Changes, clip_norm: float | None, nonfinite: str) -> None:
-        self.clip_norm, self.nonfinite = clip_norm, nonfinite
+    def __init__(self, model: Model, changes: Changes, whole: dict[str, Any]) -> None:
+        self._whole = whole
         self.counter, self.skipped, self.accumulated = (np.zeros(1, np.int64) for _ in range(3))
         self._count: Any = memoryview(self.counter)  # type: ignore[arg-type, unused-ignore]
         self._norm = np.full(1, NO_NORM)  # of the last step that computed it
@@ -151,12 +149,12 @@ class Stepping:
     def reset(self) -> None:
         """Have states, scalars and counters as at the beginning."""
         self._model.reset_states()
-        self.go_on(0, 0, self.clip_norm, self.nonfinite)
+        self.go_on(0, 0, {})
 
-    def go_on(self, count: int, skipped: int, clip_norm: float | None, nonfinite: str) -> None:
-        """Be as after so many steps, with nothing accumulated."""
+    def go_on(self, count: int, skipped: int, whole: Mapping[str, Any]) -> None:
+        """Be as after so many steps, with these options of the whole and nothing accumulated."""
         self.counter[0], self.skipped[0], self.accumulated[0] = count, skipped, 0
-        self.clip_norm, self.nonfinite = clip_norm, nonfinite
+        self._whole.update(whole)
         self._norm[0] = NO_NORM
         self._changes.note_plan()
 
@@ -205,10 +203,10 @@ class Stepping:
         groups = [group for group, _ in self._works]
         if ended == steps.OUT_OF_RANGE:
             clipping.look_again(plan, groups, vectors, scale)
-        if self.nonfinite == "propagate" or math.isfinite(plan.norm[0]):
+        if self._whole["nonfinite"] == "propagate" or math.isfinite(plan.norm[0]):
             return False
         message = clipping.first_nonfinite(groups, vectors, scale)
-        if message and self.nonfinite == "raise":
+        if message and self._whole["nonfinite"] == "raise":
             raise ValueError(message)
         return message is not None
 
@@ -228,8 +226,9 @@ class Stepping:
     def _build_works(self, description: Description) -> None:
         active = self._model.active
         self._has_norms = self.needs_norms()
+        clips = self._whole["clip_norm"] is not None
         for group in active:
-            group.scale_if(self._is_scaling or self.clip_norm is not None or group.hyper["clip_norm"] is not None)
+            group.scale_if(self._is_scaling or clips or group.hyper["clip_norm"] is not None)
         self._works = [(group, numbers.work_of(description, group, self._has_norms)) for group in active]
         self._of_group = {group.index: (group, work) for group, work in self._works}
         # Steady numbers are those that the passes have from the beginning.
@@ -238,17 +237,18 @@ class Stepping:
         measures = any(work.measure is not None for _, work in self._works)
         self._phases = steps.BEGIN | steps.UPDATE
         self._phases |= (steps.SQUARES if self._has_norms else 0) | (steps.MEASURES | steps.DECIDE if measures else 0)
-        options = (self.counter, self._norm, self.accumulated, self._limits, self.nonfinite != "propagate")
+        finds_nonfinite = self._whole["nonfinite"] != "propagate"
+        options = (self.counter, self._whole["threads"], self._norm, self.accumulated, self._limits, finds_nonfinite)
         self._plans.renew(functools.partial(_built, self._model, [work for _, work in self._works], options))
 
     def needs_norms(self) -> bool:
         """Whether steps compute norms."""
-        limits = [self.clip_norm, *(group.hyper["clip_norm"] for group in self._model.active)]
-        return self.nonfinite != "propagate" or any(limit is not None for limit in limits)
+        limits = [self._whole["clip_norm"], *(group.hyper["clip_norm"] for group in self._model.active)]
+        return self._whole["nonfinite"] != "propagate" or any(limit is not None for limit in limits)
 
     def _write_limits(self) -> None:
         """Limit norms to what groups say now."""
-        for i, limit in enumerate((*(group.current["clip_norm"] for group, _ in self._works), self.clip_norm)):
+        for i, limit in enumerate((*(group.current["clip_norm"] for group, _ in self._works), self._whole["clip_norm"])):
             self._limits[i] = math.inf if limit is None else limit
 
 
