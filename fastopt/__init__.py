@@ -7,6 +7,7 @@ from fastopt.bridges.torch_state import from_torch_state_dict, to_torch_state_di
 from fastopt.commands.warmup import warmup
 from fastopt.description.fields import hyper
 from fastopt.engine.compile import RuleError
+from fastopt.engine.decisions import decision
 from fastopt.engine.runtime import get_num_threads, get_parallel_threshold, set_num_threads, set_parallel_threshold
 from fastopt.minimization import minimize, scipy_method
 from fastopt.optimizer import Optimizer
@@ -20,6 +21,7 @@ __all__ = [
     "Flat",
     "Optimizer",
     "RuleError",
+    "decision",
     "embed",
     "flatten",
     "from_torch_state_dict",

@@ -51,9 +51,9 @@ def next_numbers(optimizer, vector):
     stepping.settled(optimizer)
     ((group, work),) = stepping._works
     (p,) = group.parameters
-    if work.measure is not None:
+    if work.calls:
         plan = stepping._plans.of({p: vector.dtype})
         plan.write_gradients({p: vector}, token := plan.begin())
-        assert plan.call(steps.MEASURES | steps.DECIDE, token) == steps.DONE
+        assert plan.call(steps.BEGIN | steps.MEASURES | steps.DECIDE, token) == steps.DONE
     row = iter(work.update.rows[0])
     return [next(row) if name is None else p.elements[name] for name in work.update.names]

@@ -36,7 +36,7 @@ FUNCTIONS = {
 }
 RULES = {name: node for name, node in FUNCTIONS.items() if is_rule(node)}
 COMPILED = {name: node for name, node in FUNCTIONS.items() if is_rule(node, ("rule", "part"))}
-OTHERS = {name: node for name, node in FUNCTIONS.items() if name not in COMPILED}
+OTHERS = {name: node for name, node in FUNCTIONS.items() if not is_rule(node, ("rule", "part", "decision"))}
 
 MODULES = ("rules", "schedules")
 

@@ -268,5 +268,7 @@ class Description(Options):
             One for each of the measure's last arguments. By default what `decide_measure` is about.
         """
         function = self.decide_measure(hyper)
+        if function is None:
+            return ()
         scalars = [hyper[name] for name in self.scalars]
-        return () if function is None else tuple(function(float(t), *scalars, *self.decision_numbers(hyper)))
+        return tuple(function(float(t), *scalars, *self.decision_numbers(hyper)))

@@ -21,7 +21,7 @@ SIZES = (0, 1, LANES - 1, LANES, LANES + 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLO
 def expected(optimizer, group, p, g, bounds):
     """What the measure gives on NumPy arrays, summed up by the model: shape (products, tensors)."""
     dtype = p.theta.dtype.type
-    coefficients = group.measure_coefficients(optimizer.measure_coefficients({**group.current, **group.scalars}, 1))
+    coefficients = group.measure_coefficients(optimizer.measure_coefficients({**group.current, **group.running}, 1))
     with np.errstate(all="ignore"):
         lr = dtype(group.current["lr"])
         pairs = group.measure(p.theta, g.astype(dtype), lr, *group.measured(p)[1:], *(dtype(c) for c in coefficients))
@@ -48,7 +48,7 @@ def test_sums_have_the_bits_of_the_model(row, dtype, threads, monkeypatch):
         p.scalars[name] = 0.0
     plan = optimizer._stepping.settled(optimizer)
     plan.write_gradients({p: g}, token := plan.begin())
-    assert plan.call(steps.MEASURES, token) == steps.DONE
+    assert plan.call(steps.BEGIN | steps.MEASURES, token) == steps.DONE
     sums = np.ascontiguousarray(plan.totals("measure", plan.works[0]))
     assert_same_bits(sums, expected(optimizer, group, p, g, np.cumsum([0, *SIZES])), row)
     assert sums.shape[1] == len(SIZES)

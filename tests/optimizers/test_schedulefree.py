@@ -96,13 +96,17 @@ def test_a_warm_up_from_zero_moves_nothing_at_first_and_weighs_later_steps_more(
 @every_one
 def test_a_weight_that_has_no_place_is_an_error_and_changes_nothing(optimizer):
     theta = np.ones(2)
-    opt = optimizer(theta, lr=0.1, r=1e4)
+    opt = optimizer(theta, lr=0.1)
     opt.step(np.ones(2))
     before = theta.copy()
-    with pytest.raises(ValueError, match=r"the weight of step 2 is too large: r is 10000\.0"):
+    opt.r = 1e4
+    with pytest.raises(ValueError, match=r"the weights of steps become too large: r is 10000\.0"):
         opt.step(np.ones(2))
     assert_same_bits(theta, before)
     assert opt.step_count == 1
+    opt.r = 1.0
+    opt.step(np.ones(2))
+    assert opt.step_count == 2
 
 
 @every_one

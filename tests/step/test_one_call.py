@@ -1,11 +1,14 @@
 """A step is one compiled call, whatever is asked of it; and one array has the bits of a list of one."""
 
+import copy
+
 import numpy as np
 import pytest
 
 import fastopt
 from bench.options import OPTIONS
-from fastopt.engine import launch, steps
+from fastopt.engine import launch, runtime, steps
+from tests.refusal import refused
 from tests.table import TABLE, assert_same_bits, every_row
 
 GRADIENTS = np.random.default_rng(1).normal(size=(6, 40))
@@ -87,3 +90,41 @@ def test_an_accumulation_that_was_interrupted_is_forgotten(monkeypatch):
     optimizer.accumulate([np.ones(3), np.ones(3)])
     optimizer.step()
     np.testing.assert_array_equal(optimizer.params, -np.ones((2, 3)))
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """On how many threads steps were taken."""
+    numbers = []
+    step_function = launch.step_function
+
+    def counted(parallel):
+        run = step_function(parallel)
+
+        def step(threads, *arguments):
+            numbers.append(threads)
+            return run(threads, *arguments)
+
+        return step
+
+    monkeypatch.setattr(launch, "step_function", counted)
+    monkeypatch.setattr(runtime, "_parallel_threshold", 0)
+    return numbers
+
+
+def test_an_optimizer_may_have_fewer_threads(launches):
+    fastopt.set_num_threads(3)
+    w = np.zeros(5000)
+    optimizer = fastopt.SGD(w, threads=2)
+    for threads, expected in ((2, 2), (1, 1), (7, 3), (None, 3)):
+        optimizer.threads = threads
+        launches.clear()
+        optimizer.step(np.ones(5000))
+        assert launches == [expected]
+    assert "threads" not in optimizer.state_dict()["whole"]
+    optimizer.threads = 2
+    assert copy.copy(optimizer).threads == 2
+    assert "threads=2" in repr(optimizer)
+    for wrong, error in ((0, ValueError), (1.0, TypeError), (True, TypeError)):
+        with refused(error, "threads must be ", opt=optimizer):
+            optimizer.threads = wrong

@@ -1,0 +1,100 @@
+"""Numbers that compiled code computes in each step: those that the same functions give in Python, to the last bit."""
+
+import math
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt.engine import steps
+from tests.refusal import refused
+from tests.table import RULES
+
+DECIDING = [row for row in RULES if row.optimizer.decides and row.make(np.zeros(1)).param_groups[0].measure is None]
+
+
+@pytest.mark.parametrize("row", DECIDING, ids=str)
+def test_compiled_numbers_are_those_of_python(row):
+    optimizer = row.make(np.zeros(3))
+    (group,) = optimizer.param_groups
+    for t in (1, 2, 3, 1000, 10**6, 10**12):
+        group.step_count = t - 1
+        plan = optimizer._stepping.settled(optimizer)
+        plan.write_gradients({group.parameters[0]: np.zeros(3)}, token := plan.begin())
+        assert plan.call(steps.BEGIN, token) == steps.DONE
+        hyper = {**group.current, **group.running}
+        expected = [hyper["lr"], *optimizer.coefficients(hyper, t), *group.last_coefficients]
+        assert plan.works[0].update.rows.tolist() == [expected]
+
+
+@fastopt.decision
+def falling(t, product, share, size):
+    if product > 0.5:
+        product = product * share
+    return product, product * math.sqrt(size)
+
+
+@fastopt.rule
+def scaled_descent(theta, g, lr, factor):
+    return theta - lr * factor * g
+
+
+class Falling(fastopt.Optimizer):
+    """Gradient descent with a factor that falls until it is small, and is moved on by compiled code."""
+
+    rule = scaled_descent
+    scalars = {"product": 1.0}  # noqa: RUF012
+    lr: float = fastopt.hyper(1.0)
+    share: float = fastopt.hyper(0.75)
+
+    def decide(self, hyper):
+        return falling
+
+    def decision_numbers(self, hyper):
+        return hyper["share"], 4.0
+
+
+def test_one_of_ones_own_moves_its_scalars_on():
+    w = np.zeros(2)
+    optimizer = Falling(w)
+    products = []
+    for _ in range(4):
+        optimizer.step(np.ones(2))
+        products.append(optimizer.param_groups[0].scalars["product"])
+    assert products == [0.75, 0.5625, 0.421875, 0.421875]
+    assert w.tolist() == [-2.0 * sum(products)] * 2
+    resumed = Falling(np.zeros(2))
+    resumed.load_state_dict(optimizer.state_dict())
+    assert resumed.param_groups[0].scalars["product"] == 0.421875
+
+
+def test_a_step_that_fails_moves_no_scalar():
+    optimizer = Falling(np.zeros(2), nonfinite="raise")
+    with refused(ValueError, "must be finite", opt=optimizer):
+        optimizer.step(np.array([1.0, np.nan]))
+    assert optimizer.param_groups[0].scalars["product"] == 1.0
+
+
+def test_a_class_that_computes_coefficients_itself_decides_no_longer():
+    class Fixed(Falling):
+        def coefficients(self, hyper, t):
+            return (float(t),)
+
+    w = np.zeros(1)
+    optimizer = Fixed(w)
+    for _ in range(3):
+        optimizer.step(np.ones(1))
+    assert w.tolist() == [-6.0]
+
+
+def test_what_does_not_compile_says_so():
+    @fastopt.decision
+    def wrong(t, product, share, size):
+        return product, "much"
+
+    class Wrong(Falling):
+        def decide(self, hyper):
+            return wrong
+
+    with pytest.raises(fastopt.RuleError, match="wrong"):
+        Wrong(np.zeros(1)).step(np.ones(1))
