@@ -11,7 +11,7 @@ from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import Several, nonnegative
 from fastopt.description.options import Rate
 from fastopt.engine.compile import rule
-from fastopt.engine.values import select
+from fastopt.engine.values import clipped, select
 from fastopt.optimizer import Optimizer
 
 
@@ -19,7 +19,7 @@ from fastopt.optimizer import Optimizer
 def rprop(theta, g, lr, size, previous, zero, one, first, shrink, grow, least, most):
     turn = g * previous
     size = (size + first * lr) * select(turn > zero, grow, select(turn < zero, shrink, one))
-    size = np.minimum(np.maximum(size, least), most)
+    size = clipped(size, least, most)
     # After a change of sign nothing moves, and the next step counts as the first in its direction.
     g = select(turn < zero, zero, g)
     # The sign of a negative zero is not the same everywhere.
