@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numba
 import numpy as np
 from numba import types
 from numba.core import cgutils
@@ -100,6 +101,11 @@ def pair(typing_context: Any, x: Any, y: Any) -> Any:
         return made._getvalue()
 
     return PairType(x)(x, y), generate
+
+
+def parts_in_memory(number: Any) -> Any:
+    """The record of a pair in memory: an array of them has a loop know where both parts lie, as one of two dimensions has not."""
+    return numba.from_dtype(np.dtype([("x", str(number)), ("y", str(number))]))
 
 
 def x_of(a: Any) -> Any:

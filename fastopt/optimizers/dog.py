@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.description.fields import hyper
@@ -43,7 +44,8 @@ class DoG(Optimizer):
     The state: ``"start"``, the parameter at construction. Running scalars, for all parameters together: ``"distance"``,
     :math:`\bar r_t`, and ``"squares"``, :math:`G_t`.
 
-    The norms are over all parameters of all groups, and are summed up in a pass of their own before the step.
+    The norms are over all parameters of all groups, and are summed up in a pass of their own before the step. A NaN in a
+    parameter or a gradient makes the rate NaN for good, and with it all parameters.
 
     References
     ----------
@@ -79,7 +81,7 @@ class DoG(Optimizer):
         moved, squares, size = sums
         first = hyper["first_distance"] * (1.0 + math.sqrt(size) if hyper["relative"] else 1.0)
         before = first if t == 1 else hyper["distance"]
-        return {"distance": max(before, math.sqrt(moved)), "squares": hyper["squares"] + squares}
+        return {"distance": np.maximum(before, math.sqrt(moved)), "squares": hyper["squares"] + squares}
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         root = math.sqrt(hyper["squares"] + hyper["eps"])
@@ -98,7 +100,8 @@ class DoWG(Optimizer):
     Notes
     -----
     The state: ``"start"``, the parameter at construction. Running scalars, for all parameters together: ``"distance2"``,
-    :math:`\bar r_t^2`, and ``"squares"``, :math:`G_t`. The norms are over all parameters of all groups.
+    :math:`\bar r_t^2`, and ``"squares"``, :math:`G_t`. The norms are over all parameters of all groups. A NaN in a parameter or
+    a gradient makes the rate NaN for good, and with it all parameters.
 
     References
     ----------
@@ -130,7 +133,7 @@ class DoWG(Optimizer):
 
     def advance(self, hyper: Mapping[str, Any], t: int, sums: Sequence[Any]) -> Mapping[str, Any]:
         moved, squares = sums
-        distance2 = max(hyper["first_distance"] ** 2 if t == 1 else hyper["distance2"], moved)
+        distance2 = np.maximum(hyper["first_distance"] ** 2 if t == 1 else hyper["distance2"], moved)
         return {"distance2": distance2, "squares": hyper["squares"] + distance2 * squares}
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:

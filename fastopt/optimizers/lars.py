@@ -35,8 +35,8 @@ def lars_nesterov(theta, g, lr, p, beta, trust):
 
 
 def trust_ratio(of_weights: NDArray[Any], of_step: NDArray[Any], eps: float, coefficient: float) -> NDArray[Any]:
-    """The norm of the weights over that of the step, 1 where one of them is 0."""
-    used = (of_weights > 0) & (of_step > 0)
+    """The norm of the weights over that of the step, 1 where one of them is 0; NaN where one of them is NaN."""
+    used = (of_weights != 0) & (of_step != 0)  # NaN is, and stays NaN
     ratio: NDArray[Any] = np.where(used, coefficient * of_weights / np.where(used, of_step + eps, 1.0), 1.0)
     return ratio
 
@@ -55,7 +55,8 @@ class LARS(Optimizer):
     ``"trust"``: the ratio :math:`\tau`, which is 1 where one of the norms is 0.
 
     A tensor is an array of the parameters, or each array in a `Flat`. The norms are summed up in a pass of their own before
-    the step, in double precision, so that it reads parameters and gradients twice.
+    the step, in double precision, so that it reads parameters and gradients twice. A NaN in a tensor or its gradient makes
+    the norm NaN, and with it the whole tensor.
 
     References
     ----------

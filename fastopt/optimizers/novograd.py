@@ -39,7 +39,8 @@ class NovoGrad(Optimizer):
     squared norm of its gradient, which is that of the first gradient after the first step.
 
     A tensor is an array of the parameters, or each array in a `Flat`. The norms are summed up in a pass of their own before
-    the step, in double precision, so that it reads gradients twice.
+    the step, in double precision, so that it reads gradients twice. A NaN in a gradient makes ``"v"`` NaN for good, and with
+    it the whole tensor.
 
     References
     ----------
@@ -77,4 +78,4 @@ class NovoGrad(Optimizer):
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
         root = np.sqrt(hyper["v"]) + hyper["eps"]
-        return 1.0 / np.where(root > 0, root, 1.0), hyper["betas"][0], hyper["weight_decay"]
+        return 1.0 / np.where(root != 0, root, 1.0), hyper["betas"][0], hyper["weight_decay"]

@@ -72,8 +72,8 @@ class Prodigy(Optimizer):
     The state: ``"m"``, ``"v"`` and ``"s"``, which start at 0, and ``"start"``, the parameter at construction. Running
     scalars, for all parameters together: ``"d"``, the estimate of the distance, and ``"numerator"``, :math:`\rho`.
 
-    The sums are over all parameters of all groups, and are made in a pass of their own before the step. `lr` can't be an
-    array.
+    The sums are over all parameters of all groups, and are made in a pass of their own before the step. A NaN in a parameter, a
+    gradient or ``"s"`` makes the estimate NaN for good, and with it all parameters. `lr` can't be an array.
 
     References
     ----------
@@ -119,7 +119,7 @@ class Prodigy(Optimizer):
         beta3, _ = _averaging(hyper, t, before)
         weight = before / hyper["d0"] * before * hyper["lr"] * _correction(hyper, t)
         numerator = beta3 * hyper["numerator"] + weight * product
-        now = max(before, hyper["d_coef"] * numerator / absolute) if absolute > 0 else before
+        now = np.maximum(before, hyper["d_coef"] * numerator / absolute) if absolute != 0 else before
         return {"d": now, "before": before, "numerator": numerator}
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:

@@ -18,7 +18,9 @@ from fastopt.optimizer import Optimizer
 @rule
 def rprop(theta, g, lr, size, previous, zero, one, first, shrink, grow, least, most):
     turn = g * previous
-    size = (size + first * lr) * select(turn > zero, grow, select(turn < zero, shrink, one))
+    # What is unlike itself is NaN, which must not count as a gradient of zero.
+    same = select(previous == previous, one, previous)
+    size = (size + first * lr) * select(turn > zero, grow, select(turn < zero, shrink, same))
     size = clipped(size, least, most)
     # After a change of sign nothing moves, and the next step counts as the first in its direction.
     g = select(turn < zero, zero, g)

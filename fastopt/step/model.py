@@ -14,7 +14,7 @@ from fastopt.arrays.parameters import AVERAGE, Parameter, allocate
 from fastopt.arrays.per_element import is_tree
 from fastopt.arrays.tree import leaves, leaves_if_alike, map_leaves, matching_leaves, paths, with_leaves
 from fastopt.description.fields import REQUIRED, known_values
-from fastopt.description.hyperparameters import checked, hint
+from fastopt.description.hyperparameters import checked, common_range, hint
 from fastopt.description.recipe import Description
 from fastopt.step.changes import Changes
 from fastopt.step.groups import ARRAYS, Group
@@ -53,6 +53,8 @@ class Model:
         How they are nested.
     memory : Memory
         What steps write to.
+    range : Range
+        What numbers must be within, to be some in the dtypes of all parameters.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Model:
         if len({p.name for p in self.parameters}) < len(self.parameters):
             raise ValueError("params has two different keys with the same repr, so that a state dict could not tell them apart")
         self._allocate(self.groups)
+        self.range = common_range(p.theta.dtype for p in self.parameters)
 
     def add(self, given: Mapping[str, Any]) -> None:
         """Add a group; see `Optimizer.add_param_group`."""
@@ -110,6 +113,7 @@ class Model:
             self.is_grouped, self.structure = True, [self.structure]
         self.groups.append(added)
         self.parameters += added.parameters
+        self.range = common_range(p.theta.dtype for p in self.parameters)
         self.structure.append(added.params)
         self._is_plain = None
         self._changes.note_plan()

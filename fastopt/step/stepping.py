@@ -103,7 +103,7 @@ class Stepping:
     def prepare(self, description: Description, scale: float = 1.0) -> float:
         """Follow schedules and changes; the scale, checked."""
         if type(scale) is not float or scale != 1.0:
-            scale = finite("scale", scale)
+            scale = self._model.range.kept("scale", finite("scale", scale))
         if self._changes.of_plan:
             self._scheduled = [group for group in self._model.groups if group.schedules]
         if self._scheduled:
