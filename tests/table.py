@@ -33,7 +33,6 @@ def form(row):
     return _FORMS[id(row)]
 
 
-
 def singles(least, most):
     """Numbers that float32 has, too: others may become zero there, and are refused."""
     return st.floats(least, most).map(lambda x: float(np.float32(x)))

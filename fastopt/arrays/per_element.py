@@ -96,10 +96,8 @@ def _require_kept(name: str, array: NDArray[Any], rounded: NDArray[Any]) -> None
         lost = np.flatnonzero((made == 0) & (given != 0) | np.isinf(made) & np.isfinite(given))
         if lost.size:
             index = tuple(map(int, np.unravel_index(lost[0], given.shape)))
-            raise ValueError(
-                f"{name} must be within the range of the parameter's dtype, {given[index]!r} at index {index} is "
-                f"{'0' if made[index] == 0 else 'infinite'} in {made.dtype}"
-            )
+            what = f"{float(given[index])} at index {index}, which is {'0' if made[index] == 0 else 'infinite'} there"
+            raise ValueError(f"{name} must be within the range of {made.dtype}, the parameter's dtype, got {what}")
 
 
 def require_mask(name: str, array: Any) -> None:

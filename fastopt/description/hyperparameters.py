@@ -122,8 +122,8 @@ class Range:
         """The value, if no number in it becomes zero that was none, or infinite that was finite; else raise ValueError."""
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not self.least < abs(number) < self.most and number and math.isfinite(number):
-                becomes = "0" if abs(number) < 1 else "infinite"
-                raise ValueError(f"{name} must be within the range of the parameters' dtype, {number!r} is {becomes} in {self.dtype}")
+                what = f"{number!r}, which is {'0' if abs(number) < 1 else 'infinite'} there"
+                raise ValueError(f"{name} must be within the range of {self.dtype}, the parameters' dtype, got {what}")
         return value
 
 
@@ -195,9 +195,7 @@ def integer(name: str, value: Any, least: int = 0) -> int:
     return number
 
 
-def checked(
-    checks: Mapping[str, Check], name: str, value: Any, label: str | None = None, within: Range | None = None
-) -> Any:
+def checked(checks: Mapping[str, Check], name: str, value: Any, label: str | None = None, within: Range | None = None) -> Any:
     """The value in its plain form, if its check lets it pass; without a check any finite number does."""
     check: Check = checks.get(name, finite)
     made = check(label or name, value)

@@ -104,7 +104,7 @@ def pair(typing_context: Any, x: Any, y: Any) -> Any:
 
 
 def parts_in_memory(number: Any) -> Any:
-    """The record of a pair in memory: an array of them has a loop know where both parts lie, as one of two dimensions has not."""
+    """The record of a pair in memory. Of an array of records a loop knows where both parts lie, of a matrix it doesn't."""
     return numba.from_dtype(np.dtype([("x", str(number)), ("y", str(number))]))
 
 

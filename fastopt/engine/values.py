@@ -40,9 +40,7 @@ def _select(mask: Any, new: Any, old: Any) -> Callable[..., Any]:
         if isinstance(old, types.BaseTuple):
             return lambda mask, new, old: select(mask, new, old[0])
         if any(isinstance(value, PairType) for value in (mask, new, old)):
-            return lambda mask, new, old: pair(
-                x_of(new) if x_of(mask) else x_of(old), y_of(new) if y_of(mask) else y_of(old)
-            )
+            return lambda mask, new, old: pair(x_of(new) if x_of(mask) else x_of(old), y_of(new) if y_of(mask) else y_of(old))
         return lambda mask, new, old: new if mask else old
     if len(new) == 0:
         return lambda mask, new, old: ()
