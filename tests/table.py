@@ -5,6 +5,7 @@ A new optimizer is one row for each of its rules, in a file of ``tests/families`
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from tests.families import MODULES
 
@@ -30,6 +31,11 @@ _FORMS = {
 def form(row):
     """What tells rows apart for the engine: the number of states, whether something is measured, arrays beside the states."""
     return _FORMS[id(row)]
+
+
+def singles(least, most):
+    """Numbers that float32 has, too: others may become zero there, and are refused."""
+    return st.floats(least, most).map(lambda x: float(np.float32(x)))
 
 
 every_row = pytest.mark.parametrize("row", TABLE, ids=str)

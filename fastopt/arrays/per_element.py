@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastopt.arrays.flat import Flat, array_of
 from fastopt.arrays.layout import COMPLEX, COPIES, FLOATS, aligned_zeros, require_array
 from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, with_leaves
-from fastopt.description.hyperparameters import real
+from fastopt.description.hyperparameters import common_range, real
 
 
 def is_tree(value: Any) -> bool:
@@ -24,12 +25,13 @@ def checked_bounds(parameters: Sequence[Parameter], params: Any, value: Any) -> 
     """The lower and the upper bound, each a number or read-only arrays in the shapes of the parameters."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"bounds must be None, or a lower and an upper bound, got {value!r}")
+    within = common_range(p.theta.dtype for p in parameters)
     sides: list[Any] = []
     for side, unbounded in zip(value, (-np.inf, np.inf), strict=True):
         if is_tree(side):
             sides.append(checked_arrays(parameters, params, "bounds", side, require_bounds))
         else:
-            sides.append(real("bounds", unbounded if side is None else side))
+            sides.append(within.kept("bounds", real("bounds", unbounded if side is None else side)))
     for p, low, high in zip(parameters, *(_for_each(parameters, side) for side in sides), strict=True):
         if not np.all(np.less_equal(low, high)):  # nor with NaN
             raise ValueError(f"bounds must have no lower bound above the upper one, which those of {p.name} have")
@@ -79,10 +81,23 @@ def checked_arrays(
             raise ValueError(f"{name} must hold no NaN")
         if key != "bounds" and not np.all((vector >= 0) & (vector < np.inf)):
             raise ValueError(f"{name} must hold finite numbers of at least 0, in the parameter's dtype {vector.dtype}")
+        if not np.can_cast(array.dtype, vector.dtype, "safe"):
+            _require_kept(name, np.asarray(array), p.shaped(vector))
         owner = vector.base if isinstance(vector.base, np.ndarray) else vector
         owner.flags.writeable = vector.flags.writeable = False  # the owner too, or users could make it writable again
         copies.append(p.view(vector))
     return with_leaves(params, copies)
+
+
+def _require_kept(name: str, array: NDArray[Any], rounded: NDArray[Any]) -> None:
+    """Raise ValueError if rounding has made a number zero that was none, or infinite that was finite."""
+    for part in ("real", "imag") if array.dtype.kind == "c" else ("real",):
+        given, made = getattr(array, part), getattr(rounded, part)
+        lost = np.flatnonzero((made == 0) & (given != 0) | np.isinf(made) & np.isfinite(given))
+        if lost.size:
+            index = tuple(map(int, np.unravel_index(lost[0], given.shape)))
+            what = f"{float(given[index])} at index {index}, which is {'0' if made[index] == 0 else 'infinite'} there"
+            raise ValueError(f"{name} must be within the range of {made.dtype}, the parameter's dtype, got {what}")
 
 
 def require_mask(name: str, array: Any) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,44 @@ def nonnegatives(count: int) -> Several:
     return Several(count, nonnegative)
 
 
+class Range:
+    """The numbers of a floating dtype, to which rules get theirs rounded.
+
+    Parameters
+    ----------
+    dtype : dtype
+        float32 or float64.
+
+    Attributes
+    ----------
+    least, most : float
+        Rounded to the dtype, numbers between these are neither zero nor infinite.
+    """
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        info = np.finfo(dtype)
+        self.dtype = dtype
+        # Half of the smallest number is rounded to zero; half of a last place beyond the largest, to infinity.
+        self.least = float(info.smallest_subnormal) / 2
+        self.most = float(info.max) + 2.0 ** (info.maxexp - info.nmant - 2)
+
+    def kept(self, name: str, value: Any) -> Any:
+        """The value, if no number in it becomes zero that was none, or infinite that was finite; else raise ValueError."""
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not self.least < abs(number) < self.most and number and math.isfinite(number):
+                what = f"{number!r}, which is {'0' if abs(number) < 1 else 'infinite'} there"
+                raise ValueError(f"{name} must be within the range of {self.dtype}, the parameters' dtype, got {what}")
+        return value
+
+
+_range_of = functools.cache(Range)
+
+
+def common_range(dtypes: Iterable[np.dtype[Any]]) -> Range:
+    """The range that all of some dtypes have."""
+    return min(map(_range_of, dtypes), key=lambda each: each.most, default=_range_of(np.dtype(np.float64)))
+
+
 def boolean(name: str, value: Any) -> bool:
     """True or False."""
     if not isinstance(value, (bool, np.bool_)):
@@ -161,10 +200,12 @@ def count_or_none(name: str, value: Any) -> int | None:
     return None if value is None else integer(name, value, 1)
 
 
-def checked(checks: Mapping[str, Check], name: str, value: Any, label: str | None = None) -> Any:
+def checked(checks: Mapping[str, Check], name: str, value: Any, label: str | None = None, within: Range | None = None) -> Any:
     """The value in its plain form, if its check lets it pass; without a check any finite number does."""
     check: Check = checks.get(name, finite)
-    return check(label or name, value)
+    made = check(label or name, value)
+    # Norms are limited in double precision.
+    return made if within is None or check is limit_or_none else within.kept(label or name, made)
 
 
 def is_choice(checks: Mapping[str, Check], name: str) -> bool:

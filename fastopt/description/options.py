@@ -196,10 +196,10 @@ class Wrapped:
             self.names += ["weight_decay"]
         if not measures and "l1" not in own and is_on(hyper["l1"]):
             inner = thresholding(inner)
-            self.names += [0.0, "l1"]
+            self.names += ["l1"]
         if not measures and hyper["bounds"] is not None:
             inner = projecting(inner)
-            self.names += [0.0, "lower", "upper"]
+            self.names += ["lower", "upper"]
         if not measures and hyper["ema_decay"] is not None:
             inner = averaging(inner)
             self.names += ["ema_decay", "ema_share", 0.5]

@@ -36,6 +36,12 @@ def decision(function: Rule) -> Rule:
     return register_jitable(function)  # type: ignore[no-any-return]
 
 
+@decision
+def larger(a: Any, b: Any) -> Any:
+    """The larger of two numbers; NaN if one of them is."""
+    return a if a > b or a != a else b
+
+
 class Decision(NamedTuple):
     """All that tells one compiled decision from another: the function, and how many numbers it takes and gives."""
 

@@ -13,6 +13,7 @@ from numba import carray, float64, int64, types, uint64
 from numba.extending import overload, register_jitable
 
 from fastopt.engine.addresses import pointer, vector, word
+from fastopt.engine.pairs import parts_in_memory
 from fastopt.engine.storage import load, store
 from fastopt.engine.sums import LANES, add_lanes, add_products
 
@@ -93,12 +94,8 @@ def array_at(address: Any, size: Any, kind: Any) -> Any:
 def _array_at(address: Any, size: Any, kind: Any) -> Callable[..., Any]:
     if not isinstance(kind.instance_type, types.Complex):
         return lambda address, size, kind: vector(address, size, kind)
-    part = kind.instance_type.underlying_float
-
-    def pairs(address: Any, size: Any, kind: Any) -> Any:
-        return carray(pointer(address, part), (size, 2))
-
-    return pairs
+    parts = parts_in_memory(kind.instance_type.underlying_float)
+    return lambda address, size, kind: vector(address, size, parts)
 
 
 def updating_span(rule: Callable[..., Any], dtype: type, updated: Kinds, gradient: type, read: Kinds) -> Callable[..., None]:

@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numba
 import numpy as np
 from numba import types
 from numba.core import cgutils
@@ -102,6 +103,31 @@ def pair(typing_context: Any, x: Any, y: Any) -> Any:
     return PairType(x)(x, y), generate
 
 
+def parts_in_memory(number: Any) -> Any:
+    """The record of a pair in memory. Of an array of records a loop knows where both parts lie, of a matrix it doesn't."""
+    return numba.from_dtype(np.dtype([("x", str(number)), ("y", str(number))]))
+
+
+def x_of(a: Any) -> Any:
+    """The real part of a pair; a number itself (compiled code only)."""
+    raise NotImplementedError("x_of exists in compiled code only")
+
+
+def y_of(a: Any) -> Any:
+    """The imaginary part of a pair; a number, which stands for both parts, itself (compiled code only)."""
+    raise NotImplementedError("y_of exists in compiled code only")
+
+
+@overload(x_of, strict=False)
+def _x_of(a: Any) -> Any:
+    return (lambda a: a.x) if isinstance(a, PairType) else lambda a: a
+
+
+@overload(y_of, strict=False)
+def _y_of(a: Any) -> Any:
+    return (lambda a: a.y) if isinstance(a, PairType) else lambda a: a
+
+
 def overload_for_parts(function: Any, arguments: int) -> None:
     """Let a function of one or two numbers take pairs in place of them, part by part, in compiled code."""
 
@@ -111,19 +137,15 @@ def overload_for_parts(function: Any, arguments: int) -> None:
         return None
 
     def binary(a: Any, b: Any) -> Any:
-        if isinstance(a, PairType) and isinstance(b, PairType):
-            return lambda a, b: pair(function(a.x, b.x), function(a.y, b.y))
-        if isinstance(a, PairType):
-            return lambda a, b: pair(function(a.x, b), function(a.y, b))
-        if isinstance(b, PairType):
-            return lambda a, b: pair(function(a, b.x), function(a, b.y))
+        if isinstance(a, PairType) or isinstance(b, PairType):
+            return lambda a, b: pair(function(x_of(a), x_of(b)), function(y_of(a), y_of(b)))
         return None
 
     overload(function, strict=False)(unary if arguments == 1 else binary)
 
 
 OF_ONE: tuple[Any, ...] = (operator.neg, np.sqrt, np.sign)
-OF_TWO: tuple[Any, ...] = (operator.add, operator.sub, operator.truediv, np.maximum, np.minimum)
+OF_TWO: tuple[Any, ...] = (operator.add, operator.sub, operator.truediv, operator.lt, operator.gt, np.maximum, np.minimum)
 
 for _function in (*OF_ONE, *OF_TWO):
     overload_for_parts(_function, 1 if _function in OF_ONE else 2)

@@ -22,7 +22,7 @@ from fastopt.engine.pairs import PairType, pair
 def load(source: Any, i: Any, dtype: Any) -> Any:
     """Element ``i`` of an array, a scalar itself, or a tuple of either, as ``dtype`` (compiled code only).
 
-    Of an array of two dimensions it is a pair. A mask's booleans stay what they are.
+    Of an array of records it is a pair. A mask's booleans stay what they are.
     """
     raise NotImplementedError("load exists in compiled code only")
 
@@ -39,8 +39,8 @@ def _load(source: Any, i: Any, dtype: Any) -> Callable[..., Any]:
             return lambda source, i, dtype: ()
         return lambda source, i, dtype: (load(source[0], i, dtype), *load(source[1:], i, dtype))
     if isinstance(source, types.Array):
-        if source.ndim == 2:
-            return lambda source, i, dtype: pair(dtype(source[i, 0]), dtype(source[i, 1]))
+        if isinstance(source.dtype, types.Record):
+            return lambda source, i, dtype: pair(dtype(source[i].x), dtype(source[i].y))
         if source.dtype == types.boolean:
             return lambda source, i, dtype: source[i]
         return lambda source, i, dtype: dtype(source[i])
@@ -52,19 +52,20 @@ def _store(destination: Any, i: Any, values: Any, dtype: Any) -> Callable[..., A
     if isinstance(destination, types.Array):
         # An implicit cast would hide a rule that left the compute dtype, and a float32 kernel would run at half its speed.
         number = dtype.instance_type
-        if values != (given := number if destination.ndim == 1 else PairType(number)):
+        is_pair = isinstance(destination.dtype, types.Record)
+        if values != (given := PairType(number) if is_pair else number):
             raise TypingError(f"the rule returned {values} where it was given {given}")
-        dtype_there = as_dtype(destination.dtype)
+        dtype_there = as_dtype(destination.dtype.typeof("x") if is_pair else destination.dtype)
         encode = ENCODE.get(dtype_there, dtype_there.type)
 
         def store_number(destination: Any, i: Any, values: Any, dtype: Any) -> None:
             destination[i] = encode(values)
 
         def store_pair(destination: Any, i: Any, values: Any, dtype: Any) -> None:
-            destination[i, 0] = encode(values.x)
-            destination[i, 1] = encode(values.y)
+            destination[i].x = encode(values.x)
+            destination[i].y = encode(values.y)
 
-        return store_number if destination.ndim == 1 else store_pair
+        return store_pair if is_pair else store_number
     returned = len(values) if isinstance(values, types.BaseTuple) else 1
     if returned != len(destination):
         raise TypingError(f"the rule returned {returned} values where theta and {len(destination) - 1} states are stored")

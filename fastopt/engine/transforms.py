@@ -11,10 +11,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from fastopt.engine.compile import Rule, rule
-from fastopt.engine.values import first, flushed, insert_second, select, with_first, zero_like
+from fastopt.engine.values import clipped, first, flushed, insert_second, select, soft_thresholded, with_first, zero_like
 
 
 def _transform(make: Callable[[Rule], Rule]) -> Callable[[Rule], Rule]:
@@ -74,32 +72,29 @@ def clipping(inner: Rule) -> Rule:
     """Limit each element of the gradient to one more coefficient, and to its negative. NaN stays NaN."""
 
     def outer(theta: Any, g: Any, *rest: Any) -> Any:
-        return inner(theta, np.minimum(np.maximum(g, -rest[-1]), rest[-1]), *rest[:-1])
+        return inner(theta, clipped(g, -rest[-1], rest[-1]), *rest[:-1])
 
     return outer
 
 
 @_transform
 def thresholding(inner: Rule) -> Rule:
-    """Soft-threshold the new theta at lr times l1, the proximal step of an L1 penalty. Two more coefficients: zero and l1."""
+    """Soft-threshold the new theta at lr times l1, the proximal step of an L1 penalty. One more coefficient: l1."""
 
     def outer(theta: Any, g: Any, lr: Any, *rest: Any) -> Any:
-        new = inner(theta, g, lr, *rest[:-2])
-        least = lr * rest[-1]
-        # What is cut off is all of a small theta, which leaves an exact zero; of two zeros of both signs it may be either.
-        return with_first(first(new) - np.minimum(np.maximum(first(new), -least), least) + rest[-2], new)
+        new = inner(theta, g, lr, *rest[:-1])
+        return with_first(soft_thresholded(first(new), lr * rest[-1]), new)
 
     return outer
 
 
 @_transform
 def projecting(inner: Rule) -> Rule:
-    """Project the new theta onto bounds. Three more coefficients: zero, and the lower and the upper bound."""
+    """Project the new theta onto bounds. Two more coefficients: the lower and the upper bound."""
 
     def outer(theta: Any, g: Any, lr: Any, *rest: Any) -> Any:
-        new = inner(theta, g, lr, *rest[:-3])
-        # Where a bound is 0, theta may be either of both zeros: the sum is the positive one.
-        return with_first(np.minimum(np.maximum(first(new), rest[-2]), rest[-1]) + rest[-3], new)
+        new = inner(theta, g, lr, *rest[:-2])
+        return with_first(clipped(first(new), rest[-2], rest[-1]), new)
 
     return outer
 
@@ -111,7 +106,8 @@ def cautious(inner: Rule) -> Rule:
     def outer(theta: Any, g: Any, *rest: Any) -> Any:
         new = inner(theta, g, *rest[:-2])
         update = theta - first(new)
-        return with_first(theta - rest[-1] * select(update * g > rest[-2], update, rest[-2]), new)
+        # Multiplied, as published, for zero times NaN is NaN: zero in place of the update would hide it.
+        return with_first(theta - select(update * g > rest[-2], rest[-1], rest[-2]) * update, new)
 
     return outer
 

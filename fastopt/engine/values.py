@@ -1,4 +1,4 @@
-"""What rules return: one value or a tuple of several, to be taken apart, in compiled code and on NumPy arrays."""
+"""Values that rules compute: chosen by comparisons, and taken apart, in compiled code and on NumPy arrays."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import overload
+from numba.extending import overload, register_jitable
 from numba.np.numpy_support import as_dtype
 
-from fastopt.engine.pairs import Pair, PairType, overload_for_parts, pair
+from fastopt.engine.pairs import Pair, PairType, overload_for_parts, pair, x_of, y_of
 
 
 def first(values: Any) -> Any:
@@ -25,29 +25,56 @@ def _first(values: Any) -> Callable[..., Any]:
 
 def select(mask: Any, new: Any, old: Any) -> Any:
     """The new values where the mask is true, else the old ones: one for each of the new, or one for all of them."""
-    if isinstance(new, Pair):
-        return Pair(*(select(mask, getattr(new, part), getattr(old, part, old)) for part in ("x", "y")))
-    if not isinstance(new, tuple):
-        return np.where(mask, new, first(old))
-    olds = old if isinstance(old, tuple) else (old,) * len(new)
-    return tuple(select(mask, n, o) for n, o in zip(new, olds, strict=False))
+    if isinstance(new, tuple):
+        olds = old if isinstance(old, tuple) else (old,) * len(new)
+        return tuple(select(mask, n, o) for n, o in zip(new, olds, strict=False))
+    values = mask, new, first(old)
+    if any(isinstance(value, Pair) for value in values):
+        return Pair(*(np.where(*(getattr(value, part, value) for value in values)) for part in ("x", "y")))
+    return np.where(*values)
 
 
 @overload(select, strict=False)
 def _select(mask: Any, new: Any, old: Any) -> Callable[..., Any]:
-    if isinstance(new, PairType):
-        if isinstance(old, PairType):
-            return lambda mask, new, old: pair(new.x if mask else old.x, new.y if mask else old.y)
+    if not isinstance(new, types.BaseTuple):
         if isinstance(old, types.BaseTuple):
             return lambda mask, new, old: select(mask, new, old[0])
-        return lambda mask, new, old: pair(new.x if mask else old, new.y if mask else old)
-    if not isinstance(new, types.BaseTuple):
-        return lambda mask, new, old: new if mask else first(old)
+        if any(isinstance(value, PairType) for value in (mask, new, old)):
+            return lambda mask, new, old: pair(x_of(new) if x_of(mask) else x_of(old), y_of(new) if y_of(mask) else y_of(old))
+        return lambda mask, new, old: new if mask else old
     if len(new) == 0:
         return lambda mask, new, old: ()
     if isinstance(old, types.BaseTuple):
         return lambda mask, new, old: (select(mask, new[0], old[0]), *select(mask, new[1:], old[1:]))
     return lambda mask, new, old: (select(mask, new[0], old), *select(mask, new[1:], old))
+
+
+# Each of these is one comparison and one selection, a single instruction for a whole vector register, where `np.maximum` looks
+# for NaN in both operands. A comparison with NaN is false, so the operand that is taken then is the one whose NaN stays.
+
+
+@register_jitable
+def at_least(x: Any, least: Any) -> Any:
+    """``x``, or ``least`` where it is below that. NaN in ``x`` stays NaN."""
+    return select(x < least, least, x)
+
+
+@register_jitable
+def at_most(x: Any, most: Any) -> Any:
+    """``x``, or ``most`` where it is above that. NaN in ``x`` stays NaN."""
+    return select(x > most, most, x)
+
+
+@register_jitable
+def clipped(x: Any, least: Any, most: Any) -> Any:
+    """The number in ``[least, most]`` that is next to ``x``. NaN stays NaN."""
+    return at_most(at_least(x, least), most)
+
+
+@register_jitable
+def soft_thresholded(x: Any, least: Any) -> Any:
+    """``x``, closer to zero by ``least``, and zero where it is within that. NaN stays NaN."""
+    return x - clipped(x, -least, least)
 
 
 def with_first(value: Any, values: Any) -> Any:

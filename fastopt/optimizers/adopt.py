@@ -11,14 +11,14 @@ import numpy as np
 from fastopt.description.fields import hyper
 from fastopt.description.options import Rate
 from fastopt.engine.compile import rule
+from fastopt.engine.values import at_least, clipped
 from fastopt.optimizer import Optimizer
 
 
 @rule
-def adopt(theta, g, lr, m, v, zero, least, most, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
-    normed = g / np.maximum(np.sqrt(v), eps)
-    # Of two zeros of both signs, either may be the larger one.
-    m = beta1 * m + one_minus_beta1 * (np.minimum(np.maximum(normed, least), most) + zero)
+def adopt(theta, g, lr, m, v, least, most, beta1, one_minus_beta1, beta2, one_minus_beta2, eps):
+    normed = g / at_least(np.sqrt(v), eps)
+    m = beta1 * m + one_minus_beta1 * clipped(normed, least, most)
     v = beta2 * v + one_minus_beta2 * g * g
     return theta - lr * m, m, v
 
@@ -66,7 +66,7 @@ class ADOPT(Optimizer):
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         if t == 1:
-            return 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, hyper["eps"]
+            return 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, hyper["eps"]
         beta1, beta2 = hyper["betas"]
         most = (t - 1.0) ** 0.25 if hyper["clip"] else math.inf
-        return 0.0, -most, most, beta1, 1.0 - beta1, beta2, 1.0 - beta2, hyper["eps"]
+        return -most, most, beta1, 1.0 - beta1, beta2, 1.0 - beta2, hyper["eps"]

@@ -12,7 +12,7 @@ from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import nonnegative
 from fastopt.description.options import Rate
 from fastopt.engine.compile import Rule, part, rule
-from fastopt.engine.decisions import decision
+from fastopt.engine.decisions import decision, larger
 from fastopt.optimizer import Optimizer
 
 
@@ -30,20 +30,20 @@ def distances_and_size(theta, g, lr, start):
 def dog_rate(t, distance, squares, moved, square, size, first_distance, is_relative, eps):
     if t == 1.0:
         distance = first_distance * (1.0 + is_relative * math.sqrt(size))
-    distance = max(distance, math.sqrt(moved))
+    distance = larger(distance, math.sqrt(moved))
     squares = squares + square
     root = math.sqrt(squares + eps)
-    return distance, squares, distance / root if root > 0.0 else 0.0
+    return distance, squares, 0.0 if root == 0.0 else distance / root
 
 
 @decision
 def dowg_rate(t, distance2, squares, moved, square, first_distance, eps):
     if t == 1.0:
         distance2 = first_distance * first_distance
-    distance2 = max(distance2, moved)
+    distance2 = larger(distance2, moved)
     squares = squares + distance2 * square
     root = math.sqrt(squares) + eps
-    return distance2, squares, distance2 / root if root > 0.0 else 0.0
+    return distance2, squares, 0.0 if root == 0.0 else distance2 / root
 
 
 @rule
@@ -64,7 +64,8 @@ class DoG(Optimizer):
     The state: ``"start"``, the parameter at construction. Running scalars, for all parameters together: ``"distance"``,
     :math:`\bar r_t`, and ``"squares"``, :math:`G_t`.
 
-    The norms are over all parameters of all groups, and are summed up in a pass of their own before the step.
+    The norms are over all parameters of all groups, and are summed up in a pass of their own before the step. A NaN in a
+    parameter or a gradient makes the rate NaN for good, and with it all parameters.
 
     References
     ----------
@@ -115,7 +116,8 @@ class DoWG(Optimizer):
     Notes
     -----
     The state: ``"start"``, the parameter at construction. Running scalars, for all parameters together: ``"distance2"``,
-    :math:`\bar r_t^2`, and ``"squares"``, :math:`G_t`. The norms are over all parameters of all groups.
+    :math:`\bar r_t^2`, and ``"squares"``, :math:`G_t`. The norms are over all parameters of all groups. A NaN in a parameter or
+    a gradient makes the rate NaN for good, and with it all parameters.
 
     References
     ----------

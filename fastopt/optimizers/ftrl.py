@@ -12,6 +12,7 @@ from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import nonnegative
 from fastopt.description.options import Rate
 from fastopt.engine.compile import rule
+from fastopt.engine.values import soft_thresholded
 from fastopt.optimizer import Optimizer
 
 
@@ -21,9 +22,7 @@ def ftrl(theta, g, lr, z, n, zero, beta, l1, l2):
     n = n + g * g
     new_root = np.sqrt(n)
     z = z + g - (new_root - root) / lr * theta
-    # The sign of a negative zero is not the same everywhere.
-    beyond = np.sign(z + zero) * np.maximum(np.abs(z) - l1 + zero, zero) + zero
-    return zero - beyond / ((beta + new_root) / lr + l2), z, n
+    return zero - soft_thresholded(z, l1) / ((beta + new_root) / lr + l2), z, n
 
 
 class FTRL(Optimizer):

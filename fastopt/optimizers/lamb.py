@@ -66,7 +66,8 @@ class LAMB(Optimizer):
     which is 1 where one of them is 0.
 
     A tensor is an array of the parameters, or each array in a `Flat`. The norms are summed up in a pass of their own before
-    the step, in double precision, so that it reads parameters, gradients and state twice.
+    the step, in double precision, so that it reads parameters, gradients and state twice. A NaN in one of these makes the norm
+    NaN, and with it the whole tensor.
 
     References
     ----------

@@ -35,8 +35,8 @@ def lars_nesterov(theta, g, lr, p, beta, trust):
 
 @decision
 def trust_ratio(weights2, step2, eps, coefficient):
-    """The norm of the weights over that of the step, 1 where one of them is 0; from their squares."""
-    if weights2 > 0.0 and step2 > 0.0:
+    """The norm of the weights over that of the step, 1 where one of them is 0, NaN where one of them is; from their squares."""
+    if weights2 != 0.0 and step2 != 0.0:
         return coefficient * math.sqrt(weights2) / (math.sqrt(step2) + eps)
     return 1.0
 
@@ -61,7 +61,8 @@ class LARS(Optimizer):
     ``"trust"``: the ratio :math:`\tau`, which is 1 where one of the norms is 0.
 
     A tensor is an array of the parameters, or each array in a `Flat`. The norms are summed up in a pass of their own before
-    the step, in double precision, so that it reads parameters and gradients twice.
+    the step, in double precision, so that it reads parameters and gradients twice. A NaN in a tensor or its gradient makes
+    the norm NaN, and with it the whole tensor.
 
     References
     ----------

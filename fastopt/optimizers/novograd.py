@@ -46,7 +46,8 @@ class NovoGrad(Optimizer):
     squared norm of its gradient, which is that of the first gradient after the first step.
 
     A tensor is an array of the parameters, or each array in a `Flat`. The norms are summed up in a pass of their own before
-    the step, in double precision, so that it reads gradients twice.
+    the step, in double precision, so that it reads gradients twice. A NaN in a gradient makes ``"v"`` NaN for good, and with
+    it the whole tensor.
 
     References
     ----------

@@ -13,7 +13,7 @@ from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import nonnegative
 from fastopt.description.options import Rate
 from fastopt.engine.compile import Rule, part, rule
-from fastopt.engine.decisions import decision
+from fastopt.engine.decisions import decision, larger
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import DECOUPLED
 
@@ -57,8 +57,8 @@ def prodigy_numbers(t, d, numerator, product, absolute, lr, beta1, beta2, d0, sa
     correction, beta3 = prodigy_correction(t, beta1, beta2), math.sqrt(beta2)
     numerator = beta3 * numerator + before / d0 * before * lr * correction * product
     d = before
-    if absolute > 0.0:
-        d = max(before, d_coef * numerator / absolute)
+    if absolute != 0.0:
+        d = larger(before, d_coef * numerator / absolute)
     weight = prodigy_weight(t, before, lr, beta1, beta2, d0, safeguard_warmup)
     averages = (beta1, (1.0 - beta1) * before, beta2, (1.0 - beta2) * before * before)
     return (d, numerator, beta3, weight, *averages, before * correction, weight_decay, d * eps)
@@ -90,8 +90,8 @@ class Prodigy(Optimizer):
     The state: ``"m"``, ``"v"`` and ``"s"``, which start at 0, and ``"start"``, the parameter at construction. Running
     scalars, for all parameters together: ``"d"``, the estimate of the distance, and ``"numerator"``, :math:`\rho`.
 
-    The sums are over all parameters of all groups, and are made in a pass of their own before the step. `lr` can't be an
-    array.
+    The sums are over all parameters of all groups, and are made in a pass of their own before the step. A NaN in a parameter, a
+    gradient or ``"s"`` makes the estimate NaN for good, and with it all parameters. `lr` can't be an array.
 
     References
     ----------

@@ -11,15 +11,17 @@ from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import Several, nonnegative
 from fastopt.description.options import Rate
 from fastopt.engine.compile import rule
-from fastopt.engine.values import select
+from fastopt.engine.values import clipped, select
 from fastopt.optimizer import Optimizer
 
 
 @rule
 def rprop(theta, g, lr, size, previous, zero, one, first, shrink, grow, least, most):
     turn = g * previous
-    size = (size + first * lr) * select(turn > zero, grow, select(turn < zero, shrink, one))
-    size = np.minimum(np.maximum(size, least), most)
+    # What is unlike itself is NaN, which must not count as a gradient of zero.
+    same = select(previous == previous, one, previous)
+    size = (size + first * lr) * select(turn > zero, grow, select(turn < zero, shrink, same))
+    size = clipped(size, least, most)
     # After a change of sign nothing moves, and the next step counts as the first in its direction.
     g = select(turn < zero, zero, g)
     # The sign of a negative zero is not the same everywhere.

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import nonnegative
 from fastopt.description.options import Rate
 from fastopt.engine.compile import part, rule
+from fastopt.engine.values import at_least, clipped
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import DECOUPLED
 from fastopt.step.groups import Group
@@ -18,11 +17,10 @@ from fastopt.step.passes import Pass
 
 
 @rule
-def sophia(theta, g, lr, m, h, zero, least, most, beta1, one_minus_beta1, debias_m, gamma, eps):
+def sophia(theta, g, lr, m, h, least, most, beta1, one_minus_beta1, debias_m, gamma, eps):
     m = beta1 * m + one_minus_beta1 * g
-    step = debias_m * m / np.maximum(gamma * h, eps)
-    # Of two zeros of both signs, either may be the larger one.
-    return theta - lr * (np.minimum(np.maximum(step, least), most) + zero), m, h
+    step = debias_m * m / at_least(gamma * h, eps)
+    return theta - lr * clipped(step, least, most), m, h
 
 
 @part
@@ -81,7 +79,7 @@ class Sophia(Optimizer):
 
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[float, ...]:
         beta1, most = hyper["betas"][0], hyper["clip"]
-        return 0.0, -most, most, beta1, 1.0 - beta1, 1.0 / (1.0 - beta1**t), hyper["gamma"], hyper["eps"]
+        return -most, most, beta1, 1.0 - beta1, 1.0 / (1.0 - beta1**t), hyper["gamma"], hyper["eps"]
 
     def update_hessian(self, estimate: Any) -> None:
         """Average an estimate of the Hessian's diagonal into the state ``"h"``.

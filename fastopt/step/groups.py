@@ -18,7 +18,7 @@ from fastopt.arrays.parameters import AVERAGE, Parameter
 from fastopt.arrays.per_element import checked_arrays, checked_bounds, checked_copies, is_tree, require_mask
 from fastopt.arrays.tree import leaves, map_leaves, with_leaves
 from fastopt.description.fields import REQUIRED, known_values
-from fastopt.description.hyperparameters import checked, hint, is_choice
+from fastopt.description.hyperparameters import checked, common_range, hint, is_choice
 from fastopt.description.options import DEFAULTS, Wrapped
 from fastopt.description.recipe import Choice, Description
 from fastopt.engine.formats import encoded, storage_view
@@ -55,8 +55,8 @@ class Group(MutableMapping[str, Any]):
 
     Attributes
     ----------
-    parameters : list of Parameter
-        One for each leaf of `params`.
+    parameters, range : list of Parameter, Range
+        One for each leaf of `params`; what numbers must be within, to be some in the dtypes of all of them.
     hyper : dict
         The checked hyper-parameters; read it, but assign through the group.
     rule, option_coefficients, last_coefficients : callable, tuple, tuple
@@ -97,6 +97,7 @@ class Group(MutableMapping[str, Any]):
         self.params = map_leaves(lambda leaf: leaf, params)  # containers of its own: the caller's may change
         found = [leaf for _, leaf in leaves(params, "")]
         self.parameters = [Parameter(name, leaf, memory, complex_mode) for name, leaf in zip(names, found, strict=True)]
+        self.range = common_range(p.theta.dtype for p in self.parameters)
         self.index, self._description, self._changes, self._memory = index, description, changes, memory
         self._checks = description.checks
         self.scales = False
@@ -105,7 +106,7 @@ class Group(MutableMapping[str, Any]):
         self._copies: Any = None
         self._placed: dict[str, Any] = {}
         known = known_values(type(description))
-        self._take({k: value if value is known.get(k, REQUIRED) else self._checked(k, value) for k, value in hyper.items()})
+        self._take({k: (self.range.kept if v is known.get(k, REQUIRED) else self._checked)(k, v) for k, v in hyper.items()})
         self.state_names = needed_states(self.hyper, self._used) if state_names is None else tuple(state_names)
         self.counter = np.zeros(1, np.int64)
         self._count: Any = memoryview(self.counter)  # type: ignore[arg-type, unused-ignore]  # which is read in a third of the time
@@ -351,9 +352,9 @@ class Group(MutableMapping[str, Any]):
             If it is not allowed, or asks for another rule.
         """
         try:
-            number = checked(self._checks, key, value)
+            number = checked(self._checks, key, value, within=self.range)
         except (TypeError, ValueError):  # which is said again, with the schedule's name
-            checked(self._checks, key, value, label=f"the schedule's {key}({step})")
+            checked(self._checks, key, value, label=f"the schedule's {key}({step})", within=self.range)
             raise
         if value is None:
             raise TypeError(f"the schedule's {key}({step}) must be a real number, got None")
@@ -401,7 +402,7 @@ class Group(MutableMapping[str, Any]):
 
     def _checked(self, key: str, value: Any) -> Any:
         if type(value) is float and key not in TREES:
-            return checked(self._checks, key, value)
+            return checked(self._checks, key, value, within=self.range)
         if key == "lr" and is_tree(value):
             if not self._description.takes_rates:
                 raise TypeError(
@@ -416,7 +417,7 @@ class Group(MutableMapping[str, Any]):
             return None if value is None else checked_copies(self.parameters, self.params, self._memory, value)
         if callable(value) and not is_choice(self._checks, key):
             return value
-        return checked(self._checks, key, value)
+        return checked(self._checks, key, value, within=self.range)
 
 
 def _is_number(value: Any, own: Any) -> bool:

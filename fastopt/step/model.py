@@ -14,7 +14,7 @@ from fastopt.arrays.parameters import AVERAGE, Parameter, allocate
 from fastopt.arrays.per_element import is_tree
 from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, paths, picker, with_leaves
 from fastopt.description.fields import REQUIRED, known_values
-from fastopt.description.hyperparameters import checked, hint
+from fastopt.description.hyperparameters import checked, common_range, hint
 from fastopt.description.recipe import Description
 from fastopt.step.changes import Changes
 from fastopt.step.groups import ARRAYS, Group
@@ -55,6 +55,8 @@ class Model:
         What steps write to.
     is_lone, is_plain : bool
         Whether there is one array, and gradients come as one; whether they come as an array, or a list or tuple of arrays.
+    range : Range
+        What numbers must be within, to be some in the dtypes of all parameters.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Model:
             raise ValueError("params has two different keys with the same repr, so that a state dict could not tell them apart")
         self._allocate(self.groups)
         self._note_form()
+        self.range = common_range(p.theta.dtype for p in self.parameters)
 
     def add(self, given: Mapping[str, Any]) -> None:
         """Add a group; see `Optimizer.add_param_group`."""
@@ -112,6 +115,7 @@ class Model:
             self.is_grouped, self.structure = True, [self.structure]
         self.groups.append(added)
         self.parameters += added.parameters
+        self.range = common_range(p.theta.dtype for p in self.parameters)
         self.structure.append(added.params)
         self._note_form()
         self._changes.note_plan()

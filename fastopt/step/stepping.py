@@ -102,7 +102,7 @@ class Stepping:
     def prepare(self, description: Description, scale: float = 1.0) -> float:
         """Follow schedules and changes; the scale, checked."""
         if type(scale) is not float or scale != 1.0:
-            scale = finite("scale", scale)
+            scale = self._model.range.kept("scale", finite("scale", scale))
         if self._changes.of_plan:
             self._scheduled = _schedules(self._model)
         if self._scheduled:

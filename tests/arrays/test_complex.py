@@ -13,7 +13,7 @@ from fastopt.engine.pairs import Pair
 from tests.peers import STEPS
 from tests.refusal import refused
 from tests.row import next_numbers
-from tests.table import RULES, TABLE, assert_same_bits, form
+from tests.table import RULES, TABLE, assert_same_bits, form, singles
 
 COMPLEX = (np.complex64, np.complex128)
 REFUSING = (fastopt.NoisySGD, fastopt.Rprop, fastopt.Sophia)
@@ -146,10 +146,10 @@ def test_second_moments_of_moduli_are_real():
         {},
         optional={
             "clip_norm": st.floats(0.1, 10.0),
-            "ema_decay": st.floats(0.0, 1.0),
+            "ema_decay": singles(0.0, 1.0),
             "zero_grad": st.booleans(),
             "maximize": st.booleans(),
-            "weight_decay": st.floats(0.0, 0.1),
+            "weight_decay": singles(0.0, 0.1),
             "flush_subnormals": st.booleans(),
         },
     ),

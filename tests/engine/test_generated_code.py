@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import platform
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ import pytest
 from fastopt.engine.compile import compile_span
 from fastopt.optimizers.conventions import normalized
 from tests.row import Row
-from tests.table import every_dtype, every_rule, form
+from tests.table import RULES, every_dtype, every_rule, form
 
 
-def assembly(row: Row, dtype: type, lr_is_array: bool = False) -> str:
+def assembly(row: Row, dtype: type, lr_is_array: bool = False, **options: Any) -> str:
     """The assembly of the span, compiled anew: Numba shows none for code from the cache."""
-    opt = row.make(np.zeros(8, dtype))
+    opt = row.make(np.zeros(8, dtype), **options)
     plan = opt._stepping.settled(opt)
     (variant,) = plan.variants(plan.works[0].update)
     if lr_is_array and row.optimizer.takes_rates:
@@ -53,3 +54,23 @@ def test_square_roots_and_divisions_are_packed(row: Row, dtype: type) -> None:
     for operation, sign in {"mul": " * ", "div": " / ", "sqrt": "np.sqrt("}.items():
         if sign in source:
             assert re.search(rf"\bv?{operation}{suffix}\b.*[yz]mm", text), operation
+
+
+@pytest.mark.wide(by=lambda row, dtype: (form(row), dtype))
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("row", [row for row in RULES if row.rule.__name__ in ("adam", "adagrad", "lion")], ids=str)
+def test_loops_over_pairs_are_packed(row: Row, dtype: type) -> None:
+    text = assembly(row, dtype, complex_mode="modulus")
+    suffix = "ps" if dtype is np.complex64 else "pd"
+    for operation in ("mul", "sub") if row.rule.__name__ == "lion" else ("mul", "sub", "div", "sqrt"):
+        assert re.search(rf"\bv?{operation}{suffix}\b.*[yz]mm", text), operation
+
+
+@pytest.mark.parametrize("options", [{"bounds": (-1.0, 1.0)}, {"clip_value": 1.0}, {"l1": 0.1}], ids=str)
+@every_dtype
+def test_a_limit_is_one_instruction(dtype: type, options: dict[str, Any]) -> None:
+    text = assembly(RULES[0], dtype, **options)
+    suffix = "ps" if dtype is np.float32 else "pd"
+    for operation in ("min", "max"):
+        assert re.search(rf"\bv?{operation}{suffix}\b.*[yz]mm", text), operation
+    assert not re.search(rf"\bv?(?:cmp\w*|blend\w*|fpclass){suffix}\b", text)

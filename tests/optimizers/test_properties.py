@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 import fastopt
 from tests.selection import drawn
-from tests.table import ELEMENTWISE, FLOATS, TABLE, assert_same_bits, form, with_rates
+from tests.table import ELEMENTWISE, FLOATS, TABLE, assert_same_bits, form, singles, with_rates
 
 STEPS = 3
 EITHER = st.sampled_from(FLOATS)
@@ -67,30 +67,30 @@ def trees(leaf):
 
 # Any float that is allowed, by the name of the hyper-parameter.
 NUMBERS = {
-    "alpha": st.floats(0.0, 10.0),
+    "alpha": singles(0.0, 10.0),
     "etas": st.tuples(st.floats(0.01, 0.99), st.floats(1.01, 2.0)),
     "lr": st.floats(1e-6, 1.0),
-    "betas": st.tuples(st.floats(0.0, 0.999), st.floats(0.0, 0.9999)),
-    "dampening": st.floats(-0.5, 1.0),
+    "betas": st.tuples(singles(0.0, 0.999), singles(0.0, 0.9999)),
+    "dampening": singles(-0.5, 1.0),
     "d0": st.floats(1e-6, 1.0),
     "eps": st.floats(1e-12, 1e-2),
     "eps_root": st.floats(1e-16, 1e-4),
     "momentum": st.floats(0.01, 0.999),
-    "rho": st.floats(0.0, 0.999),
+    "rho": singles(0.0, 0.999),
     "threshold": st.floats(4.0, 10.0),
-    "step_sizes": st.tuples(st.floats(0.0, 1e-3), st.floats(1e-3, 100.0)),
-    "weight_decay": st.floats(0.0, 0.1),
+    "step_sizes": st.tuples(singles(0.0, 1e-3), singles(1e-3, 100.0)),
+    "weight_decay": singles(0.0, 0.1),
 }
 
 
 def numbers(row):
     """The arguments that the row's oracle takes, all drawn."""
     _, _, *arguments = inspect.signature(row.oracle).parameters.values()
-    drawn = {a.name: NUMBERS.get(a.name, st.floats(0.0, 0.9)) for a in arguments if not isinstance(a.default, bool)}
+    drawn = {a.name: NUMBERS.get(a.name, singles(0.0, 0.9)) for a in arguments if not isinstance(a.default, bool)}
     if "betas" in drawn:
         count = len(row.make(np.zeros(1)).param_groups[0]["betas"])
         least = 0.01 if row.optimizer is fastopt.ScheduleFreeAdamW else 0.0
-        drawn["betas"] = st.tuples(*[st.floats(least, 0.999)] * count)
+        drawn["betas"] = st.tuples(*[singles(least, 0.999)] * count)
     return st.fixed_dictionaries(drawn)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import fastopt
 from tests.passes import check
-from tests.table import ELEMENTWISE, FLOATS, RULES, assert_same_bits, every_dtype, form
+from tests.table import ELEMENTWISE, FLOATS, RULES, assert_same_bits, every_dtype, form, singles
 
 FREE = (fastopt.ScheduleFreeSGD, fastopt.ScheduleFreeAdamW)
 # The options are made around any rule alike: all of them at once for every rule, and all combinations for a few.
@@ -19,13 +19,13 @@ FEW = [row for row in ROWS if row.rule.__name__ in ("gradient_descent", "momentu
 options = st.fixed_dictionaries(
     {},
     optional={
-        "bounds": st.tuples(st.none() | st.floats(-2.0, 0.0), st.none() | st.floats(0.0, 2.0)),
+        "bounds": st.tuples(st.none() | singles(-2.0, 0.0), st.none() | singles(0.0, 2.0)),
         "clip_norm": st.floats(0.01, 30.0),
         "clip_value": st.floats(0.01, 3.0),
         "copy_to": st.sampled_from([np.float16, np.float32, np.float64]),
-        "ema_decay": st.floats(0.0, 1.0),
+        "ema_decay": singles(0.0, 1.0),
         "flush_subnormals": st.booleans(),
-        "l1": st.floats(0.0, 2.0),
+        "l1": singles(0.0, 2.0),
         "mask": st.booleans(),
         "maximize": st.booleans(),
         "nonfinite": st.sampled_from(["skip", "propagate"]),
