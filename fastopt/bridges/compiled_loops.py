@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import DTypeLike, NDArray
 
 from fastopt.arrays.layout import FLOATS, one_of, require_array
 from fastopt.description.hyperparameters import integer
-from fastopt.engine.compile import Rule
+from fastopt.engine.compile import Rule, part
 from fastopt.engine.interpreted import IS_INTERPRETED
 from fastopt.engine.loop import span
 from fastopt.engine.storage import load
@@ -200,11 +199,11 @@ def _require_elementwise(optimizer: Optimizer) -> None:
 def _for_compiled_code(rule: Rule, dtype: np.dtype[Any], count: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     number, to_tuple = dtype.type, _to_tuple if IS_INTERPRETED else to_fixed_tuple
 
-    @register_jitable  # type: ignore[untyped-decorator]
+    @part
     def values(row: Any) -> Any:
         return load(to_tuple(row, count), 0, number)
 
-    @register_jitable  # type: ignore[untyped-decorator]
+    @part
     def step(theta: Any, g: Any, states: Any, row: Any, begin: Any, end: Any) -> None:
         numbers = to_tuple(row, count)
         span(rule, number, (theta, *states), g, numbers[0], numbers[1:], begin, end)

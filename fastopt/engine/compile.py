@@ -17,13 +17,13 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 from numba.core.sigutils import normalize_signature
-from numba.extending import register_jitable
 
 from fastopt.engine import loop
 from fastopt.engine.addresses import SPAN_SIGNATURE
 from fastopt.engine.cache import cache_of
 from fastopt.engine.digest import digest
 from fastopt.engine.interpreted import IS_INTERPRETED, InterpretedSpan
+from fastopt.engine.registration import registered
 
 OPTIONS = {"error_model": "numpy", "boundscheck": False}
 
@@ -61,12 +61,12 @@ def rule(function: Rule) -> Rule:
     callable
         The same function. It runs inside the fused loop, inside a user's own ``@njit`` code, and on whole NumPy arrays.
     """
-    return register_jitable(function)  # type: ignore[no-any-return]
+    return registered(function)
 
 
 def part(function: Rule) -> Rule:
     """Mark a scalar function that rules call, or one that measures: what holds for rules holds for it, too."""
-    return register_jitable(function)  # type: ignore[no-any-return]
+    return registered(function)
 
 
 class Variant(NamedTuple):
@@ -105,8 +105,8 @@ class Variant(NamedTuple):
         return span
 
 
-# By variant; the compiled object keeps its code in memory.
-_spans: dict[Variant, Any] = {}
+# By name: a rule that comes from another process is another function each time. The compiled object keeps its code in memory.
+_spans: dict[str, Any] = {}
 
 
 def compiled_span(variant: Variant) -> Any:
@@ -119,8 +119,8 @@ def compiled_span(variant: Variant) -> Any:
     RuleError
         If the rule does not compile, leaves the dtype it was given, or returns a wrong number of values.
     """
-    found = _spans.get(variant)
-    return _spans.setdefault(variant, compile_span(variant)) if found is None else found
+    found = _spans.get(variant.name)
+    return _spans.setdefault(variant.name, compile_span(variant)) if found is None else found
 
 
 def compile_span(variant: Variant, is_cached: bool = True) -> Any:

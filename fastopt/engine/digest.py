@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import marshal
@@ -127,6 +128,34 @@ def _nested(code: pytypes.CodeType) -> Iterator[pytypes.CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, pytypes.CodeType):
             yield from _nested(constant)
+
+
+class Sources:
+    """Of the engine and a module, as they are at present; pickled, they check that they are still the same when loaded."""
+
+    def __init__(self, module: str) -> None:
+        self._module, self._stamp = module, _stamp(module)
+
+    def __reduce__(self) -> Any:
+        return require_unchanged, (self._module, self._stamp)
+
+
+def require_unchanged(module: str, stamp: str) -> None:
+    """Raise OSError if the sources are other ones: then Numba takes a file of its cache for gone, and compiles anew.
+
+    Users' caches refer to this function by its name: it must stay where it is.
+    """
+    if _stamp(module) != stamp:
+        raise OSError(f"{module} or fastopt has changed since this was compiled")
+
+
+@functools.cache
+def _stamp(module: str) -> str:
+    try:
+        source = _source_of(importlib.import_module(module))
+    except ImportError:
+        source = b""
+    return hashlib.sha256(_ENGINE + source).hexdigest()[:16]
 
 
 # Read at import, as the code was: the files may be replaced before the first kernel is compiled.
