@@ -40,12 +40,12 @@ def _settings() -> list[tuple[str, str]]:
     return [(name, str(getattr(numba.config, name))) for name in names]
 
 
-def _engine() -> bytes:
-    """The sources of the package that this module is in."""
+def _engine() -> list[bytes]:
+    """The sources of the package that this module is in, of each module."""
     package = __name__.rpartition(".")[0]
     names = [f"{package}.{found.name}" for found in pkgutil.iter_modules(sys.modules[package].__path__)]
     specs = [importlib.util.find_spec(name) for name in sorted(names)]
-    return b"".join(_source_of(SimpleNamespace(__loader__=spec.loader, __name__=spec.name)) for spec in specs if spec)
+    return [_source_of(SimpleNamespace(__loader__=spec.loader, __name__=spec.name)) for spec in specs if spec]
 
 
 @functools.cache
@@ -108,6 +108,10 @@ def _source_of(module: Any) -> bytes:
 
 def _bytecode_of(loader: Any, name: str) -> bytes:
     try:
+        return bytes(loader.get_data(loader.get_filename(name)))
+    except (ImportError, OSError, AttributeError):
+        pass
+    try:  # of a program that was packed into one file, where modules have names of files that don't exist
         code = loader.get_code(name)
     except (ImportError, OSError, AttributeError):
         code = None
@@ -159,4 +163,6 @@ def _stamp(module: str) -> str:
 
 
 # Read at import, as the code was: the files may be replaced before the first kernel is compiled.
-_ENGINE = _engine()
+_SOURCES = _engine()
+_ENGINE = b"".join(_SOURCES)
+HAS_SOURCES = all(_SOURCES)
