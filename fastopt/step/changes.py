@@ -14,12 +14,14 @@ class Changes:
         Whether the plan must be built anew.
     groups : set of int
         Those whose numbers changed.
+    is_loaded : bool
+        Whether the optimizer was loaded, and neither stepped since, nor asked for its parameters.
     """
 
-    __slots__ = ("any", "groups", "of_plan")
+    __slots__ = ("any", "groups", "is_loaded", "of_plan")
 
     def __init__(self) -> None:
-        self.any, self.of_plan = True, True
+        self.any, self.of_plan, self.is_loaded = True, True, False
         self.groups: set[int] = set()
 
     def note_numbers(self, group: int) -> None:

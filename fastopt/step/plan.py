@@ -218,6 +218,8 @@ class Plan:
         products = max((each.products for each in passes), default=0)
         grain = BLOCK if products else steps.GRAIN
         for each in passes:
+            if name == "update":
+                each.require_writable()  # of an optimizer that was loaded parameters may be read-only
             spans = {variant: compiled_span(variant) for variant in self.variants(each)}
             self._kept += [each.rows, *spans.values(), *(each.operands(p) for p in each.parameters)]
             row, row_bytes = address(each.rows), ITEM * each.rows.shape[1]

@@ -15,6 +15,7 @@ from fastopt.engine import steps
 from fastopt.step import clipping, numbers
 from fastopt.step.changes import Changes
 from fastopt.step.groups import Group
+from fastopt.step.loaded import warn_if_alone
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan, Work
@@ -117,6 +118,9 @@ class Stepping:
 
     def _take_note(self, description: Description) -> None:
         """Take note of what was changed since the last step."""
+        if self._changes.is_loaded:
+            self._changes.is_loaded = False
+            warn_if_alone(description, self._model.parameters)
         if self._changes.of_plan:
             known = set(map(id, self._scheduled))
             self._follow_schedules([group for group in self._model.groups if group.schedules and id(group) not in known])
