@@ -44,7 +44,7 @@ class Records:
 class Record:
     """One of them."""
 
-    __slots__ = ("_fields",)
+    _fields: Any
 
     def __init__(self, fields: Any) -> None:
         object.__setattr__(self, "_fields", fields)

@@ -1,7 +1,7 @@
 """The cache of machine code on disk: where it can't be read or written, code is compiled all the same.
 
-It lies in ``NUMBA_CACHE_DIR``, or else in the user's own cache folder, where the platform has it: not beside the package, for whose
-files an installer answers, and which the nodes of a cluster share. Each version and each kind of processor has a folder of its own.
+It lies in ``NUMBA_CACHE_DIR``, or else in the user's cache folder, wherever the platform has that: not beside the package, for
+whose files an installer answers. Each version and each kind of processor has a folder of its own, as clusters share them.
 """
 
 from __future__ import annotations

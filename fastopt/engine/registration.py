@@ -1,4 +1,4 @@
-"""Functions that compiled code may call: registered with Numba, in every process they come to, and never stale in its caches."""
+"""Functions that compiled code may call: known to Numba in every process they come to, and never stale in its caches."""
 
 from __future__ import annotations
 

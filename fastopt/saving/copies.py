@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from fastopt.arrays.flat import array_of
 from fastopt.arrays.parameters import require_writable
@@ -13,6 +13,7 @@ from fastopt.description.options import WHOLE
 from fastopt.schedules.nested import remembers
 from fastopt.step.model import Model
 
+Restored = TypeVar("Restored")
 
 # Of what `parts` gives, what an optimizer is built from, in this order.
 BUILT_FROM = ("groups", "defaults", "whole", "is_grouped", "structure", "state_names", "paired")
@@ -34,11 +35,11 @@ def parts(model: Model, whole: Mapping[str, Any], others: Mapping[str, Any], sta
     }
 
 
-def restored(cls: type[Any], saved: Mapping[str, Any]) -> Any:
+def restored(cls: type[Restored], saved: Mapping[str, Any]) -> Restored:
     """An optimizer of a class that is made of these parts."""
-    optimizer = cls.__new__(cls)
+    optimizer: Any = object.__new__(cls)
     optimizer._restore(saved)
-    return optimizer
+    return optimizer  # type: ignore[no-any-return]
 
 
 def with_own_schedules(saved: dict[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,8 @@ def warn_if_alone(optimizer: Any, parameters: Sequence[Parameter]) -> None:
     counts = [sys.getrefcount(each) for each in held]
     if all(count - counts[-1] <= own[id(each)] for each, count in zip(held, counts, strict=True)):
         warnings.warn(
-            f"since it was loaded, nothing but this {type(optimizer).__name__} refers to its parameters: if they were saved with "
-            "a model, the two came apart; take them from opt.params, or give it the model's by opt.rebind(params)",
+            f"since it was loaded, nothing but this {type(optimizer).__name__} refers to its parameters: if they were saved "
+            "with a model, the two came apart; take them from opt.params, or give it the model's by opt.rebind(params)",
             RuntimeWarning,
             stacklevel=6,
         )
