@@ -206,7 +206,7 @@ class Optimizer(Description):
     @property  # type: ignore[misc]  # to type checkers it is a field
     def params(self) -> Any:
         """The parameter arrays, nested as they were given (with groups, a list with those of each group)."""
-        self._changes.is_loaded = False  # whoever asks for them has them
+        self._changes.is_apart = False  # whoever asks for them has them
         return map_leaves(lambda leaf: leaf, self._model.structure)
 
     @property
@@ -388,7 +388,7 @@ class Optimizer(Description):
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self._restore(copies.with_writable_copies(saved))
-        self._changes.is_loaded = True
+        self._changes.is_apart = copies.are_apart(saved, self._model)
 
     def _restore(self, saved: dict[str, Any]) -> None:
         """Be what `__getstate__` gave."""

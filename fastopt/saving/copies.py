@@ -6,7 +6,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from fastopt.arrays.flat import array_of
+import numpy as np
+
+from fastopt.arrays.flat import Flat, array_of
 from fastopt.arrays.parameters import require_writable
 from fastopt.arrays.tree import map_leaves, matching_leaves
 from fastopt.description.options import WHOLE
@@ -32,6 +34,8 @@ def parts(model: Model, whole: Mapping[str, Any], others: Mapping[str, Any], sta
         "paired": model.paired,
         "state_dict": state_dict,
         "attributes": dict(others),
+        # Twice the same, which a pickler that takes note of no arrays, joblib's, makes two of.
+        "probe": (probe := np.zeros(1), probe),
     }
 
 
@@ -40,6 +44,12 @@ def restored(cls: type[Restored], saved: Mapping[str, Any]) -> Restored:
     optimizer: Any = object.__new__(cls)
     optimizer._restore(saved)
     return optimizer  # type: ignore[no-any-return]
+
+
+def are_apart(saved: Mapping[str, Any], model: Model) -> bool:
+    """Whether arrays that were loaded can be nobody else's. A `Flat` is no array; and what is read-only is refused anyway."""
+    first, second = saved["probe"]
+    return first is not second and any(not isinstance(p.leaf, Flat) and p.array.flags.writeable for p in model.parameters)
 
 
 def with_own_schedules(saved: dict[str, Any]) -> dict[str, Any]:

@@ -14,14 +14,14 @@ class Changes:
         Whether the plan must be built anew.
     groups : set of int
         Those whose numbers changed.
-    is_loaded : bool
-        Whether the optimizer was loaded, and neither stepped since, nor asked for its parameters.
+    is_apart : bool
+        Whether it was loaded with arrays that nobody else can have, and neither stepped since nor asked for them.
     """
 
-    __slots__ = ("any", "groups", "is_loaded", "of_plan")
+    __slots__ = ("any", "groups", "is_apart", "of_plan")
 
     def __init__(self) -> None:
-        self.any, self.of_plan, self.is_loaded = True, True, False
+        self.any, self.of_plan, self.is_apart = True, True, False
         self.groups: set[int] = set()
 
     def note_numbers(self, group: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,13 +16,17 @@ from fastopt.engine import steps
 from fastopt.step import clipping, numbers
 from fastopt.step.changes import Changes
 from fastopt.step.groups import Group
-from fastopt.step.loaded import warn_if_alone
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan, Work
 from fastopt.step.plans import Dtypes, Plans, Vectors
 
 NO_NORM = -1.0
+
+APART = (
+    "this optimizer was loaded from a file that has each array as often as it was referred to, so its parameters are nobody "
+    "else's, and stepping them changes no model; take them from opt.params, or give it the model's by opt.rebind(params)"
+)
 
 # How a step ends that begins anew with what is prepared for it.
 RESTART = -1
@@ -118,9 +123,9 @@ class Stepping:
 
     def _take_note(self, description: Description) -> None:
         """Take note of what was changed since the last step."""
-        if self._changes.is_loaded:
-            self._changes.is_loaded = False
-            warn_if_alone(description, self._model.parameters)
+        if self._changes.is_apart:
+            self._changes.is_apart = False
+            warnings.warn(APART, RuntimeWarning, stacklevel=5)
         if self._changes.of_plan:
             known = set(map(id, self._scheduled))
             self._follow_schedules([group for group in self._model.groups if group.schedules and id(group) not in known])

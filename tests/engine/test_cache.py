@@ -51,7 +51,7 @@ def test_second_process_hits_with_the_same_files_and_bits(tmp_path: Path) -> Non
     ("file", "old", "new"),
     [
         ("optimizers/adam.py", "* normalized(m, v, eps_root, eps)", "* normalized(m, v, eps_root, eps + eps)"),
-        ("engine/storage.py", "dtype(source[i])", "dtype(source[i]) + dtype(source[i])"),
+        ("engine/storage.py", "i, dtype: dtype(source[i])", "i, dtype: dtype(source[i]) + dtype(source[i])"),
         ("engine/loop.py", "store(arrays, i, new, dtype)", "store(arrays, i, old, dtype)"),
     ],
 )
