@@ -157,7 +157,7 @@ class Optimizer(Description):
         TypeError, ValueError
             If they are nested otherwise, or one of them can't take the place of the one before. Nothing is changed then.
         """
-        self.__setstate__(copies.with_other_arrays(self.__getstate__(), self._model, params))
+        self._restore(copies.with_other_arrays(self.__getstate__(), self._model, params))
 
     def step_async(self, grads: Any = None, scale: float = 1.0) -> Future[None]:
         """Take a step in a thread in the background, while this one computes something else.
@@ -220,6 +220,7 @@ class Optimizer(Description):
     @property  # type: ignore[misc]  # to type checkers it is a field
     def params(self) -> Any:
         """The parameter arrays, nested as they were given (with groups, a list with those of each group)."""
+        self._changes.is_apart = False  # whoever asks for them has them
         return map_leaves(lambda leaf: leaf, self._model.structure)
 
     @property
@@ -292,8 +293,6 @@ class Optimizer(Description):
         self._require_unswapped()
         count, whole = state_dicts.load(type(self).__name__, self.checks, self._model.groups, state_dict)
         self._stepping.go_on(count, whole.pop("skipped_steps"), whole)
-        for group in self._model.groups:
-            group.fill_copies()  # parameters may have been loaded before
 
     clip_norm = OfWhole()
     nonfinite = OfWhole()
@@ -378,12 +377,14 @@ class Optimizer(Description):
         return copies.parts(self._model, self._whole, self._others(), self.state_dict())
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
+        self._restore(copies.with_writable_copies(saved))
+        self._changes.is_apart = copies.are_apart(saved, self._model)
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        """Be what `__getstate__` gave."""
         vars(self).update(saved["attributes"])
-        kept = (saved[key] for key in ("groups", "defaults", "whole", "is_grouped", "structure", "state_names", "paired"))
-        self._build(*kept)
+        self._build(*(saved[key] for key in copies.BUILT_FROM))
         self.load_state_dict(saved["state_dict"])
 
     def __copy__(self) -> Optimizer:
-        copied = type(self).__new__(type(self))
-        copied.__setstate__(copies.with_own_schedules(self.__getstate__()))
-        return copied
+        return copies.restored(type(self), copies.with_own_schedules(self.__getstate__()))

@@ -40,8 +40,8 @@ class Parameter:
     ----------
     name : str
         How messages call it.
-    leaf : Flat, or ndarray of float32, float64, complex64 or complex128, C- or Fortran-contiguous, aligned, writable
-        Held, not copied.
+    leaf : Flat, or ndarray of float32, float64, complex64 or complex128, C- or Fortran-contiguous
+        Held, not copied. Before it is stepped it must be aligned and writable; see `require_writable`.
     memory : Memory
         What the optimizer writes to; the parameter is added.
     complex_mode : {"parts", "modulus"}, default "parts"
@@ -69,14 +69,13 @@ class Parameter:
     TypeError
         If it is no array, or of another dtype.
     ValueError
-        If a kernel can't write to it in place, or it overlaps another parameter.
+        If it is not contiguous, or overlaps another parameter.
     """
 
     def __init__(self, name: str, leaf: Any, memory: Memory, complex_mode: str = "parts") -> None:
         array = array_of(leaf)
         require_array(name, array, (*FLOATS, *COMPLEX))
         array = np.asarray(array).view()  # an object of its own, whose shape nobody changes, and no subclass
-        require_writable(name, array)
         if not is_contiguous(array):
             raise ValueError(
                 f"{name} must be contiguous, in C or Fortran order; it has strides {array.strides} and shape {array.shape}"

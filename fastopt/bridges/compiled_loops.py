@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
-from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import DTypeLike, NDArray
 
 from fastopt.arrays.layout import FLOATS, one_of, require_array
 from fastopt.description.hyperparameters import integer
-from fastopt.engine.compile import Rule
+from fastopt.engine.compile import Rule, part
+from fastopt.engine.interpreted import fixed_tuple
 from fastopt.engine.loop import span
 from fastopt.engine.storage import load
 from fastopt.optimizer import Optimizer
@@ -197,13 +196,13 @@ def _require_elementwise(optimizer: Optimizer) -> None:
 def _for_compiled_code(rule: Rule, dtype: np.dtype[Any], count: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     number = dtype.type
 
-    @register_jitable  # type: ignore[untyped-decorator]
+    @part
     def values(row: Any) -> Any:
-        return load(to_fixed_tuple(row, count), 0, number)
+        return load(fixed_tuple(row, count), 0, number)
 
-    @register_jitable  # type: ignore[untyped-decorator]
+    @part
     def step(theta: Any, g: Any, states: Any, row: Any, begin: Any, end: Any) -> None:
-        numbers = to_fixed_tuple(row, count)
+        numbers = fixed_tuple(row, count)
         span(rule, number, (theta, *states), g, numbers[0], numbers[1:], begin, end)
 
     return values, step

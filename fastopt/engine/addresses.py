@@ -1,16 +1,20 @@
-"""Memory by its address, in compiled code: records and vectors of a plan's tables, Python's objects, functions of spans.
+"""Memory by its address: records and vectors of a plan's tables, Python's objects, functions of spans.
 
 An address is an int64, so tables of them are plain NumPy arrays, and a compiled call takes one number in place of all of its
-arrays. Whoever hands over an address keeps the memory alive.
+arrays. Whoever hands over an address keeps the memory alive. What runs without a compiler finds the same memory by ``ctypes``.
 """
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import carray, int64, types
-from numba.extending import intrinsic, register_jitable
+from numba import carray, int32, int64, types
+from numba.extending import intrinsic, overload, register_jitable
+from numba.np.numpy_support import as_dtype
 
 # What a span is called with: operands, gradient, coefficients, begin, end, sums.
 SPAN_SIGNATURE = types.void(int64, int64, int64, int64, int64, int64)
@@ -27,43 +31,82 @@ def pointer(typing_context: Any, address: Any, kind: Any) -> Any:
     return result(address, kind), generate
 
 
-@register_jitable
+class Records:
+    """Records of integers, whose fields are attributes, as they are in compiled code."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __getitem__(self, i: int) -> Record:
+        return Record(self._array[i])
+
+
+class Record:
+    """One of them."""
+
+    _fields: Any
+
+    def __init__(self, fields: Any) -> None:
+        object.__setattr__(self, "_fields", fields)
+
+    def __getattr__(self, name: str) -> int:
+        return int(self._fields[name])
+
+    def __setattr__(self, name: str, value: int) -> None:
+        self._fields[name] = value
+
+
 def vector(address: Any, size: Any, kind: Any) -> Any:
-    """The numbers or records at an address, as a vector (compiled code only)."""
-    return carray(pointer(address, kind), (size,))
+    """The numbers or records at an address, as a vector."""
+    dtype = as_dtype(kind) if isinstance(kind, types.Type) else np.dtype(kind)
+    memory = (ctypes.c_char * (size * dtype.itemsize)).from_address(int(address))
+    array: Any = np.ndarray((size,), dtype, memory)
+    return array if dtype.names is None else Records(array)
+
+
+@overload(vector, strict=False)
+def _vector(address: Any, size: Any, kind: Any) -> Callable[..., Any]:
+    return lambda address, size, kind: carray(pointer(address, kind), (size,))
+
+
+@register_jitable
+def matrix(address: Any, rows: Any, columns: Any, kind: Any) -> Any:
+    """The numbers at an address, as a matrix in C order."""
+    return vector(address, rows * columns, kind).reshape(rows, columns)
 
 
 @register_jitable
 def record(address: Any, kind: Any) -> Any:
-    """The record at an address (compiled code only)."""
-    return carray(pointer(address, kind), (1,))[0]
+    """The record at an address."""
+    return vector(address, 1, kind)[0]
+
+
+@register_jitable
+def word(address: Any) -> Any:
+    """The 64 bits at an address."""
+    return vector(address, 1, int64)[0]
+
+
+@register_jitable
+def half_word(address: Any) -> Any:
+    """The 32 bits at an address, with their sign."""
+    return int64(vector(address, 1, int32)[0])
+
+
+def call(function: Any, operands: Any, g: Any, coefficients: Any, begin: Any, end: Any, sums: Any) -> None:
+    """Call a span by its address; that of a Python object, if there is no compiler."""
+    ctypes.cast(function, ctypes.py_object).value(operands, g, coefficients, begin, end, sums)
+
+
+@overload(call, strict=False)
+def _call(function: Any, operands: Any, g: Any, coefficients: Any, begin: Any, end: Any, sums: Any) -> Callable[..., Any]:
+    return lambda function, operands, g, coefficients, begin, end, sums: _call_at(
+        function, operands, g, coefficients, begin, end, sums
+    )
 
 
 @intrinsic
-def word(typing_context: Any, address: Any) -> Any:
-    """The 64 bits at an address (compiled code only)."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
-
-    return int64(int64), generate
-
-
-@intrinsic
-def half_word(typing_context: Any, address: Any) -> Any:
-    """The 32 bits at an address, with their sign (compiled code only)."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value = builder.load(builder.inttoptr(arguments[0], ir.IntType(32).as_pointer()))
-        return builder.sext(value, ir.IntType(64))
-
-    return int64(int64), generate
-
-
-@intrinsic
-def call(typing_context: Any, function: Any, operands: Any, g: Any, coefficients: Any, begin: Any, end: Any, sums: Any) -> Any:
-    """Call a span by its address (compiled code only)."""
-
+def _call_at(typing_context: Any, function: Any, operands: Any, g: Any, row: Any, begin: Any, end: Any, sums: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * len(SPAN_SIGNATURE.args))
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])

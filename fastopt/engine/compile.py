@@ -5,6 +5,7 @@ Each span has a name of its own, with a digest of all the code that reaches it, 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -16,12 +17,13 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 from numba.core.sigutils import normalize_signature
-from numba.extending import register_jitable
 
 from fastopt.engine import loop
 from fastopt.engine.addresses import SPAN_SIGNATURE
 from fastopt.engine.cache import cache_of
 from fastopt.engine.digest import digest
+from fastopt.engine.interpreted import IS_INTERPRETED, InterpretedSpan
+from fastopt.engine.registration import registered
 
 OPTIONS = {"error_model": "numpy", "boundscheck": False}
 
@@ -59,12 +61,12 @@ def rule(function: Rule) -> Rule:
     callable
         The same function. It runs inside the fused loop, inside a user's own ``@njit`` code, and on whole NumPy arrays.
     """
-    return register_jitable(function)  # type: ignore[no-any-return]
+    return registered(function)
 
 
 def part(function: Rule) -> Rule:
     """Mark a scalar function that rules call, or one that measures: what holds for rules holds for it, too."""
-    return register_jitable(function)  # type: ignore[no-any-return]
+    return registered(function)
 
 
 class Variant(NamedTuple):
@@ -107,6 +109,10 @@ class Compilable(Protocol):
     """What is compiled to a function of addresses: a span, or what is called like one."""
 
     @property
+    def name(self) -> str:
+        """What tells it from others, and is the name of the function."""
+
+    @property
     def rule(self) -> Rule:
         """What it is made from."""
 
@@ -114,8 +120,8 @@ class Compilable(Protocol):
         """The function, not compiled yet."""
 
 
-# The compiled object keeps its code in memory.
-_spans: dict[Compilable, Any] = {}
+# By name: a rule that comes from another process is another function each time. The compiled object keeps its code in memory.
+_spans: dict[str, Any] = {}
 
 
 def compiled_span(variant: Compilable) -> Any:
@@ -124,16 +130,18 @@ def compiled_span(variant: Compilable) -> Any:
     Raises
     ------
     RuntimeError
-        If Numba's compiler is switched off.
+        If Numba's compiler was switched off since fastopt was imported.
     RuleError
         If the rule does not compile, leaves the dtype it was given, or returns a wrong number of values.
     """
-    found = _spans.get(variant)
-    return _spans.setdefault(variant, compile_span(variant)) if found is None else found
+    found = _spans.get(variant.name)
+    return _spans.setdefault(variant.name, compile_span(variant)) if found is None else found
 
 
 def compile_span(variant: Compilable, is_cached: bool = True) -> Any:
     """Compile the span of a variant anew, or load it from the cache on disk."""
+    if IS_INTERPRETED:
+        return InterpretedSpan(variant.span(), functools.partial(_error_of, variant.rule))
     _require_compiler()
     # A fork waits for this lock (see `runtime`). Numba takes it to compile, but not before, when it imports modules and takes
     # locks of other kinds: a child that was forked meanwhile would wait for them for ever.
@@ -145,7 +153,7 @@ def compile_span(variant: Compilable, is_cached: bool = True) -> Any:
         try:
             compiled.compile()
         except NumbaError as failure:
-            raise RuleError(_explained(variant.rule, failure)) from failure
+            raise _error_of(variant.rule, failure) from failure
     return compiled
 
 
@@ -163,18 +171,18 @@ def compiled_function(function: Callable[..., Any], signature: Any, name: str, p
 
 def _require_compiler() -> None:
     if numba.config.DISABLE_JIT:
-        raise RuntimeError("fastopt's kernels are compiled by Numba, but NUMBA_DISABLE_JIT switches its compiler off")
+        raise RuntimeError("Numba's compiler was switched off after fastopt was imported; set NUMBA_DISABLE_JIT before")
 
 
-def _explained(rule: Rule, failure: NumbaError) -> str:
+def _error_of(rule: Rule, failure: Exception) -> RuleError:
     """What is wrong with a rule, and what can be done about it."""
     own = re.search(r"the rule returned .*", str(failure))
     if own is None:
-        return f"Numba can't compile the rule {rule.__name__}: {failure}"
+        return RuleError(f"Numba can't compile the rule {rule.__name__}: {failure}")
     advice = ""
     if "where it was given" in own[0]:
         advice = (
             ". A literal number does that: make 0.5 or 2.0 an argument (a hyper-parameter, or a constant such as half), and "
             "write x * x for x ** 2, np.maximum(x, zero) for max(x, 0)"
         )
-    return f"{own[0].replace('the rule', f'the rule {rule.__name__}', 1)}{advice}"
+    return RuleError(f"{own[0].replace('the rule', f'the rule {rule.__name__}', 1)}{advice}")

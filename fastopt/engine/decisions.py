@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from numba import float64
-from numba.extending import register_jitable
-from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastopt.engine.addresses import vector
 from fastopt.engine.compile import Rule
 from fastopt.engine.digest import digest
+from fastopt.engine.interpreted import fixed_tuple
+from fastopt.engine.registration import registered
 
 
 def decision(function: Rule) -> Rule:
@@ -33,7 +33,7 @@ def decision(function: Rule) -> Rule:
     callable
         The same function, which runs in compiled code, too.
     """
-    return register_jitable(function)  # type: ignore[no-any-return]
+    return registered(function)
 
 
 @decision
@@ -65,9 +65,9 @@ class Decision(NamedTuple):
         def decide(numbers_at: Any, sums_at: Any, scalars_at: Any, new_scalars_at: Any, results_at: Any, t: Any) -> None:
             new = function(
                 float64(t),
-                *to_fixed_tuple(vector(scalars_at, scalars, float64), scalars),
-                *to_fixed_tuple(vector(sums_at, sums, float64), sums),
-                *to_fixed_tuple(vector(numbers_at, numbers, float64), numbers),
+                *fixed_tuple(vector(scalars_at, scalars, float64), scalars),
+                *fixed_tuple(vector(sums_at, sums, float64), sums),
+                *fixed_tuple(vector(numbers_at, numbers, float64), numbers),
             )
             for i in range(moved):
                 vector(new_scalars_at, moved, float64)[i] = new[i]

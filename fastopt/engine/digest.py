@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import marshal
@@ -39,12 +40,12 @@ def _settings() -> list[tuple[str, str]]:
     return [(name, str(getattr(numba.config, name))) for name in names]
 
 
-def _engine() -> bytes:
-    """The sources of the package that this module is in."""
+def _engine() -> list[bytes]:
+    """The sources of the package that this module is in, of each module."""
     package = __name__.rpartition(".")[0]
     names = [f"{package}.{found.name}" for found in pkgutil.iter_modules(sys.modules[package].__path__)]
     specs = [importlib.util.find_spec(name) for name in sorted(names)]
-    return b"".join(_source_of(SimpleNamespace(__loader__=spec.loader, __name__=spec.name)) for spec in specs if spec)
+    return [_source_of(SimpleNamespace(__loader__=spec.loader, __name__=spec.name)) for spec in specs if spec]
 
 
 @functools.cache
@@ -107,6 +108,10 @@ def _source_of(module: Any) -> bytes:
 
 def _bytecode_of(loader: Any, name: str) -> bytes:
     try:
+        return bytes(loader.get_data(loader.get_filename(name)))
+    except (ImportError, OSError, AttributeError):
+        pass
+    try:  # of a program that was packed into one file, where modules have names of files that don't exist
         code = loader.get_code(name)
     except (ImportError, OSError, AttributeError):
         code = None
@@ -129,5 +134,35 @@ def _nested(code: pytypes.CodeType) -> Iterator[pytypes.CodeType]:
             yield from _nested(constant)
 
 
+class Sources:
+    """Of the engine and a module, as they are at present; pickled, they check that they are still the same when loaded."""
+
+    def __init__(self, module: str) -> None:
+        self._module, self._stamp = module, _stamp(module)
+
+    def __reduce__(self) -> Any:
+        return require_unchanged, (self._module, self._stamp)
+
+
+def require_unchanged(module: str, stamp: str) -> None:
+    """Raise OSError if the sources are other ones: then Numba takes a file of its cache for gone, and compiles anew.
+
+    Users' caches refer to this function by its name: it must stay where it is.
+    """
+    if _stamp(module) != stamp:
+        raise OSError(f"{module} or fastopt has changed since this was compiled")
+
+
+@functools.cache
+def _stamp(module: str) -> str:
+    try:
+        source = _source_of(importlib.import_module(module))
+    except ImportError:
+        source = b""
+    return hashlib.sha256(_ENGINE + source).hexdigest()[:16]
+
+
 # Read at import, as the code was: the files may be replaced before the first kernel is compiled.
-_ENGINE = _engine()
+_SOURCES = _engine()
+_ENGINE = b"".join(_SOURCES)
+HAS_SOURCES = all(_SOURCES)

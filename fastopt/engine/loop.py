@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import carray, float64, int64, types, uint64
+from numba import float64, int64, types, uint64
 from numba.extending import overload, register_jitable
 
-from fastopt.engine.addresses import pointer, vector, word
+from fastopt.engine.addresses import matrix, vector, word
 from fastopt.engine.pairs import parts_in_memory
 from fastopt.engine.storage import load, store
 from fastopt.engine.sums import LANES, add_lanes, add_products
@@ -28,16 +28,26 @@ ITEM = 8  # bytes of an address, and of a coefficient
 NUMBER = np.int64
 
 
+def elements(begin: Any, end: Any) -> Any:
+    """What a loop goes over: one index after the other, or, without a compiler, all of them at once."""
+    return (np.arange(begin, end, dtype=np.uint64),)
+
+
+@overload(elements, strict=False)
+def _elements(begin: Any, end: Any) -> Callable[..., Any]:
+    # Unsigned bounds: with signed ones Numba adds a test for negative indices, and the loop stays scalar.
+    return lambda begin, end: range(uint64(begin), uint64(end))
+
+
 @register_jitable
 def span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any) -> None:
-    """Update the elements ``[lo, hi)`` of ``arrays``, which are ``(theta, *states)`` (compiled code only)."""
+    """Update the elements ``[lo, hi)`` of ``arrays``, which are ``(theta, *states)``."""
     # In two parts, so that the second begins on a cache line: vectors that lie across two take longer.
     # In a caller's own loop theta may be a view with any stride; then it makes no difference where the second part begins.
     stride = arrays[0].strides[0]
     head = min(hi, lo + -(int64(arrays[0].ctypes.data) + lo * stride) % CACHE_LINE // max(1, stride))
     for begin, end in ((lo, head), (head, hi)):
-        # Unsigned bounds: with signed ones Numba adds a test for negative indices, and the loop stays scalar.
-        for i in range(uint64(begin), uint64(end)):
+        for i in elements(begin, end):
             old = load(arrays, i, dtype)
             new = rule(old[0], load(g, i, dtype), load(lr, i, dtype), *(old[1:] + load(coefficients, i, dtype)))
             store(arrays, i, new, dtype)
@@ -49,9 +59,9 @@ def _sum(measure: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: A
     full = lo + (hi - lo) // LANES * LANES
     for first in range(lo, full, LANES):
         # One sum after the other would wait for the one before; as many lanes as there are here fill vector registers.
-        for lane in range(uint64(LANES)):
+        for lane in elements(0, LANES):
             _measure(measure, dtype, arrays, g, lr, coefficients, uint64(first) + lane, sums, lane)
-    for lane in range(uint64(hi - full)):
+    for lane in elements(0, hi - full):
         _measure(measure, dtype, arrays, g, lr, coefficients, uint64(full) + lane, sums, lane)
     add_lanes(sums)
 
@@ -63,11 +73,15 @@ def _measure(measure: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficient
 
 
 def operands_at(addresses: Any, row: Any, size: Any, kinds: Any) -> Any:
-    """Arrays of these kinds at an address each, and numbers from a row, in the order of the kinds (compiled code only).
+    """Arrays of these kinds at an address each, and numbers from a row, in the order of the kinds.
 
     Both addresses and numbers are pointers to the first of those that are left.
     """
-    raise NotImplementedError("operands_at exists in compiled code only")
+    if not kinds:
+        return ()
+    if kinds[0] is NUMBER:
+        return (vector(row, 1, float64)[0], *operands_at(addresses, row + ITEM, size, kinds[1:]))
+    return (array_at(word(addresses), size, kinds[0]), *operands_at(addresses + ITEM, row, size, kinds[1:]))
 
 
 @overload(operands_at, strict=False)
@@ -86,8 +100,10 @@ def _operands_at(addresses: Any, row: Any, size: Any, kinds: Any) -> Callable[..
 
 
 def array_at(address: Any, size: Any, kind: Any) -> Any:
-    """An array of a NumPy scalar type; of a complex one, pairs of its parts (compiled code only)."""
-    raise NotImplementedError("array_at exists in compiled code only")
+    """An array of a NumPy scalar type; of a complex one, pairs of its parts."""
+    if not issubclass(kind, np.complexfloating):
+        return vector(address, size, kind)
+    return matrix(address, size, 2, kind(0).real.dtype.type)
 
 
 @overload(array_at, strict=False)
@@ -142,7 +158,7 @@ def measuring_span(
     def kernel(operands: Any, g: Any, coefficients: Any, begin: Any, end: Any, sums: Any) -> None:
         arrays = operands_at(operands, coefficients, end, updated)
         others = operands_at(operands + arrays_read, coefficients, end, read)
-        lanes = carray(pointer(sums, float64), (products, LANES))
+        lanes = matrix(sums, products, LANES, float64)
         _sum(measure, dtype, arrays, array_at(g, end, gradient), others[0], others[1:], begin, end, lanes)
 
     return kernel

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 from numba import float64, int64, prange, types
-from numba.extending import register_jitable
+from numba.extending import models, register_jitable, register_model
 
 from fastopt.engine.addresses import call, half_word, record, vector, word
 from fastopt.engine.compile import compiled_function
+from fastopt.engine.interpreted import IS_INTERPRETED, interpreted
 from fastopt.engine.loop import ITEM
 from fastopt.engine.sums import BLOCK, LANES
 from fastopt.engine.tables import (
@@ -56,12 +57,24 @@ LEAST, LARGEST = 1e-290, 1.7976931348623157e308
 # With less traffic than this, other threads of Python need not run meanwhile.
 SHORT_BYTES = 256 * 1024
 
+
+class External(types.ExternalFunction):  # type: ignore[misc]
+    """A function of C that compiled code calls; without a compiler there is nothing to do, since one thread does all."""
+
+    def __call__(self, *arguments: Any) -> int:
+        """Do nothing."""
+        return 0
+
+
+register_model(External)(models.OpaqueModel)
+
+
 # What Numba's own parallel code calls. In Python, with checks, reading and setting the number takes longer than a small launch,
 # and Numba doesn't cache a kernel that calls `numba.set_num_threads`.
-_get_num_threads = types.ExternalFunction("get_num_threads", types.intp())  # as Numba declares it
-_set_num_threads = types.ExternalFunction("set_num_threads", types.void(types.int32))
-_save_thread = types.ExternalFunction("PyEval_SaveThread", types.intp())
-_restore_thread = types.ExternalFunction("PyEval_RestoreThread", types.void(types.intp))
+_get_num_threads = External("get_num_threads", types.intp())  # as Numba declares it
+_set_num_threads = External("set_num_threads", types.void(types.int32))
+_save_thread = External("PyEval_SaveThread", types.intp())
+_restore_thread = External("PyEval_RestoreThread", types.void(types.intp))
 
 
 @register_jitable
@@ -201,8 +214,8 @@ def limited_norm(norms: Any, limits: Any, factors: Any) -> Any:
     for i in range(norms.size):
         is_short = limits[i] == math.inf or norms[i] <= limits[i]  # which a NaN is not
         factors[i] = 1.0 if is_short else limits[i] / norms[i]
-        total = math.hypot(total, norms[i])
-        limited = math.hypot(limited, limits[i] if norms[i] > limits[i] else norms[i])
+        total = np.hypot(total, norms[i])
+        limited = np.hypot(limited, limits[i] if norms[i] > limits[i] else norms[i])
     limit = limits[norms.size]
     if not (limit == math.inf or limited <= limit):
         for i in range(norms.size):
@@ -366,7 +379,14 @@ def step_function(parallel: bool) -> Callable[..., int]:
         steps were taken before; a number that tells the calls of one step from those of others; and what to do. It gives how
         it ended.
     """
+    if IS_INTERPRETED:
+        return interpreted(_step(parallel), _forget)
     return step_dispatcher(parallel).overloads[SIGNATURE.args].entry_point  # type: ignore[no-any-return]
+
+
+def _forget(threads: int, address: int, *others: Any) -> None:
+    """Be ready for another step after one that raised."""
+    record(address, header_type).busy = 0
 
 
 @functools.cache

@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import float64
 from numba.extending import overload, register_jitable
 
-from fastopt.engine.pairs import PairType, pair
+from fastopt.engine.pairs import Pair, PairType, pair
 
 LANES = 32
 BLOCK = 8192  # elements
 
 
 def add_products(sums: Any, lane: Any, pairs: Any) -> Any:
-    """Add the product of each pair to ``sums[:, lane]``, in double precision (compiled code only)."""
-    raise NotImplementedError("add_products exists in compiled code only")
+    """Add the product of each pair to ``sums[:, lane]``, in double precision."""
+    for product, (a, b) in enumerate(pairs):
+        sums[product, lane] += _doubled(a) * _doubled(b)
 
 
 @overload(add_products, strict=False)
@@ -50,8 +52,8 @@ def add_lanes(sums: Any) -> None:
 
 
 def _doubled(x: Any) -> Any:
-    """A number or a pair in double precision (compiled code only)."""
-    raise NotImplementedError("_doubled exists in compiled code only")
+    """A number or a pair in double precision."""
+    return Pair(np.float64(x.x), np.float64(x.y)) if isinstance(x, Pair) else np.float64(x)
 
 
 @overload(_doubled, strict=False)

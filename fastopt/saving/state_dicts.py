@@ -92,6 +92,8 @@ def load(
             p.scalars.update(values["tensor_scalars"].get(p.name, {}))
     for own, array in states:
         own[...] = array
+    for group in groups:
+        group.fill_copies()  # parameters may have been loaded before
     return step_count, whole
 
 

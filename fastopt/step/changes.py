@@ -14,12 +14,14 @@ class Changes:
         Whether the plan must be built anew.
     groups, rates : set of int
         Those whose numbers changed, and those of which nothing but the learning rate did.
+    is_apart : bool
+        Whether it was loaded with arrays that nobody else can have, and neither stepped since nor asked for them.
     """
 
-    __slots__ = ("any", "groups", "of_plan", "rates")
+    __slots__ = ("any", "groups", "is_apart", "of_plan", "rates")
 
     def __init__(self) -> None:
-        self.any, self.of_plan = True, True
+        self.any, self.of_plan, self.is_apart = True, True, False
         self.groups: set[int] = set()
         self.rates: set[int] = set()
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastopt.arrays.flat import Flat
 from fastopt.arrays.overlaps import Memory
-from fastopt.arrays.parameters import AVERAGE, Parameter, allocate
+from fastopt.arrays.parameters import AVERAGE, Parameter, allocate, require_writable
 from fastopt.arrays.per_element import is_tree
 from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, paths, picker, with_leaves
 from fastopt.description.fields import REQUIRED, known_values
@@ -92,6 +92,8 @@ class Model:
             raise ValueError("params holds no array")
         if len({p.name for p in self.parameters}) < len(self.parameters):
             raise ValueError("params has two different keys with the same repr, so that a state dict could not tell them apart")
+        if state_names is None:  # else they may be read-only until they are stepped
+            require_all_writable(self.parameters)
         self._allocate(self.groups)
         self._note_form()
         self.range = common_range(p.theta.dtype for p in self.parameters)
@@ -106,6 +108,7 @@ class Model:
             count = len(self.groups)
             names = [name for name, _ in leaves(given["params"], f"params[{count}]['params']")]
             added = self._group(given, count, names)
+            require_all_writable(added.parameters)
             self._allocate([added])
         if not self.is_grouped:
             renamed = {p.name: f"params[0]['params']{p.name.removeprefix('params')}" for p in self.parameters}
@@ -237,6 +240,12 @@ def _buffer(leaf: Any, g: Any) -> Any:
     if g.layout is not leaf.layout and g.layout == leaf.layout:
         g.layout = leaf.layout  # the same object, which need not be compared the next time
     return g.buffer if g.layout is leaf.layout else g
+
+
+def require_all_writable(parameters: Sequence[Parameter]) -> None:
+    """Raise ValueError unless steps can write to all parameters."""
+    for p in parameters:
+        require_writable(p.name, p.array)
 
 
 def checked_all(cls: type[Description], hyper: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:

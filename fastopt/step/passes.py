@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays.parameters import Parameter
+from fastopt.arrays.parameters import Parameter, require_writable
 from fastopt.engine.compile import Rule, Variant
 from fastopt.engine.loop import ITEM
 from fastopt.engine.tables import address
@@ -116,6 +116,15 @@ class Pass:
     def scale_cells(self) -> NDArray[Any]:
         """The addresses of the last numbers of all rows."""
         return address(self.rows) + ITEM * (self._count * np.arange(1, len(self.rows) + 1) - 1)
+
+    def require_writable(self) -> None:
+        """Raise ValueError unless the rule can write to what it updates."""
+        for p in self.parameters:
+            try:
+                for array in self._arrays(p):
+                    require_writable(p.name, array)
+            except ValueError as wrong:
+                raise ValueError(f"{wrong}; give the optimizer arrays that it can step by opt.rebind(params)") from None
 
     def variant(self, p: Parameter, gradient: np.dtype[Any]) -> Variant:
         """Which span goes over a parameter with gradients of some dtype."""

@@ -222,6 +222,8 @@ class Plan:
         products = max((each.products for each in passes), default=0)
         grain = BLOCK if products else steps.GRAIN
         for each in passes:
+            if name == "update":
+                each.require_writable()  # of an optimizer that was loaded parameters may be read-only
             row, row_bytes = address(each.rows), ITEM * each.rows.shape[1]
             for p in each.parameters:
                 variant, arrays = each.variant(p, self._gradients[p]), each.operands(p)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,11 @@ from fastopt.step.plan import Plan, Work
 from fastopt.step.plans import Dtypes, Plans, Vectors
 
 NO_NORM = -1.0
+
+APART = (
+    "this optimizer was loaded from a file that has each array as often as it was referred to, so its parameters are nobody "
+    "else's, and stepping them changes no model; take them from opt.params, or give it the model's by opt.rebind(params)"
+)
 
 # How a step ends that begins anew with what is prepared for it.
 RESTART = -1
@@ -117,6 +123,9 @@ class Stepping:
     def _take_note(self, description: Description) -> None:
         """Take note of what was changed since the last step."""
         changes, of_group = self._changes, self._of_group
+        if changes.is_apart:
+            changes.is_apart = False
+            warnings.warn(APART, RuntimeWarning, stacklevel=5)
         if changes.of_plan:
             # A schedule may have brought others.
             known, self._scheduled = self._scheduled, _schedules(self._model)

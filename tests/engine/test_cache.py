@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import compileall
+import py_compile
 import shutil
+import stat
 from pathlib import Path
+from types import SimpleNamespace
 
+import llvmlite.binding as llvm
+import numba
 import pytest
 
+import fastopt
+from fastopt.engine import cache, digest
 from tests import fresh
 
 STEP = """
@@ -43,7 +51,7 @@ def test_second_process_hits_with_the_same_files_and_bits(tmp_path: Path) -> Non
     ("file", "old", "new"),
     [
         ("optimizers/adam.py", "* normalized(m, v, eps_root, eps)", "* normalized(m, v, eps_root, eps + eps)"),
-        ("engine/storage.py", "dtype(source[i])", "dtype(source[i]) + dtype(source[i])"),
+        ("engine/storage.py", "i, dtype: dtype(source[i])", "i, dtype: dtype(source[i]) + dtype(source[i])"),
         ("engine/loop.py", "store(arrays, i, new, dtype)", "store(arrays, i, old, dtype)"),
     ],
 )
@@ -204,27 +212,133 @@ report(bits=bits(w), warnings=[str(c.message) for c in caught])
 """
 
 
-def test_read_only_install_without_a_home_works_uncached_with_one_warning(package: Path, tmp_path: Path) -> None:
-    expected = fresh.run(STEP, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))["bits"]
-    # A file in place of each folder to write to stops root, too.
-    (package / "fastopt/engine/__pycache__").touch()
-    env = {"PYTHONPATH": str(package), "NUMBA_CACHE_DIR": None, "HOME": "/dev/null", "XDG_CACHE_HOME": None}
-    result = fresh.run(UNCACHED, package, **env, PYTHONDONTWRITEBYTECODE="1")
-    assert result["bits"] == expected
-    assert len(result["warnings"]) == 1
-    assert "NUMBA_CACHE_DIR" in result["warnings"][0]
+WHERE = """
+opt, w = run()
+(span,) = used(opt)
+found = [path for path, _, names in os.walk(os.environ["ROOT"]) for name in names if name.endswith((".nbi", ".nbc"))]
+report(bits=bits(w), hits=span.cache_hits, folder=span._cache.cache_path, found=sorted(set(found)))
+"""
 
 
-@pytest.mark.parametrize("folder", [None, "file"])
-def test_without_a_home_or_with_an_impossible_folder_the_install_itself_is_the_cache(
-    package: Path, tmp_path: Path, folder: str | None
-) -> None:
-    expected = fresh.run(STEP, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))["bits"]
-    (package / "file").touch()
-    env = {"PYTHONPATH": str(package), "HOME": None, "NUMBA_CACHE_DIR": folder and str(package / folder)}
+def test_kernels_lie_in_the_user_s_cache_folder_and_not_beside_the_package(package: Path) -> None:
+    env = {"PYTHONPATH": str(package), "NUMBA_CACHE_DIR": None, "XDG_CACHE_HOME": None, "HOME": str(package / "home")}
     for hits in (0, 1):
-        result = fresh.run(STEP, package, **env)
-        assert (result["bits"], result["hits"]) == (expected, hits)
+        result = fresh.run(WHERE, package, **env, ROOT=str(package))
+        assert (result["hits"], result["found"]) == (hits, [result["folder"]])
+    folder = Path(result["folder"])
+    assert package / "home" in folder.parents
+    assert folder.parent.name in ("fastopt", "Cache")
+    assert folder.name.startswith(f"fastopt-{fastopt.__version__}-{llvm.get_host_cpu_name()}-")
+    assert stat.S_IMODE(folder.stat().st_mode) & 0o077 == 0
+
+    # Each version, and each kind of processor, has another one.
+    other = fresh.run(WHERE, package, **env, ROOT=str(package), NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
+    assert other["folder"] != result["folder"]
+    assert other["hits"] == 0
+    source = package / "fastopt" / "__init__.py"
+    source.write_text(source.read_text().replace(fastopt.__version__, "99.0"))
+    assert "fastopt-99.0-" in fresh.run(WHERE, package, **env, ROOT=str(package))["folder"]
+
+
+def test_a_folder_to_which_others_may_write_is_not_read(package: Path) -> None:
+    env = {"PYTHONPATH": str(package), "NUMBA_CACHE_DIR": None, "XDG_CACHE_HOME": None, "HOME": str(package / "home")}
+    before = fresh.run(WHERE, package, **env, ROOT=str(package))
+    Path(before["folder"]).chmod(0o777)
+    after = fresh.run(UNCACHED, package, **env)
+    assert after["bits"] == before["bits"]
+    (warning,) = after["warnings"]
+    assert "all may write to it" in warning
+
+
+def test_a_folder_that_is_there_may_be_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Made with an image, say, and used by somebody who can't write to it.
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(cache.Locator, "ensure_cache_path", lambda locator: (_ for _ in ()).throw(PermissionError))
+    with pytest.raises(PermissionError):
+        cache.Locator("file")
+    cache.folder().mkdir()
+    assert cache.Locator("file").get_cache_path() == str(cache.folder())
+
+
+def test_without_a_home_there_is_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setattr(cache, "user_cache_dir", lambda name, appauthor: f"~/.cache/{name}")
+    with pytest.raises(OSError, match="no home folder"):
+        cache.folder()
+
+
+@pytest.mark.parametrize("where", ["HOME", "NUMBA_CACHE_DIR"])
+def test_where_no_file_can_be_written_all_works_with_one_warning(package: Path, where: str) -> None:
+    expected = fresh.run(STEP, package)["bits"]
+    # A file in place of the folder to write to stops root, too.
+    (package / "file").touch()
+    env = {"PYTHONPATH": str(package), "NUMBA_CACHE_DIR": None, "HOME": str(package), "XDG_CACHE_HOME": None}
+    env[where] = str(package / "file")
+    result = fresh.run(UNCACHED, package, **env)
+    assert result["bits"] == expected
+    (warning,) = result["warnings"]
+    assert "NUMBA_CACHE_DIR" in warning
+    assert files(package) == []
+
+
+def bytecode_only(package: Path) -> None:
+    """Leave nothing but bytecode, where imports find it without sources."""
+    compileall.compile_dir(
+        package / "fastopt", quiet=1, legacy=True, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
+    )
+    for path in (package / "fastopt").rglob("*.py"):
+        path.unlink()
+
+
+def test_bytecode_without_sources_is_cached_and_never_served_stale(package: Path, tmp_path: Path) -> None:
+    source = package / "fastopt" / "optimizers" / "adam.py"
+    text = source.read_text()
+    shutil.copytree(package / "fastopt", package / "sources" / "fastopt")
+    script = STEP.replace("report(", "report(file=fastopt.__file__, ")
+    env = {"PYTHONPATH": str(package), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    bytecode_only(package)
+    before = fresh.run(script, package, **env)
+    assert before["file"].endswith(".pyc")
+    again = fresh.run(script, package, **env)
+    assert (before["hits"], again["hits"], again["bits"]) == (0, 1, before["bits"])
+
+    shutil.rmtree(package / "fastopt")
+    shutil.copytree(package / "sources" / "fastopt", package / "fastopt")
+    source.write_text(text.replace("* normalized(m, v, eps_root, eps)", "* normalized(m, v, eps_root, eps + eps)"))
+    bytecode_only(package)
+    after = fresh.run(script, package, **env)
+    assert after["hits"] == 0
+    assert after["bits"] != before["bits"]
+
+
+class Loader:
+    """Of a module in a program that was packed into one file, which has neither sources nor files."""
+
+    def __init__(self, code: object) -> None:
+        self._code = code
+
+    def get_source(self, name: str) -> None:
+        return None
+
+    def get_code(self, name: str) -> object:
+        return self._code
+
+
+def test_what_tells_modules_apart_without_files() -> None:
+    sources = [
+        digest._source_of(SimpleNamespace(__name__="module", __loader__=Loader(compile(code, "module", "exec"))))
+        for code in ("x = 1", "x = 2")
+    ]
+    assert all(sources)
+    assert sources[0] != sources[1]
+
+
+def test_what_can_not_be_told_apart_is_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert digest._source_of(SimpleNamespace(__name__="module", __loader__=Loader(None))) == b""
+    monkeypatch.setattr(cache, "HAS_SOURCES", False)
+    monkeypatch.setattr(cache, "_warned", False)
+    with pytest.warns(RuntimeWarning, match="neither sources nor bytecode"):
+        assert cache.cache_of(bytecode_only).cache_path is None
 
 
 @pytest.mark.wide
