@@ -93,6 +93,14 @@ def _function(name: str) -> Callable[..., Any]:
 MATH = SimpleNamespace(sqrt=_function("sqrt"), pow=_function("pow"), exp=_function("exp"), log=_function("log"), inf=math.inf)
 
 
+def _with_formulas(function: FunctionType) -> FunctionType:
+    """The same function, which computes with formulas, too, and so do the functions that it calls."""
+    known = {**function.__globals__, "math": MATH}
+    called = {name: known[name] for name in function.__code__.co_names if isinstance(known.get(name), FunctionType)}
+    known |= {name: _with_formulas(other) for name, other in called.items()}
+    return FunctionType(function.__code__, known, function.__name__, function.__defaults__, function.__closure__)
+
+
 def traced(function: FunctionType, *arguments: Any, numbers: Sequence[str]) -> Tree:
     """Find out how a function computes a tuple of numbers.
 
@@ -115,13 +123,7 @@ def traced(function: FunctionType, *arguments: Any, numbers: Sequence[str]) -> T
     TypeError, ValueError, AttributeError
         If the function does something else with its numbers.
     """
-    own = FunctionType(
-        function.__code__,
-        {**function.__globals__, "math": MATH},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
+    own = _with_formulas(function)
 
     def explore(path: list[bool]) -> Tree:
         conditions: list[str] = []

@@ -15,26 +15,18 @@ import numpy as np
 from numba import float64, int64, prange, types
 from numba.extending import models, register_jitable, register_model
 
-from fastopt.engine.addresses import call, half_word, record, vector, word
+from fastopt.engine.addresses import call, record, vector
 from fastopt.engine.compile import compiled_function
+from fastopt.engine.gradients import look
 from fastopt.engine.interpreted import IS_INTERPRETED, interpreted
 from fastopt.engine.loop import ITEM
 from fastopt.engine.sums import BLOCK, LANES
 from fastopt.engine.tables import (
-    DATA,
-    DESCR,
-    FLAGS,
     HEADER,
-    ITEMS,
-    NDIM,
     PASS,
-    SHAPE,
-    SIZE,
-    TYPE,
     decision_type,
     group_type,
     header_type,
-    leaf_type,
     pass_type,
     row_type,
     tensor_type,
@@ -75,70 +67,6 @@ _get_num_threads = External("get_num_threads", types.intp())  # as Numba declare
 _set_num_threads = External("set_num_threads", types.void(types.int32))
 _save_thread = External("PyEval_SaveThread", types.intp())
 _restore_thread = External("PyEval_RestoreThread", types.void(types.intp))
-
-
-@register_jitable
-def _accepted(array: Any, leaf: Any, header: Any) -> Any:
-    """Where the elements of a gradient lie, if it is one that spans can read; else 0."""
-    if word(array + TYPE) != header.array_type or half_word(array + NDIM) != leaf.ndim or word(array + DESCR) != leaf.descr:
-        return 0
-    if half_word(array + FLAGS) & leaf.flags != leaf.flags:
-        return 0
-    for i in range(leaf.ndim):
-        if word(word(array + SHAPE) + ITEM * i) != word(leaf.shape + ITEM * i):
-            return 0
-    begin = word(array + DATA)
-    if begin == leaf.known:
-        return begin
-    end = begin + leaf.size * leaf.itemsize
-    if header.is_looking_twice or (leaf.size and _is_written(header, begin, end)):
-        return 0
-    leaf.known = begin
-    return begin
-
-
-@register_jitable
-def _is_written(header: Any, begin: Any, end: Any) -> Any:
-    """Whether steps write to some of this memory."""
-    pieces = vector(header.pieces, 2 * header.piece_count, int64)
-    low, high = 0, header.piece_count  # the last piece that begins before the end
-    while low < high:
-        middle = (low + high) // 2
-        if pieces[2 * middle] < end:
-            low = middle + 1
-        else:
-            high = middle
-    return low > 0 and begin < pieces[2 * low - 1]
-
-
-@register_jitable
-def _look(header: Any, gradients: Any) -> Any:
-    """Take note of where the gradients lie: those of a list or tuple, or a lone one; whether all are known."""
-    leaves = vector(header.leaves, header.leaf_count, leaf_type)
-    kind = word(gradients + TYPE)
-    if header.is_lone:
-        return _take(header, leaves[0], gradients)
-    if kind != header.list_type and kind != header.tuple_type:
-        return False
-    if word(gradients + SIZE) != header.leaf_count:
-        return False
-    items = word(gradients + ITEMS) if kind == header.list_type else gradients + header.tuple_items
-    for i in range(header.leaf_count):  # noqa: SIM110 - Numba has no generators in all()
-        if not _take(header, leaves[i], word(items + ITEM * i)):
-            return False
-    return True
-
-
-@register_jitable
-def _take(header: Any, leaf: Any, array: Any) -> Any:
-    if leaf.is_active:
-        begin = _accepted(array, leaf, header)
-        if begin == 0:
-            return False
-        tensors = vector(header.tensors, leaf.first + leaf.count, tensor_type)
-        for t in range(leaf.first, leaf.first + leaf.count):
-            tensors[t].gradient = begin + tensors[t].offset * leaf.itemsize
-    return True
 
 
 @register_jitable
@@ -324,7 +252,7 @@ def _step(parallel: bool) -> Callable[..., int]:
             return INTERRUPTED
         if gradients:
             header.token = token
-            if not _look(header, gradients):
+            if not look(header, gradients):
                 return UNKNOWN_GRADIENT
         elif header.token != token:
             return INTERRUPTED

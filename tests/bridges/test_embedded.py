@@ -127,6 +127,11 @@ def test_tables_of_schedules_start_later_too():
         sgd.table(2.0)
 
 
+@fastopt.decision
+def doubled(t, factor):
+    return 2.0 * factor, 2.0 * factor, 0.5
+
+
 class Doubling(fastopt.Optimizer):
     scalars = {"factor": 0.5}  # noqa: RUF012
     lr: float = fastopt.hyper(1.0)
@@ -134,11 +139,8 @@ class Doubling(fastopt.Optimizer):
     def choose(self, hyper):
         return fastopt.rules.momentum, ("p",)
 
-    def advance(self, hyper, t):
-        return {"factor": 2.0 * hyper["factor"]}
-
-    def coefficients(self, hyper, t):
-        return hyper["factor"], 0.5
+    def decide(self, hyper):
+        return doubled
 
 
 def test_running_scalars_are_followed_from_the_first_step_on():
