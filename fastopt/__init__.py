@@ -8,7 +8,7 @@ from fastopt.commands.warmup import warmup
 from fastopt.description.fields import hyper
 from fastopt.engine.compile import RuleError
 from fastopt.engine.runtime import get_num_threads, get_parallel_threshold, set_num_threads, set_parallel_threshold
-from fastopt.minimization import minimize, scipy_method
+from fastopt.minimization import Solver, minimize, scipy_method
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers import *  # noqa: F403 - their list stands once, in fastopt/optimizers/__init__.py
 from fastopt.rules.own import rule
@@ -20,6 +20,7 @@ __all__ = [
     "Flat",
     "Optimizer",
     "RuleError",
+    "Solver",
     "embed",
     "flatten",
     "from_torch_state_dict",

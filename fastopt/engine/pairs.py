@@ -123,7 +123,7 @@ def overload_for_parts(function: Any, arguments: int) -> None:
 
 
 OF_ONE: tuple[Any, ...] = (operator.neg, np.sqrt, np.sign)
-OF_TWO: tuple[Any, ...] = (operator.add, operator.sub, operator.truediv, np.maximum, np.minimum)
+OF_TWO: tuple[Any, ...] = (operator.add, operator.sub, operator.truediv, operator.gt, operator.lt, np.maximum, np.minimum)
 
 for _function in (*OF_ONE, *OF_TWO):
     overload_for_parts(_function, 1 if _function in OF_ONE else 2)

@@ -105,6 +105,17 @@ def projecting(inner: Rule) -> Rule:
 
 
 @_transform
+def holding(inner: Rule) -> Rule:
+    """Take the outward part of the gradient as 0 where a bound is active. Three more coefficients: zero, and both bounds."""
+
+    def outer(theta: Any, g: Any, *rest: Any) -> Any:
+        inward = select(theta > rest[-2], g, np.minimum(g, rest[-3]))
+        return inner(theta, select(theta < rest[-1], inward, np.maximum(inward, rest[-3])), *rest[:-3])
+
+    return outer
+
+
+@_transform
 def cautious(inner: Rule) -> Rule:
     """Step only where the update goes against the gradient (Liang et al., 2024). Two more coefficients: zero, and a factor."""
 

@@ -26,6 +26,8 @@ def _first(values: Any) -> Callable[..., Any]:
 def select(mask: Any, new: Any, old: Any) -> Any:
     """The new values where the mask is true, else the old ones: one for each of the new, or one for all of them."""
     if isinstance(new, Pair):
+        if isinstance(mask, Pair):
+            return Pair(select(mask.x, new.x, old.x), select(mask.y, new.y, old.y))
         return Pair(*(select(mask, getattr(new, part), getattr(old, part, old)) for part in ("x", "y")))
     if not isinstance(new, tuple):
         return np.where(mask, new, first(old))
@@ -36,6 +38,8 @@ def select(mask: Any, new: Any, old: Any) -> Any:
 @overload(select, strict=False)
 def _select(mask: Any, new: Any, old: Any) -> Callable[..., Any]:
     if isinstance(new, PairType):
+        if isinstance(mask, PairType):
+            return lambda mask, new, old: pair(new.x if mask.x else old.x, new.y if mask.y else old.y)
         if isinstance(old, PairType):
             return lambda mask, new, old: pair(new.x if mask else old.x, new.y if mask else old.y)
         if isinstance(old, types.BaseTuple):

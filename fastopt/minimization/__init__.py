@@ -1,6 +1,7 @@
 """Minimization in SciPy's form, by the steps of an optimizer."""
 
-from fastopt.minimization.arguments import METHODS
 from fastopt.minimization.functions import minimize, scipy_method
+from fastopt.minimization.options import METHODS
+from fastopt.minimization.solver import Solver
 
-__all__ = ["METHODS", "minimize", "scipy_method"]
+__all__ = ["METHODS", "Solver", "minimize", "scipy_method"]
