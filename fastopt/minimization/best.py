@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from fastopt.minimization.stopping import Told
 
 
@@ -22,13 +24,13 @@ class Best:
 
     def __init__(self, told: Told) -> None:
         self._told = told
-        self.value, self.x, self.gradient = math.inf, told.x.copy(), told.x * 0
+        self.value, self.x, self.gradient = math.inf, told.x.copy(), np.zeros_like(told.x)
 
     def see(self) -> None:
         """Keep the present point, if it is better."""
         told = self._told
         if told.value < self.value:
-            self.value, self.x, self.gradient = told.value, told.x.copy(), told.found.copy()
+            self.value, self.x, self.gradient = told.value, told.x[told.part].copy(), told.found[told.part].copy()
 
     def fields(self) -> Mapping[str, Any]:
         """What a result has of it."""

@@ -16,6 +16,7 @@ from fastopt.minimization.checkpoints import load, saved
 from fastopt.minimization.finiteness import product, what_is_not
 from fastopt.minimization.options import OWN, Method, class_of, require_arguments, taken
 from fastopt.minimization.points import Points
+from fastopt.minimization.populations import Population, buffer_of, starts_of
 from fastopt.minimization.results import result_of, result_so_far
 from fastopt.minimization.stopping import MESSAGES, NOT_FINITE, STOPPED, Told, is_success, tests_of
 from fastopt.minimization.variables import Sides, sides_of, start_of
@@ -30,7 +31,7 @@ class Solver:
 
     Parameters
     ----------
-    x0 : array-like
+    x0 : array-like, optional
         Where to start; it is copied, and raveled. float32, complex64 and complex128 stay, all else becomes float64.
     method : str or type, default "adam"
         The name of an optimizer, in letters of any case, or its class.
@@ -38,6 +39,11 @@ class Solver:
         As `minimize` takes them. No point that is asked for lies outside of them.
     callback : callable, optional
         As `minimize` takes it.
+    starts : array-like, shape (k, n), optional
+        Many starts in place of `x0`, stepped together. Points and gradients then have a row for each, and values an item. The
+        tolerances hold for all of them, the options that look at the objective look at the least one, and so is the result's,
+        which has all of them as ``population`` and ``population_energies``. A start is lost where something is not finite, and
+        it stops when all are.
     **options
         The options of `minimize`, but for ``disp`` and ``interrupt``; all others are arguments of the optimizer.
 
@@ -59,23 +65,32 @@ class Solver:
 
     def __init__(
         self,
-        x0: Any,
+        x0: Any = None,
         method: Method = "adam",
         bounds: Any = None,
         callback: Callable[..., Any] | None = None,
+        *,
+        starts: Any = None,
         **options: Any,
     ) -> None:
         cls = class_of(method)
         own, arguments = taken(OWN, options)
         require_arguments(cls, arguments)
-        x = start_of(x0).reshape(-1)
-        sides = sides_of(bounds, x)
+        if (x0 is None) == (starts is None):
+            raise TypeError(f"a solver must have either x0 or starts, got {'neither' if x0 is None else 'both'}")
+        rows = start_of(x0).reshape(1, -1) if starts is None else starts_of(starts)
+        sides = sides_of(bounds, rows)
+        params: Any = rows[0] if starts is None else buffer_of(rows)
+        x = rows[0] if starts is None else params.buffer
         self._own, self._told, self._sides = own, Told(x), sides
         if sides is not None:
             arguments = {"project_gradient": True, **arguments, "bounds": sides}
-        self._optimizer = cls(x, **arguments)
+        self._optimizer = cls(params, **arguments)
+        self._population = None if starts is None else Population(self._told, len(rows), self._optimizer)
         self._tests = tests_of(own, self._told, sides)
         self._watchers: list[Any] = [test for test in self._tests if test.memory]
+        if self._population is not None:
+            self._watchers.append(self._population)
         self._best = Best(self._told) if own["best"] else None
         if self._best is not None:
             self._watchers.append(self._best)
@@ -134,18 +149,19 @@ class Solver:
 
         Returns
         -------
-        ndarray, shape (n,)
+        ndarray, shape (n,), or (k, n)
             The caller's own, to keep and to write to. It is the same point until something was told. Once `done`, it is the
             last one.
         """
-        return self._points.copy()
+        x = self._points.copy()
+        return x if self._population is None else x.reshape(self._population.shape)
 
     def tell(self, value: Any, gradient: Any) -> None:
         """Tell what was found at the point that was asked for last; unless there is a reason to stop, a step is taken.
 
         Parameters
         ----------
-        value : float or None
+        value : float or None, or array-like of shape (k,)
             The objective there; None if it is not known, and no option looks at it.
         gradient : array-like
             The gradient, with an element for each variable, in any shape; only read, and not kept.
@@ -161,7 +177,12 @@ class Solver:
             raise RuntimeError(f"the solver is done, and can be told no more: {self.message}")
         told = self._told
         g = gradient_of(gradient, "tell", told.x)
-        if value is not None and type(value) is not float:
+        if self._population is not None:
+            values = self._population.checked(value)
+            if self._own["nonfinite"] == "raise" and (wrong := self._population.wrong(values, g)):
+                raise ValueError(f"what is told must be finite, but after {told.nit} steps {wrong}")
+            value, g = self._population.take(values, g)
+        elif value is not None and type(value) is not float:
             value = number_of(value, "tell")
         check = product(told.x, g)
         if not math.isfinite(abs(check if value is None else check + value)) and self._is_refused(value, g):
@@ -173,6 +194,8 @@ class Solver:
         if self._status is None:
             np.copyto(told.before, told.x)
             self._optimizer.step(g)
+            if self._population is not None:
+                self._population.restore()
             told.nit += 1
             told.gradient, told.is_seen = None, False
         else:
@@ -252,9 +275,11 @@ class Solver:
 
     def _found(self) -> dict[str, Any]:
         told = self._told
+        more = {} if self._population is None else self._population.fields()
         if told.gradient is None:
-            return {"x": told.before.copy(), "fun": told.value, "jac": None, "nit": max(told.nit - 1, 0)}
-        return {"x": told.x.copy(), "fun": told.value, "jac": told.gradient.copy(), "nit": told.nit}
+            return {"x": told.before[told.part].copy(), "fun": told.value, "jac": None, "nit": max(told.nit - 1, 0), **more}
+        x, g = told.x[told.part].copy(), told.gradient[told.part].copy()
+        return {"x": x, "fun": told.value, "jac": g, "nit": told.nit, **more}
 
     def _ended(self, value: float) -> dict[str, Any]:
         status = self._status

@@ -41,6 +41,8 @@ class Told:
         As it was told for this point, if it was; not to be kept.
     nit : int
         How many steps led there.
+    part : slice
+        Where in these arrays the result is: all of it, or the best of many starts.
     is_seen : bool
         Whether those who take note of points have seen it, perhaps before it was a state to go on from.
     """
@@ -52,6 +54,7 @@ class Told:
         self.value = self.first = math.nan
         self.gradient: NDArray[Any] | None = None
         self.nit = 0
+        self.part = slice(None)
         self.is_seen = False
 
     @property

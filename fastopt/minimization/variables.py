@@ -29,22 +29,23 @@ def start_of(x0: Any, name: str = "x0") -> NDArray[Any]:
     return x
 
 
-def sides_of(bounds: Any, x: NDArray[Any]) -> Sides | None:
-    """Lower and upper bounds in the dtype of the variables, between those that were given; the start is moved into them.
+def sides_of(bounds: Any, rows: NDArray[Any]) -> Sides | None:
+    """Lower and upper bounds in the dtype of the variables, between those that were given; starts are moved into them.
 
     Parameters
     ----------
     bounds : None, pairs of numbers or None, or `scipy.optimize.Bounds`
         As `minimize` takes them; those of complex variables may be complex, and hold for real and imaginary parts.
-    x : ndarray, shape (n,)
-        The start, in place.
+    rows : ndarray, shape (k, n)
+        A start in each row, in place.
 
     Returns
     -------
-    pair of ndarray, shape (n,), or None
+    pair of ndarray, shape (k * n,), or None
     """
     if bounds is None:
         return None
+    x = rows[0]
     low, high = _of_scipy(bounds, x) if hasattr(bounds, "lb") else _of_pairs(bounds, x)
     theta = parts(x)
     if x.dtype.kind == "c":
@@ -57,8 +58,9 @@ def sides_of(bounds: Any, x: NDArray[Any]) -> Sides | None:
     between = lower <= upper
     if not np.all(between):  # no number of the dtype lies in the interval
         lower, upper = (np.where(between, side, low.astype(theta.dtype)) for side in (lower, upper))
-    np.clip(theta, lower, upper, out=theta)
-    return lower.view(x.dtype), upper.view(x.dtype)
+    for row in rows:
+        np.clip(parts(row), lower, upper, out=parts(row))
+    return np.tile(lower.view(x.dtype), len(rows)), np.tile(upper.view(x.dtype), len(rows))
 
 
 @np.errstate(over="ignore")

@@ -267,3 +267,90 @@ def test_unknown_values_are_nan_until_somebody_asks():
     while not solver.done:
         solver.tell(None, np.ones(2))
     assert math.isnan(solver.result().fun)
+
+
+STARTS = np.array([[0.0, 1.0], [-1.2, 1.0], [1.5, 1.5], [-2.0, 2.0]])
+
+
+def rosens(points):
+    return np.array([rosen(x) for x in points]), np.array([rosen_der(x) for x in points])
+
+
+@pytest.mark.parametrize("method", ["adam", "sgd", "lamb", "rprop"])
+def test_each_start_goes_its_own_way(method):
+    options = {"maxiter": 40, "lr": 1e-3, "gtol": None}
+    bounds = [(-1.5, 1.25), (None, 1.25)]
+    together = by_hand(fastopt.Solver(starts=STARTS, method=method, bounds=bounds, **options), rosens)
+    alone = [by_hand(fastopt.Solver(x, method, bounds, **options), lambda x: (rosen(x), rosen_der(x))) for x in STARTS]
+    for row, each in zip(together.population, alone, strict=True):
+        assert_same_bits(row, each.x)
+    values = [each.fun for each in alone]
+    np.testing.assert_array_equal(together.population_energies, values)
+    best = alone[int(np.argmin(values))]
+    assert (together.fun, together.nit, together.success) == (best.fun, 40, True)
+    assert_same_bits(together.x, best.x)
+    assert_same_bits(together.jac, best.jac)
+
+
+def test_tolerances_hold_for_all_starts():
+    fun = lambda points: (np.array([bowl(x) for x in points]), slope(points))  # noqa: E731
+    starts = [[3.0, 3.0], [0.0, 9.0]]
+    result = by_hand(fastopt.Solver(starts=starts, lr=0.1, gtol=1e-3), fun)
+    assert result.status == 0
+    assert result.nit > 10
+    np.testing.assert_allclose(result.population, 3.0, atol=1e-3)
+    best = by_hand(fastopt.Solver(starts=starts, lr=0.1, gtol=None, maxiter=5, best=True), fun)
+    np.testing.assert_array_equal(best.x, 3.0)
+    assert best.fun == 0.0
+
+
+@pytest.mark.parametrize("what", ["value", "gradient"])
+def test_a_start_is_lost_where_it_is_not_finite(what):
+    def fun(points):
+        values, gradients = np.array([bowl(x) for x in points]), slope(points)
+        wrong = points[:, 0] > 1.0
+        (values if what == "value" else gradients)[wrong] = np.nan
+        return values, gradients
+
+    starts = np.array([[0.0, 0.0], [-50.0, -50.0]])
+    result = by_hand(fastopt.Solver(starts=starts, method="sgd", lr=0.1, maxiter=5), fun)
+    assert result.nit == 5
+    np.testing.assert_allclose(result.population[0], 3.0 * (1 - 0.8))
+    np.testing.assert_allclose(result.population[1], 3.0 - 53.0 * 0.8**5)
+    assert result.population_energies[0] == np.inf
+    assert_same_bits(result.x, result.population[1])
+    lost = by_hand(fastopt.Solver(starts=starts, method="sgd", lr=0.1, maxiter=500), fun)
+    assert (lost.status, lost.success) == (5, False)
+    assert np.all(lost.population <= 1.0)
+    with refused(ValueError, "after 2 steps start 0, its value or its gradient is not finite"):
+        by_hand(fastopt.Solver(starts=starts, method="sgd", lr=0.1, nonfinite="raise"), fun)
+
+
+def test_populations_go_on_from_checkpoints():
+    options = {"lr": 0.02, "best": True, "gtol": None}
+    whole = by_hand(fastopt.Solver(starts=STARTS, maxiter=30, **options), rosens)
+    first = by_hand(fastopt.Solver(starts=STARTS, maxiter=12, **options), rosens)
+    state = pickle.loads(pickle.dumps(first.state))
+    second = by_hand(fastopt.Solver(starts=state["x"].reshape(4, 2), maxiter=18, state=state, **options), rosens)
+    assert_same_bits(second.population, whole.population)
+    assert_same_bits(second.x, whole.x)
+    assert second.fun == whole.fun
+
+
+POPULATIONS = [
+    ({}, TypeError, "a solver must have either x0 or starts, got neither"),
+    ({"x0": [1.0], "starts": [[1.0]]}, TypeError, "got both"),
+    ({"starts": [1.0, 2.0]}, ValueError, "starts must be an array with a row for each start, got one of shape (2,)"),
+    ({"starts": STARTS, "clip_norm": 1.0}, ValueError, "starts must not depend on each other, but steps of Adam"),
+    ({"starts": STARTS, "method": "prodigy"}, ValueError, "starts must not depend on each other, but steps of Prodigy"),
+    ({"starts": STARTS, "bounds": [(0, 1)]}, ValueError, "bounds must be a pair for each of 2 variables"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "words"), POPULATIONS, ids=str)
+def test_starts_are_checked(arguments, error, words):
+    with refused(error, words):
+        fastopt.Solver(**arguments)
+    solver = fastopt.Solver(starts=STARTS)
+    with refused(ValueError, "tell must give a value for each of 4 starts, got an array of shape ()"):
+        solver.tell(1.0, STARTS)
