@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import UserDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,7 +16,15 @@ VERSION = 1
 KEYS = ("version", "x", "optimizer", "memories")
 
 
-def saved(x: NDArray[Any], optimizer: Optimizer, memories: Iterable[Any]) -> dict[str, Any]:
+class State(UserDict[str, Any]):
+    """A checkpoint: a mapping of plain values and arrays, which results show in one line."""
+
+    def __repr__(self) -> str:
+        x, of_optimizer = self["x"], self["optimizer"]
+        return f"<{of_optimizer['optimizer']} after {of_optimizer['step_count']} steps of {x.size} variables>"
+
+
+def saved(x: NDArray[Any], optimizer: Optimizer, memories: Iterable[Any]) -> State:
     """A copy of it.
 
     Parameters
@@ -26,12 +35,8 @@ def saved(x: NDArray[Any], optimizer: Optimizer, memories: Iterable[Any]) -> dic
     memories : iterable
         Objects with attributes, named by ``memory``, that change from point to point.
     """
-    return {
-        "version": VERSION,
-        "x": x.copy(),
-        "optimizer": optimizer.state_dict(),
-        "memories": {type(each).__name__: {name: copy.copy(getattr(each, name)) for name in each.memory} for each in memories},
-    }
+    found = {type(each).__name__: {name: copy.copy(getattr(each, name)) for name in each.memory} for each in memories}
+    return State({"version": VERSION, "x": x.copy(), "optimizer": optimizer.state_dict(), "memories": found})
 
 
 def load(state: Any, x: NDArray[Any], optimizer: Optimizer, memories: Iterable[Any]) -> None:

@@ -73,13 +73,25 @@ def minimize(
     The options, all others are arguments of the optimizer, such as ``lr``:
 
     - ``maxiter``: how many steps to take at most (1000).
-    - ``gtol``: stop where the largest element of the gradient, with bounds of the projected one, is at most this (1e-5);
-      ``xtol``: where the largest change of a variable in a step is; ``ftol``: where the change of the objective in a step is,
-      relative to the larger of 1 and itself. With ``"gtol": None``, and no other tolerance, the number of steps is all that is
-      asked for, and reaching it a success.
+    - ``gtol``: stop where the largest element of the gradient is at most this (1e-5), but for what would lead out of active
+      bounds; ``xtol``: where the largest change of a variable in a step is; ``ftol``: where the change of the objective in a
+      step is, relative to the larger of 1 and itself. With ``"gtol": None``, and no other tolerance, the number of steps is all
+      that is asked for, and reaching it a success.
     - ``patience``: stop after so many steps in which the objective has not improved by ``ftol``.
     - ``time_limit``: stop after so many seconds.
     - ``best``: give the best point that was seen instead of the last (False).
+    - ``history``: keep the objective, the norm of the gradient, the rate and the time of each point, and with a number instead
+      of True a copy of every so many points; the result then has a ``history`` with ``values``, ``norms``, ``rates``,
+      ``times`` and ``points``, and ``plot()`` draws it.
+    - ``x_scale``: the size of the variables, one number or one for each; ``"bounds"``, how far these are apart; or ``"auto"``,
+      that where they are finite, else how large the start is, or 1. Steps are then taken in units of it, so that one ``lr``
+      fits metres and micrometres.
+    - ``g_scale``: the unit of gradients, a number, or ``"auto"``, the root mean square of the first one. It makes ``eps``,
+      which has the unit of the gradient, a share of it.
+    - ``noisy``: values and gradients are drawn (False). It stops with the status 7 where the objective no longer falls, as far
+      as its noise lets one see, and gives the mean of the points, the values and the gradients of the best of the windows of
+      steps that it looks at. ``gain`` is by how much the objective would fall in another window, as the slope of the last one
+      has it, and ``gain_error`` the standard error of that.
     - ``nonfinite``: what to do where the objective, its gradient or the point is not finite: ``"stop"`` (the default),
       ``"skip"``, which evaluates the same point again, for stochastic objectives, and stops after ``max_skips`` (10) in a row,
       or ``"raise"``. To stop is to evaluate the last point that was finite again, which is then the result; ``message`` says
@@ -91,8 +103,8 @@ def minimize(
     - ``interrupt``: after KeyboardInterrupt ``"raise"`` it, or ``"return"`` the result so far, with the status 6.
 
     The statuses are 0, a tolerance was reached; 1, the number of steps was reached; 3, the time limit was reached; 4, the
-    patience ended (a success, if the objective is not above where it began); 5, something is not finite; 6, interrupted; 99,
-    the callback asked to stop.
+    patience ended (a success, if the objective is not above where it began); 5, something is not finite; 6, interrupted; 7,
+    the end of the descent under noise (a success); 99, the callback asked to stop.
 
     Examples
     --------

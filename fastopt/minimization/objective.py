@@ -57,6 +57,11 @@ class Objective:
         """The value at a point."""
         return number_of(self._raw(x), "fun")
 
+    def value_and_more(self, x: Any) -> float:
+        """The value at a point, also where `fun` gives its gradient with it."""
+        answer = self._raw(x)
+        return number_of(pair_of(answer)[0] if self._jac is True else answer, "fun")
+
     def _raw(self, x: Any) -> Any:
         self.nfev += 1
         return self._fun(x, *self._args)

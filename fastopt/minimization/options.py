@@ -27,6 +27,13 @@ def _at_least_one(name: str, value: Any) -> int:
     return integer(name, value, least=1)
 
 
+def _history(name: str, value: Any) -> int | None:
+    """None for no history; else of every how many points to keep a copy, 0 for none."""
+    if isinstance(value, bool):
+        return 0 if value else None
+    return integer(name, value)
+
+
 # What the solver does itself, by name: the default, and what a value must be. All other options are arguments of the optimizer.
 OWN: Mapping[str, tuple[Any, Check]] = {
     "maxiter": (1000, integer),
@@ -36,6 +43,10 @@ OWN: Mapping[str, tuple[Any, Check]] = {
     "patience": (None, _or_none(integer)),
     "time_limit": (None, _or_none(nonnegative_or_infinite)),
     "best": (False, boolean),
+    "noisy": (False, boolean),
+    "history": (None, _history),
+    "x_scale": (None, lambda name, value: value),
+    "g_scale": (None, lambda name, value: value),
     "nonfinite": ("stop", OneOf("stop", "skip", "raise")),
     "max_skips": (10, _at_least_one),
     "state": (None, lambda name, value: value),

@@ -20,6 +20,8 @@ def starts_of(starts: Any) -> Array:
     rows = start_of(starts, "starts")
     if rows.ndim != 2 or not len(rows):
         raise ValueError(f"starts must be an array with a row for each start, got one of shape {rows.shape}")
+    if not np.all(np.isfinite(rows)):
+        raise ValueError(f"starts must be finite, which start {int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])} is not")
     return rows
 
 
@@ -92,11 +94,12 @@ class Population:
         self._told.part = slice(row * self.shape[1], (row + 1) * self.shape[1])
         return float(self.values[row]), g
 
-    def restore(self) -> None:
-        """Take back a step of those that are lost."""
-        if self._lost.any():
+    def restore(self) -> bool:
+        """Take back a step of those that are lost, and tell whether there are some."""
+        if is_any := bool(self._lost.any()):
             x, before = (array.reshape(self.shape) for array in (self._told.x, self._told.before))
             x[self._lost] = before[self._lost]
+        return is_any
 
     def fields(self) -> dict[str, Any]:
         """What a result has of all starts, as that of SciPy's differential evolution."""

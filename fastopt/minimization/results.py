@@ -6,12 +6,18 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fastopt.minimization.history import History
 
-def result_of(fields: Mapping[str, Any]) -> Any:
-    """A result as SciPy's methods give it."""
+
+def result_of(fields: Mapping[str, Any], history: History | None) -> Any:
+    """A result as SciPy's methods give it, with the history, if there is one, and its picture."""
     from scipy.optimize import OptimizeResult
 
-    return OptimizeResult(fields)
+    result = OptimizeResult(fields)
+    if history is not None:
+        result.history = history
+        object.__setattr__(result, "plot", history.plot)  # no item, or it would be shown as one
+    return result
 
 
 def result_so_far(fields: Mapping[str, Any], make_state: Callable[[], Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,16 +13,21 @@ from numpy.typing import NDArray
 from fastopt.minimization.answers import gradient_of, number_of
 from fastopt.minimization.best import Best
 from fastopt.minimization.callbacks import callback_of
-from fastopt.minimization.checkpoints import load, saved
+from fastopt.minimization.checkpoints import State, load, saved
 from fastopt.minimization.finiteness import product, what_is_not
+from fastopt.minimization.history import History
+from fastopt.minimization.noise import Plateau
 from fastopt.minimization.options import OWN, Method, class_of, require_arguments, taken
 from fastopt.minimization.points import Points
 from fastopt.minimization.populations import Population, buffer_of, starts_of
 from fastopt.minimization.results import result_of, result_so_far
-from fastopt.minimization.stopping import MESSAGES, NOT_FINITE, STOPPED, Told, is_success, tests_of
+from fastopt.minimization.scaling import scaling_of
+from fastopt.minimization.stopping import MESSAGES, NOT_FINITE, STOPPED, Test, Told, is_success, tests_of
 from fastopt.minimization.variables import Sides, sides_of, start_of
 
 Array = NDArray[Any]
+
+STANDING = 5  # steps, after which those of every optimizer have begun to move
 
 
 class Solver:
@@ -78,22 +84,26 @@ class Solver:
         require_arguments(cls, arguments)
         if (x0 is None) == (starts is None):
             raise TypeError(f"a solver must have either x0 or starts, got {'neither' if x0 is None else 'both'}")
+        if starts is not None and own["noisy"]:
+            raise ValueError("noisy must be False with starts: its test is one for a single start")
         rows = start_of(x0).reshape(1, -1) if starts is None else starts_of(starts)
         sides = sides_of(bounds, rows)
         params: Any = rows[0] if starts is None else buffer_of(rows)
-        x = rows[0] if starts is None else params.buffer
+        stepped = rows[0] if starts is None else params.buffer
+        self._scaling = scaling_of(own, stepped, len(rows), sides)
+        x = stepped if self._scaling is None else self._scaling.x
         self._own, self._told, self._sides = own, Told(x), sides
         if sides is not None:
-            arguments = {"project_gradient": True, **arguments, "bounds": sides}
+            limits = sides if self._scaling is None else self._scaling.sides
+            arguments = {"project_gradient": True, **arguments, "bounds": limits}
         self._optimizer = cls(params, **arguments)
         self._population = None if starts is None else Population(self._told, len(rows), self._optimizer)
-        self._tests = tests_of(own, self._told, sides)
-        self._watchers: list[Any] = [test for test in self._tests if test.memory]
-        if self._population is not None:
-            self._watchers.append(self._population)
+        self._plateau = Plateau(self._told) if own["noisy"] else None
+        self._tests: list[Test] = [*([] if self._plateau is None else [self._plateau]), *tests_of(own, self._told, sides)]
         self._best = Best(self._told) if own["best"] else None
-        if self._best is not None:
-            self._watchers.append(self._best)
+        self._history = None if own["history"] is None else History(self._told, lambda: self.rate, own["history"])
+        others = (self._population, self._best, self._history)
+        self._watchers: list[Any] = [each for each in (*self._tests, *others) if each is not None and each.memory]
         self._asks_to_stop = callback_of(callback)
         self._points = Points(x)
         self._status: int | None = None
@@ -103,7 +113,7 @@ class Solver:
             load(own["state"], x, self._optimizer, self._memories())
 
     def _memories(self) -> list[Any]:
-        return [self._told, *self._watchers]
+        return [self._told, *self._watchers, *([] if self._scaling is None else [self._scaling])]
 
     @property
     def done(self) -> bool:
@@ -132,11 +142,12 @@ class Solver:
 
     @property
     def rate(self) -> Any:
-        """The learning rate of the last step, a number or an array."""
-        return self._optimizer.param_groups[0].current["lr"]
+        """The learning rate of the last step, a number or an array; NaN before the first one where a schedule gives it."""
+        rate = self._optimizer.param_groups[0].current["lr"]
+        return math.nan if callable(rate) else rate
 
     @property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """A copy of all that a later solver needs to go on with the same bits: its option ``state``.
 
         It goes on so from the same point, ``state["x"]``. From another one it takes over averages and steps only, and
@@ -193,13 +204,32 @@ class Solver:
         self._judge()
         if self._status is None:
             np.copyto(told.before, told.x)
-            self._optimizer.step(g)
-            if self._population is not None:
-                self._population.restore()
+            self._step(g)
             told.nit += 1
             told.gradient, told.is_seen = None, False
+            if told.nit == STANDING and np.array_equal(told.x, told.before):
+                self._warn_of_standing(g)
         else:
             told.gradient = g.copy()  # it is the caller's
+
+    def _step(self, g: Array) -> None:
+        if self._scaling is None:
+            self._optimizer.step(g)
+        else:
+            self._scaling.step(self._optimizer, g)
+        if self._population is not None and self._population.restore() and self._scaling is not None:
+            self._scaling.take()
+
+    def _warn_of_standing(self, g: Array) -> None:
+        """Say so, if the first steps have changed no variable because they are too small for its dtype."""
+        if g.any() and np.any(self.rate):
+            told, name = self._told, type(self._optimizer).__name__
+            warnings.warn(
+                f"the first {STANDING} steps of {name} have changed no variable: they are smaller than what {told.x.dtype} "
+                f"resolves at {np.abs(told.x).max():.6g}; a larger lr (for Prodigy d0), x_scale, or float64 lets it move",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _judge(self) -> None:
         """Look whether there is a reason to stop at the present point."""
@@ -239,6 +269,8 @@ class Solver:
             self._status = NOT_FINITE
         else:
             told.x[...] = told.before
+            if self._scaling is not None:
+                self._scaling.take()
             told.nit -= 1
             self._where += ", x is the point before."
         return True
@@ -265,9 +297,11 @@ class Solver:
             is None, for gradients are not kept.
         """
         result = self._found()
-        if self._best is not None and self._best.value <= result["fun"]:
+        if self._plateau is not None:
+            result |= self._plateau.fields()
+        elif self._best is not None and self._best.value <= result["fun"]:
             result |= self._best.fields()
-        return result_of({**result, **self._ended(result["fun"]), "state": self.state})
+        return result_of({**result, **self._ended(result["fun"]), "state": self.state}, self._history)
 
     def _so_far(self) -> Any:
         found = self._found()

@@ -15,6 +15,7 @@ from fastopt.minimization.options import TOLERANCES
 from fastopt.minimization.variables import Sides
 
 REACHED, MAXITER, TIME, PATIENCE, NOT_FINITE, INTERRUPTED = 0, 1, 3, 4, 5, 6
+PLATEAU = 7
 STOPPED = 99  # as in SciPy
 MESSAGES = {
     None: "It has not ended yet.",
@@ -24,6 +25,7 @@ MESSAGES = {
     PATIENCE: "The objective has not improved for a while.",
     NOT_FINITE: "The objective or its gradient is not finite.",
     INTERRUPTED: "It was interrupted from the keyboard.",
+    PLATEAU: "The objective falls no more, as far as its noise lets one see.",
     STOPPED: "The callback asked to stop.",
 }
 
@@ -88,7 +90,7 @@ class Test:
 
 
 class SmallGradient(Test):
-    """The largest element of the gradient, with bounds of the projected one, is at most a tolerance.
+    """The largest element of the gradient is at most a tolerance, but for what would lead out of active bounds.
 
     The element that was the largest the last time is looked at first: while it is above the tolerance, no other needs to be.
     """
@@ -108,10 +110,11 @@ class SmallGradient(Test):
         change = g.item(i)
         if self._sides is not None:
             x = self._theta.item(i)
-            change = x - min(max(x - change, self._sides[0].item(i)), self._sides[1].item(i))
+            if (x <= self._sides[0].item(i) and change > 0) or (x >= self._sides[1].item(i) and change < 0):
+                change = 0.0
         if abs(change) > self._tolerance:
             return None
-        changes = np.abs(projected(self._theta, g, self._sides))
+        changes = np.abs(inward(self._theta, g, self._sides))
         self._largest = int(changes.argmax())
         return REACHED if changes[self._largest] <= self._tolerance else None
 
@@ -218,12 +221,18 @@ def is_success(status: int | None, own: Mapping[str, Any], has_improved: bool) -
     """
     if status == MAXITER:
         return all(own[key] is None for key in TOLERANCES)
-    return status == REACHED or (status == PATIENCE and has_improved)
+    return status in (REACHED, PLATEAU) or (status == PATIENCE and has_improved)
 
 
-def projected(theta: NDArray[Any], g: NDArray[Any], sides: Sides | None) -> NDArray[Any]:
-    """The gradient, or with bounds how far a step along it can go."""
-    return g if sides is None else theta - np.clip(theta - g, *sides)
+def inward(theta: NDArray[Any], g: NDArray[Any], sides: Sides | None) -> NDArray[Any]:
+    """The gradient, with 0 for what would lead out of active bounds.
+
+    That it is not cut where a step along it would meet a bound, as in SciPy, lets it say something where bounds are closer
+    together than a tolerance for gradients.
+    """
+    if sides is None:
+        return g
+    return np.where(((theta <= sides[0]) & (g > 0)) | ((theta >= sides[1]) & (g < 0)), 0, g)
 
 
 def least_change(tolerance: float, value: float) -> float:

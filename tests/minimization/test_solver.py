@@ -87,9 +87,12 @@ def test_arrays_of_results_and_callbacks_are_nobody_elses():
         each.x[...] = each.jac[...] = np.nan
     assert len({each.x.ctypes.data for each in seen[:5]}) == 5
     state = result.state
-    before = copy.deepcopy(state)
+    before = copy.deepcopy(state.data)
     fastopt.minimize(bowl, result.x, jac=gradient, options={"state": state, "maxiter": 5})
-    np.testing.assert_equal(state, before)
+    np.testing.assert_equal(state.data, before)
+    assert "state: <Adam after" in repr(result)
+    plain = fastopt.minimize(bowl, np.zeros(2), method="sgd", jac=gradient, options={"maxiter": 3, "momentum": 0.0})
+    assert "state: <SGD after 3 steps of 2 variables>" in repr(plain)
 
 
 def by_hand(solver, fun=both):
@@ -341,6 +344,8 @@ POPULATIONS = [
     ({}, TypeError, "a solver must have either x0 or starts, got neither"),
     ({"x0": [1.0], "starts": [[1.0]]}, TypeError, "got both"),
     ({"starts": [1.0, 2.0]}, ValueError, "starts must be an array with a row for each start, got one of shape (2,)"),
+    ({"starts": [[1.0], [np.nan]]}, ValueError, "starts must be finite, which start 1 is not"),
+    ({"starts": STARTS, "noisy": True}, ValueError, "noisy must be False with starts"),
     ({"starts": STARTS, "clip_norm": 1.0}, ValueError, "starts must not depend on each other, but steps of Adam"),
     ({"starts": STARTS, "method": "prodigy"}, ValueError, "starts must not depend on each other, but steps of Prodigy"),
     ({"starts": STARTS, "bounds": [(0, 1)]}, ValueError, "bounds must be a pair for each of 2 variables"),
