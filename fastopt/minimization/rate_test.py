@@ -16,7 +16,9 @@ from fastopt.minimization.options import Method
 from fastopt.minimization.solver import Solver
 
 DIVERGED = 4.0  # times the fall so far above the start ends it
-SHARE = 0.1  # of the rate at which the objective was least
+SHARE = 0.1  # of the rate at the end of the descent
+DESCENT = 0.1  # of the whole fall is more than noise
+REBOUND = 0.5  # of a fall ends the descent, for the objective may be low again by chance
 
 
 @dataclass
@@ -26,7 +28,7 @@ class RateTest:
     Parameters
     ----------
     lr : float
-        A tenth of the rate at which the objective was least, a good one to begin with.
+        A tenth of the rate at the end of the descent, a good one to begin with.
     rates, values : ndarray of float64, shape (steps,)
         The rates, and the objective after a step with each of them.
     """
@@ -122,4 +124,12 @@ def find_lr(
         raise ValueError(
             f"fun must fall with rates between {lowest:.3g} and {highest:.3g}, but nowhere was less than {values[0]:.6g}"
         )
-    return RateTest(SHARE * float(rates[int(after.argmin())]), rates[: after.size], after)
+    return RateTest(SHARE * float(rates[_end_of_descent(values[0], after)]), rates[: after.size], after)
+
+
+def _end_of_descent(first: float, values: NDArray[np.float64]) -> int:
+    """Where values were least before they first rose again by much of what they had fallen."""
+    falls = first - np.minimum.accumulate(values)
+    has_fallen = falls >= DESCENT * falls[-1]
+    rebounds = np.flatnonzero(has_fallen & (values - (first - falls) >= REBOUND * falls))
+    return int(values[: rebounds[0] if rebounds.size else None].argmin())
