@@ -21,7 +21,8 @@ HALVINGS = 40
 # The remainder of a right gradient falls with the square of the step, that of a wrong one with the step.
 RIGHT, WRONG = 1.75, 1.25
 POINTS = 4  # steps in a row over which a rate is taken
-MARGIN = 100.0  # times the rounding of values, above which a remainder says something
+MARGIN = 30.0  # times the noise of values, above which a remainder says something
+NEIGHBOURS = 5  # points next to this one, of which the noise is taken
 EXACT = 1e-3  # of the change itself: functions that are linear along a direction leave no remainder
 
 
@@ -39,7 +40,7 @@ class GradientCheck:
     steps, remainders : ndarray of float64, shape (directions, 40)
         The lengths of the steps, and what is left of the change of the objective after that by the gradient.
     noise : float
-        How large the rounding of the objective is.
+        By how much values differ at points next to this one, at least their rounding.
     """
 
     verdict: Verdict
@@ -133,14 +134,25 @@ def check_gradient(
     if not (math.isfinite(value) and np.all(np.isfinite(g))):
         raise ValueError(f"the objective and its gradient must be finite at x, got {value!r} and {g!r}")
     rng, theta = np.random.default_rng(seed), parts(start)
-    noise = np.finfo(theta.dtype).eps * max(abs(value), np.finfo(theta.dtype).tiny)
+    noise = _noise(objective, start, value, rng)
     found = [
         _remainders(objective, start, value, g, rng.normal(size=theta.size) * np.maximum(np.abs(theta), 1))
         for _ in range(integer("directions", directions, least=1))
     ]
     steps, remainders, slopes = (np.array(each) for each in zip(*found, strict=True))
     rates = np.array([_rate(h, r, s, noise) for h, r, s in zip(steps, remainders, slopes, strict=True)])
-    return GradientCheck(_verdict(rates), rates, steps, remainders, float(noise))
+    return GradientCheck(_verdict(rates), rates, steps, remainders, noise)
+
+
+def _noise(objective: Objective, x: Any, value: float, rng: np.random.Generator) -> float:
+    """How much values differ where only the last digits of the variables do: by rounding, within a solver too, or by draws."""
+    eps, theta, found = np.finfo(parts(x).dtype).eps, parts(x), abs(value)
+    differences = [float(eps * found), float(np.finfo(theta.dtype).tiny)]
+    for _ in range(NEIGHBOURS):
+        point = x.copy()
+        parts(point)[...] = theta + 2 * eps * np.maximum(np.abs(theta), 1) * rng.uniform(-1, 1, theta.size)
+        differences.append(abs(objective.value_and_more(point) - value))
+    return max(difference for difference in differences if math.isfinite(difference))
 
 
 def _remainders(objective: Objective, x: Any, value: float, g: Any, direction: Any) -> tuple[Any, Any, Any]:
