@@ -209,8 +209,8 @@ def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) ->
         blocks[a] = free
         free += BLOCK * items[a] + GAP
     gradients = blocks[arrays]
-    longest = min(table.width, BLOCK)  # piece of a row
-    most = BLOCK // max(1, longest)
+    longest = max(1, min(table.width, BLOCK))  # piece of a row
+    most = BLOCK // longest
     numbers_of_element = table.numbers // max(1, table.width)
     u = first
     count = _find_block(table, u, most, parts, here)

@@ -130,6 +130,8 @@ def _require_rows(description: Description, group: Group) -> None:
         raise ValueError("cautious=True looks at all elements of a tensor, so there are no steps of some rows")
     if group.measure is not None:
         raise ValueError(f"{name} needs sums over all elements in each step, so it has no steps of some rows")
+    if description.elements:
+        raise ValueError(f"{name} needs a new number for every element in each step, so it has no steps of some rows")
     if group.zeroes:
         raise ValueError("zero_grad=True is not for steps of some rows, whose gradients are only read")
 
