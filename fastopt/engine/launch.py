@@ -56,7 +56,7 @@ class Launch:
     traffic : int
         Bytes that a step moves.
     function : callable, optional
-        Gives the compiled function that takes steps, see `steps.step_function`.
+        Gives the compiled function that takes steps; by default `steps.step_function`.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Launch:
         What `prepare` chose, while it holds.
     """
 
-    def __init__(self, traffic: int, function: Callable[[bool], Run] = step_function) -> None:
+    def __init__(self, traffic: int, function: Callable[[bool], Run] | None = None) -> None:
         self.run: Run | None = None
         self._function = function
         self._traffic = traffic
@@ -80,7 +80,7 @@ class Launch:
         threshold = runtime.get_parallel_threshold()
         finds_out = threshold is None
         is_short = finds_out and self._seconds is not None and self._seconds < SERIAL_BELOW_SECONDS
-        alone = functools.partial(self._function(False), 1)
+        alone = functools.partial(self._compiled(False), 1)
         if self._traffic < (SERIAL_BELOW_BYTES if threshold is None else threshold) or is_short:
             self.run = alone
         elif runtime.is_foreign_thread():
@@ -92,13 +92,16 @@ class Launch:
         else:
             tries = finds_out and self._traffic < NO_TRIAL_FROM_BYTES
             seconds, threads = self._seconds if tries else None, runtime.get_num_threads()
-            self.run = Launcher(alone, self._function(True), threads, seconds, tries)
+            self.run = Launcher(alone, self._compiled(True), threads, seconds, tries)
         return self.run
+
+    def _compiled(self, parallel: bool) -> Run:
+        return (self._function or step_function)(parallel)
 
     def compile(self) -> None:
         """Compile all that launches may come to need, with the present number of threads."""
         if isinstance(self.prepare(), Sampled):
-            self._function(True)
+            self._compiled(True)
 
     def _note(self, seconds: float) -> None:
         # Before the next step, `prepare` chooses anew: then one that can't be chosen still leaves all as it was.
