@@ -93,8 +93,10 @@ class RowPlan(Plan):
             self._fill(table, p, touched[p])
             traffic += self._costs[p] * touched[p].rows.size
         self._header["traffic"] = traffic
-        launch = self._launches.setdefault(traffic.bit_length(), Launch(traffic, function=rows.row_step_function))
-        return launch(self._address, address(self._of_call), scale, count, token, phases)
+        size = traffic.bit_length()
+        if size not in self._launches:
+            self._launches[size] = Launch(traffic, function=rows.row_step_function)
+        return self._launches[size](self._address, address(self._of_call), scale, count, token, phases)
 
     def _fill(self, table: Any, p: Parameter, given: Touched) -> None:
         """Write what belongs to the rows of a step."""
