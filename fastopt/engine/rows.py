@@ -105,8 +105,14 @@ def _look(header: Any, touched: Any) -> Any:
 def _columns(table: Any, parts: Any) -> Any:
     """Of entries: their index; those that came first; the next one in a bucket; the next and the last one of the same row."""
     size = table.count + parts
-    columns = vector(table.entries, COLUMNS * size, int32).reshape((COLUMNS, size))
-    return columns[0], columns[1], columns[2], columns[3], columns[4]
+    at, step = table.entries, 4 * size
+    return (
+        vector(at, size, int32),
+        vector(at + step, size, int32),
+        vector(at + 2 * step, size, int32),
+        vector(at + 3 * step, size, int32),
+        vector(at + 4 * step, size, int32),
+    )
 
 
 @register_jitable
