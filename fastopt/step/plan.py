@@ -114,7 +114,7 @@ class Plan:
         left_out: Collection[Parameter] = (),
     ) -> None:
         self.parameters, self.works, self._left_out = list(parameters), works, left_out
-        self._gradients = gradients
+        self._gradients, self.threads = gradients, threads
         self._kept: list[Any] = [step_count, accumulated, works]  # whose memory is in the tables by its address
         self._count: Any = memoryview(step_count)  # type: ignore[arg-type, unused-ignore]
         self._tensors_of = _numbered(parameters)

@@ -95,7 +95,7 @@ class RowPlan(Plan):
         self._header["traffic"] = traffic
         size = traffic.bit_length()
         if size not in self._launches:
-            self._launches[size] = Launch(traffic, function=rows.row_step_function)
+            self._launches[size] = Launch(traffic, self.threads, rows.row_step_function)
         return self._launches[size](self._address, address(self._of_call), scale, count, token, phases)
 
     def _fill(self, table: Any, p: Parameter, given: Touched) -> None:
