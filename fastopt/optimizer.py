@@ -23,7 +23,8 @@ from fastopt.step.background import Background
 from fastopt.step.changes import Changes
 from fastopt.step.groups import Group
 from fastopt.step.model import Model, checked_all
-from fastopt.step.stepping import Stepping
+from fastopt.step.shared import SharedStepping
+from fastopt.step.stepping import Setting, Stepping
 
 # The attributes of every optimizer.
 OWN = ("_accumulation", "_background", "_changes", "_is_swapped", "_model", "_reduction", "_stepping")
@@ -67,7 +68,8 @@ class Optimizer(Description):
         model = Model(description, changes, groups, hyper, whole["complex_mode"], *nesting)
         self._model, self._changes = model, changes
         self._reduction: str = whole["reduction"]
-        self._stepping = Stepping(model, changes, whole["clip_norm"], whole["nonfinite"])
+        kind = Stepping if whole["reduce"] is None else SharedStepping
+        self._stepping = kind(model, changes, whole["clip_norm"], whole["nonfinite"], whole["reduce"])
         self._accumulation = Accumulation(model, self._stepping.accumulated)
         self._background = Background()
         self._is_swapped = False
@@ -83,7 +85,7 @@ class Optimizer(Description):
         self.begin(**own)
 
     def step(self, grads: Any = None, scale: float = 1.0, *, lr: Any = None) -> None:
-        """Update the parameters and the state in place.
+        """Update the parameters and the state in place. After an error, they and the step counter are as they were.
 
         Parameters
         ----------
@@ -108,10 +110,6 @@ class Optimizer(Description):
             While the parameters are swapped with their averages.
         RuleError
             If a rule of one's own doesn't compile.
-
-        Notes
-        -----
-        After an error, parameters, state and step counter are as they were.
         """
         if lr is not None:
             self._step_at_rate(grads, scale, lr)
@@ -249,17 +247,22 @@ class Optimizer(Description):
         given = None if gradient_dtype is None else one_of("gradient_dtype", gradient_dtype, FLOATS)
         self._stepping.compile(self, {p: given or p.theta.dtype for p in self._model.parameters})
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
         """All that a later run needs, besides the parameters, to go on with the same bits.
+
+        Parameters
+        ----------
+        copy : bool, default True
+            Whether the arrays are copies; if not, they are views of the state, which the next step changes.
 
         Returns
         -------
         dict
-            Plain Python values, and copies of the state arrays by state and parameter name. A schedule is left out: the
-            optimizer that loads the dict keeps its own.
+            Plain Python values, and the state arrays by state and parameter name. A schedule is left out: the optimizer that
+            loads the dict keeps its own.
         """
         self._require_unswapped()
-        return state_dicts.save(type(self).__name__, self.step_count, self._whole(), self._model.groups)
+        return state_dicts.save(type(self).__name__, self.step_count, self._whole(), self._model.groups, copy)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave. The values are copied.
@@ -281,25 +284,28 @@ class Optimizer(Description):
         for group in self._model.groups:
             group.fill_copies()  # parameters may have been loaded before
 
-    @property  # type: ignore[misc]  # to type checkers it is a field
-    def clip_norm(self) -> float | None:
-        """What the norm of all gradients together is limited to, or None."""
-        return self._stepping.clip_norm
+    clip_norm = Setting("What the norm of all gradients together is limited to, or None.")
+    nonfinite = Setting("What is done about gradients that are not finite.")
 
-    @clip_norm.setter
-    def clip_norm(self, value: float | None) -> None:
-        self._stepping.clip_norm = checked(self.checks, "clip_norm", value)
-        self._changes.note_plan()
+    def norm(self, grads: Any) -> float:
+        """Compute the norm of all gradients as `grad_norm` has it after a step, without one.
 
-    @property  # type: ignore[misc]  # to type checkers it is a field
-    def nonfinite(self) -> str:
-        """What is done about gradients that are not finite: ``"propagate"``, ``"skip"`` or ``"raise"``."""
-        return self._stepping.nonfinite
+        Parameters
+        ----------
+        grads : ndarray, Flat, or list, tuple or dict of them
+            As `step` takes them; only read.
 
-    @nonfinite.setter
-    def nonfinite(self, value: str) -> None:
-        self._stepping.nonfinite = checked(self.checks, "nonfinite", value)
-        self._changes.note_plan()
+        Returns
+        -------
+        float
+            With `reduce` that of the gradients of all who take part, who must all ask for it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step` does for gradients.
+        """
+        return self._stepping.norm(grads)
 
     @property
     def grad_norm(self) -> float | None:
@@ -332,10 +338,8 @@ class Optimizer(Description):
 
         Raises
         ------
-        AttributeError
-            If no group was constructed with `ema_decay`.
-        RuntimeError
-            If they are swapped already.
+        AttributeError, RuntimeError
+            If no group was constructed with `ema_decay`; if they are swapped already.
         """
         _ = self.ema
         self._require_unswapped()
@@ -371,13 +375,9 @@ class Optimizer(Description):
 
     def _whole(self) -> dict[str, Any]:
         """What belongs to no group."""
-        return {
-            "clip_norm": self.clip_norm,
-            "nonfinite": self.nonfinite,
-            "reduction": self._reduction,
-            "complex_mode": self._model.complex_mode,
-            "skipped_steps": self.skipped_steps,
-        }
+        settings = {key: getattr(self._stepping, key) for key in ("clip_norm", "nonfinite", "reduce")}
+        others = {"reduction": self._reduction, "complex_mode": self._model.complex_mode, "skipped_steps": self.skipped_steps}
+        return settings | others
 
     def __repr__(self) -> str:
         parts = list(map(repr, self._model.groups))

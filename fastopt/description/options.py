@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, InitVar
 from typing import Any, ClassVar, TypeAlias
 
 from fastopt.description.fields import Fields, argument, hyper
-from fastopt.description.hyperparameters import OneOf, limit_or_none, nonnegative, positive_or_none, share_or_none
+from fastopt.description.hyperparameters import (
+    OneOf,
+    function_or_none,
+    limit_or_none,
+    nonnegative,
+    positive_or_none,
+    share_or_none,
+)
 from fastopt.engine.compile import Rule
 from fastopt.engine.transforms import (
     agreement,
@@ -117,6 +124,13 @@ class Options(Fields):
         OneOf("parts", "modulus"),
         """Whether rules take real and imaginary parts one by one, or complex numbers, whose products are then real: second
         moments of the modulus.""",
+    )
+    reduce: InitVar[Callable[..., Any] | None] = argument(
+        None,
+        function_or_none,
+        """Where several processes step parts of the same parameters: adds an array of float64, shape (n,), over all of them,
+        in place, or gives the sums. All sums over elements that a step needs go through it.""",
+        kind="callable",
     )
     by_name: InitVar[Mapping[str, Mapping[str, Any]] | None] = argument(
         None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from fastopt.step.plan import Plan, Work
 LEAST_AGREEMENT = 1e-3
 
 Sums = Sequence[Any]
+Arrays = list[NDArray[Any]]
 
 
 def work_of(description: Description, group: Group, has_norms: bool) -> Work:
@@ -64,24 +65,51 @@ def write_measure(description: Description, group: Group, work: Work) -> None:
         work.measure.write(_rate(group), _measure_coefficients(description, group))
 
 
-def write_with_sums(description: Description, plan: Plan, works: Sequence[tuple[Group, Work]]) -> None:
-    """Let the next step take numbers that follow from what was summed up."""
+def write_with_sums(
+    description: Description, plan: Plan, works: Sequence[tuple[Group, Work]], add: Callable[[Arrays], Arrays] | None = None
+) -> None:
+    """Let the next step take numbers that follow from what was summed up.
+
+    Parameters
+    ----------
+    description : Description
+    plan : Plan
+        Which has summed it up.
+    works : sequence
+        The groups, and what a step does with them.
+    add : callable, optional
+        Adds arrays over all who take part.
+    """
     with np.errstate(all="ignore"):  # gradients may be infinite or NaN, and so may be what follows from them
-        totals = {group.index: plan.totals("measure", work) for group, work in works if work.measure is not None}
-        own = [totals[group.index] for group, work in works if work.measure is not None and not group.hyper["cautious"]]
-        over_all = tuple(_over_all(own)) if own and not description.per_tensor else ()
-        for group, work in works:
+        measured = [(group, work) for group, work in works if work.measure is not None]
+        sums = summed(description, plan, measured)
+        if add is not None:
+            sums = add(sums)
+        for i, (group, work) in enumerate(measured):
             if group.hyper["cautious"]:
-                write(description, group, work, (), totals[group.index][0] / group.sizes)
-            elif work.measure is not None:
-                write(description, group, work, tuple(totals[group.index]) if description.per_tensor else over_all)
+                agreeing, sizes = sums[i]
+                write(description, group, work, (), agreeing / np.maximum(sizes, 1.0))
+            else:
+                write(description, group, work, tuple(sums[i]) if description.per_tensor else tuple(sums[0].tolist()))
 
 
-def _over_all(sums: Sequence[NDArray[Any]]) -> list[float]:
-    """Sums over the tensors of all groups."""
-    joined = sums[0] if len(sums) == 1 else np.concatenate(sums, axis=1)
-    totals: list[float] = (joined[:, 0] if joined.shape[1] == 1 else joined.sum(axis=1)).tolist()
-    return totals
+def count_of_sums(description: Description, works: Sequence[tuple[Group, Work]]) -> int:
+    """How many numbers `summed` gives for these works."""
+    measured = [(group, work.measure.products) for group, work in works if work.measure is not None]
+    if measured and not (description.per_tensor or measured[0][0].hyper["cautious"]):
+        return measured[0][1]
+    return sum((products + bool(group.hyper["cautious"])) * len(group.sizes) for group, products in measured)
+
+
+def summed(description: Description, plan: Plan, measured: Sequence[tuple[Group, Work]]) -> Arrays:
+    """What the groups have measured: an array for all of them together, or, of tensors, one for each group."""
+    totals = [plan.totals("measure", work) for _, work in measured]
+    if measured and measured[0][0].hyper["cautious"]:
+        return [np.stack([total[0], group.sizes]) for total, (group, _) in zip(totals, measured, strict=True)]
+    if description.per_tensor or not totals:
+        return totals
+    joined = totals[0] if len(totals) == 1 else np.concatenate(totals, axis=1)
+    return [joined[:, 0] if joined.shape[1] == 1 else joined.sum(axis=1)]
 
 
 def _rate(group: Group) -> Any:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastopt.description.hyperparameters import finite
+from fastopt.description.hyperparameters import checked, finite
 from fastopt.description.recipe import Description
 from fastopt.engine import steps
 from fastopt.step import clipping, numbers
@@ -25,6 +26,32 @@ NO_NORM = -1.0
 # How a step ends that begins anew with what is prepared for it.
 RESTART = -1
 
+# Adds a vector over all who take part, in place, or gives the sums.
+Reduce = Callable[[NDArray[Any]], Any]
+
+
+class Setting:
+    """An attribute of optimizers that their `Stepping` has.
+
+    Parameters
+    ----------
+    doc : str
+        What it is.
+    """
+
+    def __init__(self, doc: str) -> None:
+        self.__doc__ = doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, optimizer: Any, owner: type | None = None) -> Any:
+        return self if optimizer is None else getattr(optimizer._stepping, self._name)
+
+    def __set__(self, optimizer: Any, value: Any) -> None:
+        setattr(optimizer._stepping, self._name, checked(optimizer.checks, self._name, value))
+        optimizer._changes.note_plan()
+
 
 class Stepping:
     """Takes the steps of an optimizer.
@@ -39,6 +66,8 @@ class Stepping:
         What the norm of all gradients together is limited to.
     nonfinite : {"propagate", "skip", "raise"}
         What to do about gradients that are not finite.
+    reduce : callable, optional
+        Adds an array over all who take part in steps; see `SharedStepping`.
 
     Attributes
     ----------
@@ -46,20 +75,23 @@ class Stepping:
         How many steps were taken, and were skipped, and how many gradients wait to be taken.
     """
 
-    def __init__(self, model: Model, changes: Changes, clip_norm: float | None, nonfinite: str) -> None:
-        self.clip_norm, self.nonfinite = clip_norm, nonfinite
+    def __init__(
+        self, model: Model, changes: Changes, clip_norm: float | None, nonfinite: str, reduce: Reduce | None = None
+    ) -> None:
+        self.clip_norm, self.nonfinite, self.reduce = clip_norm, nonfinite, reduce
         self.counter, self.skipped, self.accumulated = (np.zeros(1, np.int64) for _ in range(3))
         self._count: Any = memoryview(self.counter)  # type: ignore[arg-type, unused-ignore]
         self._norm = np.full(1, NO_NORM)  # of the last step that computed it
         self._has_norms = self._is_scaling = False
         self._model, self._changes = model, changes
         self._plans = Plans(model)
+        self._of_norms: Plans | None = None
         self._works: list[tuple[Group, Work]] = []
         self._of_group: dict[int, tuple[Group, Work]] = {}  # by the group's place
         self._moving: dict[int, tuple[Group, Work]] = {}  # those whose numbers change in the next step
         self._scheduled: list[Group] = []
         self._limits = np.zeros(1)
-        self._measures = False
+        self._measures = self._is_in_parts = False
         self._phases = steps.UPDATE
 
     def take(self, description: Description, grads: Any, scale: float) -> None:
@@ -70,7 +102,7 @@ class Stepping:
             scale = self.prepare(description, scale)
             # What nearly all steps are; whatever is out of the ordinary ends it before anything has changed.
             plan = self._plans.current
-            if plan is not None and not self._measures:
+            if plan is not None and not self._is_in_parts:
                 if self._moving:
                     self._write(description)
                 ended = plan.run(plan.held(self._model.collected(grads)), scale, count, self._phases)
@@ -91,7 +123,7 @@ class Stepping:
 
     def exchange(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> None:
         """Run a pass that takes no gradient over some groups."""
-        plans = Plans(self._model, functools.partial(self._passes, pass_of, groups))
+        plans = self._plans_of(pass_of, groups)
         vectors = {p: p.formed(p.theta) for group in groups for p in group.parameters}
         plans.run_vectors(vectors, lambda plan, found, token: plan.call(steps.UPDATE, token))
 
@@ -162,13 +194,31 @@ class Stepping:
 
     def apart(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group], name: str, grads: Any) -> None:
         """Run a pass of its own over some groups, with what users hand over like gradients."""
-        plans = Plans(self._model, functools.partial(self._passes, pass_of, groups))
+        plans = self._plans_of(pass_of, groups)
         plans.run(grads, name, lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
 
-    def _passes(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group], dtypes: Dtypes) -> Plan:
-        count = np.zeros(1, np.int64)
-        works = [Work(pass_of(group), np.zeros(1, np.int64)) for group in groups]
-        return Plan(self._model.parameters, works, self._model.memory, dtypes, count, self._model.is_lone)
+    def norm(self, grads: Any) -> float:
+        """The norm of all gradients, without a step."""
+        return float(self._squares(grads).norm[0])
+
+    def _squares(self, grads: Any) -> Plan:
+        """A plan that has the norms of all groups."""
+        groups = self._model.active
+
+        def run(plan: Plan, found: Any, token: int) -> int:
+            ended = plan.call(steps.SQUARES, token, 1.0, found)
+            if ended == steps.OUT_OF_RANGE:
+                clipping.look_again(plan, groups, self._model.vectors(grads, "grads"), 1.0)
+            return steps.DONE if ended == steps.OUT_OF_RANGE else ended
+
+        if self._of_norms is None or self._changes.of_plan:
+            self._of_norms = self._plans_of(clipping.squares_pass, groups)
+        self._of_norms.run(grads, "grads", run)
+        return self._of_norms.prepared()
+
+    def _plans_of(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> Plans:
+        """Plans of a pass of its own over some groups."""
+        return Plans(self._model, functools.partial(_apart, self._model, pass_of, groups))
 
     def _write(self, description: Description) -> None:
         """Let the next step take the numbers that change; those that follow from sums come later."""
@@ -223,6 +273,7 @@ class Stepping:
 
     def _build_works(self, description: Description) -> None:
         active = self._model.active
+        self._of_norms = None
         self._has_norms = self.needs_norms()
         for group in active:
             group.scale_if(self._is_scaling or self.clip_norm is not None or group.hyper["clip_norm"] is not None)
@@ -231,7 +282,7 @@ class Stepping:
         # Steady numbers are those that the passes have from the beginning.
         self._moving = {index: each for index, each in self._of_group.items() if not _lasts(description, *each)}
         self._limits = np.zeros(len(active) + 1)
-        self._measures = any(work.measure is not None for _, work in self._works)
+        self._measures = self._is_in_parts = any(work.measure is not None for _, work in self._works)
         last = steps.MEASURES if self._measures else steps.UPDATE
         self._phases = last | (steps.SQUARES if self._has_norms else 0)
         options = (self.counter, self._norm, self.accumulated, self._limits, self.nonfinite != "propagate")
@@ -251,6 +302,12 @@ class Stepping:
 def _built(model: Model, works: Sequence[Work], options: Sequence[Any], dtypes: Dtypes) -> Plan:
     counter, *others = options
     return Plan(model.parameters, works, model.memory, dtypes, counter, model.is_lone, *others)
+
+
+def _apart(model: Model, pass_of: Callable[[Group], Pass], groups: Sequence[Group], dtypes: Dtypes) -> Plan:
+    passes = map(pass_of, groups)
+    works = [Work(each, np.zeros(1, np.int64), squares=each if each.products else None) for each in passes]
+    return Plan(model.parameters, works, model.memory, dtypes, np.zeros(1, np.int64), model.is_lone)
 
 
 def _lasts(description: Description, group: Group, work: Work) -> bool:

@@ -1,0 +1,181 @@
+"""Steps that several processes take together, each with its part of the parameters: their sums go over all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.description.recipe import Description
+from fastopt.engine import steps
+from fastopt.engine.steps import limited_norm
+from fastopt.step import clipping, numbers
+from fastopt.step.plan import Plan
+from fastopt.step.plans import Vectors
+from fastopt.step.stepping import RESTART, Reduce, Stepping
+
+# Squares of norms are added up in three sums, so that none leaves the range of double precision (Blue, 1978).
+SCALES = 2.0 ** np.array([600.0, 0.0, -600.0])
+SMALL, LARGE = 2.0**-500, 2.0**500
+
+
+class Allreduce:
+    """Adds arrays over all who take part, and tells all of them if one of them has failed.
+
+    Parameters
+    ----------
+    add : callable
+        As `Reduce`.
+
+    Attributes
+    ----------
+    expected : list of int
+        How long the messages are that others still wait for in this step.
+    """
+
+    def __init__(self, add: Reduce) -> None:
+        self._add = add
+        self.expected: list[int] = []
+
+    def __call__(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """The sums of arrays, which have the same shapes with all who take part."""
+        del self.expected[:1]
+        failed, *sums = self._sent(np.concatenate([np.zeros(1), *map(np.ravel, arrays)]))
+        if failed:
+            self.expected.clear()
+            raise RuntimeError("another one of those who take part in the step has failed; nothing was changed")
+        ends = np.cumsum([array.size for array in arrays])
+        parts = np.split(np.array(sums), ends[:-1])
+        return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+    @contextlib.contextmanager
+    def telling_failure(self) -> Iterator[None]:
+        """A ``with`` block in which an exception ends the step of all who wait for a message."""
+        try:
+            yield
+        except BaseException:
+            if self.expected:
+                message = np.zeros(1 + self.expected[0])
+                message[0] = 1.0
+                self.expected.clear()
+                self._sent(message)
+            raise
+
+    def _sent(self, message: NDArray[Any]) -> NDArray[Any]:
+        try:
+            given = self._add(message)
+        except BaseException:
+            self.expected.clear()
+            raise
+        total = message if given is None else np.asarray(given)
+        if total.shape != message.shape or total.dtype != np.float64:
+            self.expected.clear()
+            raise TypeError(f"reduce must add an array of float64 in place or give one of shape {message.shape}, got {given!r}")
+        return total
+
+
+class SharedStepping(Stepping):
+    """Takes the steps of an optimizer whose parameters are a part of those that are stepped.
+
+    All who take part have the same groups, and in them the same tensors: each has a part of every tensor, which may be empty. A
+    step computes the sums of the part, adds them up over all, and goes on with these: once for norms of gradients, and once for
+    what an optimizer measures.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        assert self.reduce is not None
+        self._allreduce = Allreduce(self.reduce)
+        self._measured = 0  # how many sums of what an optimizer measures there are
+
+    def take(self, description: Description, grads: Any, scale: float) -> None:
+        """Take a step; see `Optimizer.step`."""
+        self._expect_messages()
+        with self._allreduce.telling_failure():
+            super().take(description, grads, scale)
+
+    def take_vectors(self, description: Description, vectors: Vectors, scale: float, count: int) -> None:
+        """Take a step with sums of so many gradients."""
+        self._expect_messages()
+        with self._allreduce.telling_failure():
+            super().take_vectors(description, vectors, scale, count)
+
+    def norm(self, grads: Any) -> float:
+        """The norm of all gradients, without a step."""
+        self._allreduce.expected = [SCALES.size * len(self._model.active)]
+        with self._allreduce.telling_failure():
+            (shared,) = self._allreduce([squared(self._squares(grads).norms)])
+        return math.hypot(*rooted(shared))
+
+    def _expect_messages(self) -> None:
+        """Note which messages the others wait for in this step."""
+        groups = self._model.active
+        expected = [1 + SCALES.size * len(groups)] if self.needs_norms() else []
+        if any(group.measure is not None for group in groups):
+            expected.append(self._measured)
+        self._allreduce.expected = expected
+
+    def _build_works(self, description: Description) -> None:
+        super()._build_works(description)
+        self._is_in_parts = self._measures or self._has_norms
+        self._measured = numbers.count_of_sums(description, self._works)
+        if self._allreduce.expected:
+            self._expect_messages()
+
+    def _run(self, description: Description, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
+        if not self._is_in_parts:
+            return super()._run(description, grads, scale, count, plan, found, token)
+        self._write(description)
+        if self._has_norms:
+            ended = plan.call(steps.SQUARES, token, scale, found, count)
+            if ended not in (steps.DONE, steps.NOT_FINITE, steps.OUT_OF_RANGE):
+                return RESTART if ended == steps.INTERRUPTED else ended
+            vectors = grads if isinstance(grads, Vectors) else self._model.vectors(grads, "grads")
+            if self._is_to_skip(plan, vectors, scale, ended):
+                self._skip(vectors)
+                return steps.DONE
+            found = None
+        if self._measures:
+            ended = plan.call(steps.MEASURES, token, scale, found, count)
+            if ended != steps.DONE:
+                return RESTART if ended == steps.INTERRUPTED else ended
+            numbers.write_with_sums(description, plan, self._works, self._allreduce)
+            found = None
+        ended = plan.call(steps.UPDATE, token, scale, found, count)
+        return RESTART if ended == steps.INTERRUPTED else ended
+
+    def _is_to_skip(self, plan: Plan, vectors: Any, scale: float, ended: int) -> bool:
+        """Whether somebody's gradient is not finite and the step is to be skipped; else the norms of all are limited."""
+        groups = [group for group, _ in self._works]
+        if ended == steps.OUT_OF_RANGE:
+            clipping.look_again(plan, groups, vectors, scale)
+        own = None
+        if self.nonfinite != "propagate" and not math.isfinite(plan.norm[0]):
+            own = clipping.first_nonfinite(groups, vectors, scale)
+        nonfinite, shared = self._allreduce([np.array([float(own is not None)]), squared(plan.norms)])
+        plan.norms[:] = rooted(shared)
+        plan.norm[0] = limited_norm(plan.norms, plan.limits, plan.factors)
+        if nonfinite and self.nonfinite == "raise":
+            self._allreduce.expected.clear()  # the others have come to the same
+            raise ValueError(own or "the gradient of another one of those who take part must be finite")
+        return bool(nonfinite)
+
+
+@np.errstate(all="ignore")
+def squared(norms: NDArray[Any]) -> NDArray[Any]:
+    """What is to be added up of some norms: shape (3, norms)."""
+    places = np.where(norms < SMALL, 0, np.where(norms > LARGE, 2, 1))
+    squares = np.zeros((SCALES.size, len(norms)))
+    squares[places, np.arange(len(norms))] = np.square(norms * SCALES[places])
+    return squares
+
+
+@np.errstate(all="ignore")
+def rooted(squares: NDArray[Any]) -> NDArray[Any]:
+    """The norms that were added up."""
+    norms: NDArray[Any] = np.hypot.reduce(np.sqrt(squares) / SCALES[:, None], axis=0)
+    return norms
