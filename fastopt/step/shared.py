@@ -29,7 +29,8 @@ class Allreduce:
     Parameters
     ----------
     add : callable
-        As `Reduce`.
+        As `Reduce`. If it has a method ``told(message)``, which gives what those say who have a message instead of None, errors
+        say that, too.
 
     Attributes
     ----------
@@ -47,7 +48,8 @@ class Allreduce:
         failed, *sums = self._sent(np.concatenate([np.zeros(1), *map(np.ravel, arrays)]))
         if failed:
             self.expected.clear()
-            raise RuntimeError("another one of those who take part in the step has failed; nothing was changed")
+            said = self.told(None)
+            raise RuntimeError(f"another one of those who take part in the step has failed; nothing was changed{said}")
         ends = np.cumsum([array.size for array in arrays])
         parts = np.split(np.array(sums), ends[:-1])
         return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
@@ -57,13 +59,19 @@ class Allreduce:
         """A ``with`` block in which an exception ends the step of all who wait for a message."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             if self.expected:
                 message = np.zeros(1 + self.expected[0])
                 message[0] = 1.0
                 self.expected.clear()
                 self._sent(message)
+                self.told(f"{type(error).__name__}: {error}")
             raise
+
+    def told(self, message: str | None) -> str:
+        """What those say who have a message, when all have come to an error."""
+        tell = getattr(self._add, "told", None)
+        return "" if tell is None else f" ({tell(message)})"
 
     def _sent(self, message: NDArray[Any]) -> NDArray[Any]:
         try:
@@ -161,7 +169,8 @@ class SharedStepping(Stepping):
         plan.norm[0] = limited_norm(plan.norms, plan.limits, plan.factors)
         if nonfinite and self.nonfinite == "raise":
             self._allreduce.expected.clear()  # the others have come to the same
-            raise ValueError(own or "the gradient of another one of those who take part must be finite")
+            said = self._allreduce.told(own)
+            raise ValueError(own or f"the gradient of another one of those who take part must be finite{said}")
         return bool(nonfinite)
 
 

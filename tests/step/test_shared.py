@@ -77,13 +77,17 @@ def steps_of(make, params, cut=lambda arrays: arrays, **options):
     return opt
 
 
+def is_possible(row, options):
+    try:
+        return row.make([np.ones(1)], **options) is not None
+    except (TypeError, ValueError):
+        return False
+
+
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5, "weight_decay": 0.01}, {"cautious": True}], ids=str)
 @pytest.mark.parametrize("row", ALIKE, ids=lambda row: row.compiled_rule.__name__)
 def test_parts_move_as_the_whole_does(row, options):
-    if "cautious" in options and row.make([np.ones(1)]).param_groups[0].measure is not None:
-        options = {"nonfinite": "skip"}
-    if "weight_decay" in options and "weight_decay" in row.optimizer.fixed:
-        options = {"clip_norm": 0.5}
+    options = options if is_possible(row, options) else {"nonfinite": "skip"}
     whole = steps_of(row.make, numbers(1), **options)
     participants = Participants(3)
     parts = participants.run(

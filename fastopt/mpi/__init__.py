@@ -1,0 +1,7 @@
+"""Optimizers on several processes, by mpi4py."""
+
+from fastopt.mpi.agreement import check_synced
+from fastopt.mpi.owned import owned
+from fastopt.mpi.replicated import Replicated, replicated
+
+__all__ = ["Replicated", "check_synced", "owned", "replicated"]
