@@ -22,6 +22,9 @@ from fastopt.step.stepping import RESTART, Reduce, Stepping
 SCALES = 2.0 ** np.array([600.0, 0.0, -600.0])
 SMALL, LARGE = 2.0**-500, 2.0**500
 
+# What messages begin with: how many of those who send them have failed.
+NOBODY = np.zeros(1)
+
 
 class Allreduce:
     """Adds arrays over all who take part, and tells all of them if one of them has failed.
@@ -45,14 +48,16 @@ class Allreduce:
     def __call__(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """The sums of arrays, which have the same shapes with all who take part."""
         del self.expected[:1]
-        failed, *sums = self._sent(np.concatenate([np.zeros(1), *map(np.ravel, arrays)]))
-        if failed:
+        total = self._sent(np.concatenate([NOBODY, *(array.reshape(-1) for array in arrays)]))
+        if total[0]:
             self.expected.clear()
             said = self.told(None)
             raise RuntimeError(f"another one of those who take part in the step has failed; nothing was changed{said}")
-        ends = np.cumsum([array.size for array in arrays])
-        parts = np.split(np.array(sums), ends[:-1])
-        return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
+        sums, begin = [], 1
+        for array in arrays:
+            sums.append(total[begin : begin + array.size].reshape(array.shape))
+            begin += array.size
+        return sums
 
     @contextlib.contextmanager
     def telling_failure(self) -> Iterator[None]:
@@ -142,9 +147,10 @@ class SharedStepping(Stepping):
             ended = plan.call(steps.SQUARES, token, scale, found, count)
             if ended not in (steps.DONE, steps.NOT_FINITE, steps.OUT_OF_RANGE):
                 return RESTART if ended == steps.INTERRUPTED else ended
-            vectors = grads if isinstance(grads, Vectors) else self._model.vectors(grads, "grads")
-            if self._is_to_skip(plan, vectors, scale, ended):
-                self._skip(vectors)
+            is_odd = ended != steps.DONE or not math.isfinite(plan.norm[0])
+            own = self._own_failing(plan, grads, scale, ended) if is_odd else None
+            if self._agree_to_skip(plan, own):
+                self._skip(self._vectors(grads))
                 return steps.DONE
             found = None
         if self._measures:
@@ -156,14 +162,20 @@ class SharedStepping(Stepping):
         ended = plan.call(steps.UPDATE, token, scale, found, count)
         return RESTART if ended == steps.INTERRUPTED else ended
 
-    def _is_to_skip(self, plan: Plan, vectors: Any, scale: float, ended: int) -> bool:
-        """Whether somebody's gradient is not finite and the step is to be skipped; else the norms of all are limited."""
-        groups = [group for group, _ in self._works]
+    def _vectors(self, grads: Any) -> Vectors:
+        return grads if isinstance(grads, Vectors) else Vectors(self._model.vectors(grads, "grads"))
+
+    def _own_failing(self, plan: Plan, grads: Any, scale: float, ended: int) -> str | None:
+        """What to say of a gradient that is not finite; and norms where squares have left the range of double precision."""
+        groups, vectors = [group for group, _ in self._works], self._vectors(grads)
         if ended == steps.OUT_OF_RANGE:
             clipping.look_again(plan, groups, vectors, scale)
-        own = None
-        if self.nonfinite != "propagate" and not math.isfinite(plan.norm[0]):
-            own = clipping.first_nonfinite(groups, vectors, scale)
+        if self.nonfinite == "propagate" or math.isfinite(plan.norm[0]):
+            return None
+        return clipping.first_nonfinite(groups, vectors, scale)
+
+    def _agree_to_skip(self, plan: Plan, own: str | None) -> bool:
+        """Whether somebody's gradient is not finite and the step is to be skipped; else the norms of all are limited."""
         nonfinite, shared = self._allreduce([np.array([float(own is not None)]), squared(plan.norms)])
         plan.norms[:] = rooted(shared)
         plan.norm[0] = limited_norm(plan.norms, plan.limits, plan.factors)

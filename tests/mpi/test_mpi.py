@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import fresh
+from tests.test_docs import ROOT, fences
 
 pytestmark = pytest.mark.mpi
 
@@ -35,3 +36,25 @@ def found(ranks):
 def test_all_ranks(name, ranks):
     assert found(ranks).keys() == set(CASES)
     assert found(ranks)[name] == []
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_the_page_shows_runs(ranks, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("".join(code for _, code in fences(ROOT / "docs" / "mpi.md", r"\{code-block\} python")))
+    mpiexec(ranks, str(program))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("mpi_digits", ["--epochs", "3"], r"2 ranks: (\d+).\d% of the test images"),
+        ("mpi_inversion", ["--size", "64", "--steps", "60"], r"2 ranks: mean error 0.0(\d+)"),
+    ],
+)
+def test_examples_draw_what_came_out(name, arguments, told, tmp_path):
+    picture = tmp_path / "picture.png"
+    out = mpiexec(2, str(fresh.ROOT / "examples" / f"{name}.py"), *arguments, "--out", str(picture))
+    assert (found := re.search(told, out)), out
+    assert int(found[1]) > 80 if name == "mpi_digits" else int(found[1]) < 600, out
+    assert picture.stat().st_size > 10_000
