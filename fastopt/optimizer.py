@@ -37,7 +37,7 @@ class Optimizer(Description):
     where hyper-parameters choose the rule; `initial`, `advance`, `measure`, `measure_coefficients` and `is_steady` if it needs
     them. What is listed here all of them take by keyword, and what they don't say themselves is off by default. The options
     are carried out around the rule, which must not do it again. A group can have values of its own, but for `nonfinite`,
-    `reduction`, `complex_mode` and `by_name`.
+    `reduction`, `complex_mode`, `reduce` and `by_name`.
 
     Raises
     ------

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.flat import array_of
-from fastopt.arrays.tree import leaves
+from fastopt.arrays.tree import leaves, map_leaves
 from fastopt.saving.archive import Archive, storable, write
 from fastopt.saving.plain_values import decoded, encoded
 from fastopt.saving.replacing import replacing
@@ -42,7 +42,7 @@ def save(path: Path, opt: Any = None, params: Any = None, *, keep_previous: bool
     keep_previous : bool, default False
         Whether the checkpoint that was there stays, with ``.previous`` at the end of its name.
     **arrays
-        More arrays of numbers, or containers of them, by names.
+        More arrays of numbers, or containers of them, by names; a number is taken as an array without dimensions.
 
     Raises
     ------
@@ -59,10 +59,10 @@ def save(path: Path, opt: Any = None, params: Any = None, *, keep_previous: bool
     --------
     >>> import os, tempfile, numpy as np, fastopt
     >>> path = os.path.join(tempfile.mkdtemp(), "run.npz")
-    >>> w, epoch = np.ones(3), np.array(7)
+    >>> w = np.ones(3)
     >>> opt = fastopt.Adam(w)
     >>> opt.step(np.ones(3))
-    >>> fastopt.save(path, opt, epoch=epoch)
+    >>> fastopt.save(path, opt, epoch=7)
     >>> other, epoch = fastopt.Adam(np.zeros(3)), np.array(0)
     >>> fastopt.load(path, other, epoch=epoch)
     >>> bool(np.all(other.params == w)), other.step_count, int(epoch)
@@ -144,7 +144,7 @@ def load(path: Path, opt: Any = None, params: Any = None, **arrays: Any) -> None
 
 def _contents(opt: Any, params: Any, others: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
     """The description and the arrays of a checkpoint, not copied."""
-    named = _named(opt, params, others)
+    named = _named(opt, params, map_leaves(_number_as_array, others))
     arrays = dict(named)
     description = {
         "format": FORMAT,
@@ -156,6 +156,10 @@ def _contents(opt: Any, params: Any, others: Mapping[str, Any]) -> tuple[dict[st
     for name, array in arrays.items():
         storable(name, array)
     return description, arrays
+
+
+def _number_as_array(leaf: Any) -> Any:
+    return np.asarray(leaf) if isinstance(leaf, (np.generic, int, float)) else leaf
 
 
 def _write(path: Path, keep_previous: bool, description: Mapping[str, Any], arrays: Arrays) -> None:

@@ -135,6 +135,18 @@ def test_arrays_beside_the_optimizer(path):
     assert halved.tobytes() == half.tobytes()
 
 
+def test_numbers_are_saved_as_arrays(path):
+    fastopt.save(path, epoch=3, loss=0.5, last=np.float32(2), both=[1, 2.0])
+    filled = {
+        "epoch": np.array(0),
+        "loss": np.array(0.0),
+        "last": np.zeros((), np.float32),
+        "both": [np.array(0), np.array(0.0)],
+    }
+    fastopt.load(path, **filled)
+    np.testing.assert_equal(filled, {"epoch": 3, "loss": 0.5, "last": 2, "both": [1, 2.0]})
+
+
 def small():
     opt = fastopt.Adam({"W": np.ones((2, 3), np.float32), "b": np.ones(2)})
     run(opt, 2)
@@ -308,6 +320,7 @@ def test_what_can_not_be_saved_leaves_the_old_checkpoint(path):
     for error, words, named in [
         (TypeError, ["optimizer/progress/0/schedules/lr/what"], {"opt": fastopt.SGD(np.zeros(1), lr=Remembering())}),
         (TypeError, ["text must hold numbers"], {"text": np.array(["a"])}),
+        (TypeError, ["text must be a NumPy array, got str"], {"text": "a"}),
         (TypeError, ["objects must hold numbers"], {"objects": np.array([None])}),
         (ValueError, ["nothing to save"], {}),
     ]:
