@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from fastopt.description.recipe import Description
 from fastopt.step.clipping import squares_pass
 from fastopt.step.groups import Group
-from fastopt.step.passes import Coefficient, Pass
+from fastopt.step.passes import Coefficient, Pass, products_of
 from fastopt.step.plan import Plan, Work
 
 # Cautious steps are lengthened at most a thousandfold (Liang et al., 2024, in their code).
@@ -93,12 +94,18 @@ def write_with_sums(
                 write(description, group, work, tuple(sums[i]) if description.per_tensor else tuple(sums[0].tolist()))
 
 
-def count_of_sums(description: Description, works: Sequence[tuple[Group, Work]]) -> int:
-    """How many numbers `summed` gives for these works."""
-    measured = [(group, work.measure.products) for group, work in works if work.measure is not None]
-    if measured and not (description.per_tensor or measured[0][0].hyper["cautious"]):
-        return measured[0][1]
-    return sum((products + bool(group.hyper["cautious"])) * len(group.sizes) for group, products in measured)
+def count_of_sums(description: Description, groups: Sequence[Group]) -> int:
+    """How many numbers `summed` gives for these groups, which need not be ready for a step."""
+    measured = [group for group in groups if group.measure is not None]
+    if measured and measured[0].hyper["cautious"]:
+        return sum(2 * len(group.sizes) for group in measured)
+    counts = []
+    for group in measured:
+        measure: Any = description.measure(group.hyper)
+        counts.append(products_of(measure, len(inspect.signature(measure).parameters)))
+    if description.per_tensor:
+        return sum(count * len(group.sizes) for count, group in zip(counts, measured, strict=True))
+    return max(counts, default=0)
 
 
 def summed(description: Description, plan: Plan, measured: Sequence[tuple[Group, Work]]) -> Arrays:

@@ -74,7 +74,7 @@ class Pass:
         self.rows: NDArray[Any] = np.frombuffer(memory, count=tensors * self._count).reshape(tensors, self._count)
         self.is_by_tensor = is_by_tensor
         self._pack = functools.partial(struct.Struct(f"{self._count}d").pack_into, memory, 0)
-        self.products = _products(rule, measures + 2 + len(coefficients)) if measures else 0
+        self.products = products_of(rule, measures + 2 + len(coefficients)) if measures else 0
         self.write(lr, coefficients)
 
     def write(self, lr: float | None, coefficients: Sequence[Coefficient]) -> None:
@@ -132,7 +132,7 @@ def element_of(array: NDArray[Any]) -> np.dtype[Any]:
 
 
 @functools.cache
-def _products(measure: Rule, arguments: int) -> int:
+def products_of(measure: Rule, arguments: int) -> int:
     """How many products a measure sums up."""
     with np.errstate(all="ignore"):
         return len(measure(*[np.float64(1.0)] * arguments))

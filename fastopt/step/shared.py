@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,13 @@ class Allreduce:
 
     Attributes
     ----------
-    expected : list of int
-        How long the messages are that others still wait for in this step.
+    expected : list of callable
+        For each message that others still wait for in this step: gives how many numbers it has.
     """
 
     def __init__(self, add: Reduce) -> None:
         self._add = add
-        self.expected: list[int] = []
+        self.expected: list[Callable[[], int]] = []
 
     def __call__(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """The sums of arrays, which have the same shapes with all who take part."""
@@ -66,7 +66,7 @@ class Allreduce:
             yield
         except BaseException as error:
             if self.expected:
-                message = np.zeros(1 + self.expected[0])
+                message = np.zeros(1 + self.expected[0]())
                 message[0] = 1.0
                 self.expected.clear()
                 self._sent(message)
@@ -103,41 +103,39 @@ class SharedStepping(Stepping):
         super().__init__(*arguments)
         assert self.reduce is not None
         self._allreduce = Allreduce(self.reduce)
-        self._measured = 0  # how many sums of what an optimizer measures there are
 
     def take(self, description: Description, grads: Any, scale: float) -> None:
         """Take a step; see `Optimizer.step`."""
-        self._expect_messages()
+        self._expect_messages(description)
         with self._allreduce.telling_failure():
             super().take(description, grads, scale)
 
     def take_vectors(self, description: Description, vectors: Vectors, scale: float, count: int) -> None:
         """Take a step with sums of so many gradients."""
-        self._expect_messages()
+        self._expect_messages(description)
         with self._allreduce.telling_failure():
             super().take_vectors(description, vectors, scale, count)
 
     def norm(self, grads: Any) -> float:
         """The norm of all gradients, without a step."""
-        self._allreduce.expected = [SCALES.size * len(self._model.active)]
+        self._allreduce.expected = [lambda: SCALES.size * len(self._model.active)]
         with self._allreduce.telling_failure():
             (shared,) = self._allreduce([squared(self._squares(grads).norms)])
         return math.hypot(*rooted(shared))
 
-    def _expect_messages(self) -> None:
+    def _expect_messages(self, description: Description) -> None:
         """Note which messages the others wait for in this step."""
         groups = self._model.active
-        expected = [1 + SCALES.size * len(groups)] if self.needs_norms() else []
+        expected: list[Callable[[], int]] = []
+        if self.needs_norms():
+            expected.append(lambda: 1 + SCALES.size * len(groups))
         if any(group.measure is not None for group in groups):
-            expected.append(self._measured)
+            expected.append(lambda: numbers.count_of_sums(description, groups))
         self._allreduce.expected = expected
 
     def _build_works(self, description: Description) -> None:
         super()._build_works(description)
         self._is_in_parts = self._measures or self._has_norms
-        self._measured = numbers.count_of_sums(description, self._works)
-        if self._allreduce.expected:
-            self._expect_messages()
 
     def _run(self, description: Description, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
         if not self._is_in_parts:

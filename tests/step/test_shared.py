@@ -215,6 +215,34 @@ def test_one_that_fails_ends_the_step_of_all(options, when):
     assert "shape" in str(errors[1])
 
 
+@pytest.mark.parametrize("row", [row for row in ALIKE if row.make([np.ones(1)]).param_groups[0].measure is not None], ids=str)
+def test_one_that_fails_before_anything_is_prepared_sends_as_much_as_the_others(row):
+    participants = Participants(2)
+    failing = threading.Event()
+
+    def rate(step):
+        if failing.is_set() and threading.current_thread().name == "1":
+            raise ValueError("no rate")
+        return 0.1
+
+    def steps(who, reduce):
+        threading.current_thread().name = str(who)
+        opt = row.make([np.ones(3), np.ones(2)], lr=rate, reduce=reduce)
+        failing.set()
+        errors = []
+        for _ in range(2):
+            try:
+                opt.step([np.ones(3), np.ones(2)])
+            except (ValueError, RuntimeError) as error:
+                errors.append(str(error))
+            failing.clear()
+        return errors, opt.step_count
+
+    (others, count), (own, _) = participants.run(steps)
+    assert (len(others), own, count) == (1, ["no rate"], 1)
+    assert len(set(participants.lengths)) == 1
+
+
 def test_accumulated_gradients_are_clipped_together():
     def steps(who, reduce):
         opt = fastopt.SGD(w := np.zeros(1), lr=1.0, clip_norm=5.0, reduce=reduce)
