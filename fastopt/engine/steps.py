@@ -263,7 +263,6 @@ def _step(parallel: bool) -> Callable[..., int]:
             _decide(header, 0, header.early_count)
         for phase in (SQUARES, MEASURES, UPDATE):
             if phase == UPDATE and phases & DECIDE and status == DONE:
-                _share_sums(header)
                 _decide(header, header.early_count, header.decision_count)
             if phases & phase and status == DONE:
                 if phase != UPDATE or not phases & MEASURES:
@@ -281,7 +280,10 @@ def _step(parallel: bool) -> Callable[..., int]:
                     _count(header)
                 else:
                     _add_up(which)
-                    status = _limit(header) if phase == SQUARES else DONE
+                    if phase == SQUARES:
+                        status = _limit(header)
+                    else:
+                        _share_sums(header)
         if state:
             _restore_thread(state)
         header.busy = 0

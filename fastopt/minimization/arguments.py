@@ -55,6 +55,10 @@ def split(options: Mapping[str, Any] | None, tol: float | None) -> tuple[dict[st
     given = dict(options or {})
     if "bounds" in given:
         raise TypeError("bounds must be the argument of minimize, not one of its options")
+    if "reduce" in given:
+        raise TypeError(
+            "reduce is not for minimize, whose tests for stopping are those of one process; take the steps yourself"
+        )
     own = {key: given.pop(key, default) for key, default in OWN.items()}
     if own["gtol"] is None:
         own["gtol"] = tol
