@@ -244,6 +244,39 @@ def loss_on_quadratic() -> Figure:
     return figure
 
 
+def completed(table: Vector, known: NDArray[np.bool_], width: int = 16, l2: float = 0.02, epochs: int = 40) -> Vector:
+    """A table of which only some numbers are known, completed by products of vectors for its rows and its columns."""
+    rng = np.random.default_rng(0)
+    mean = np.sum(table * known, axis=0) / np.maximum(known.sum(axis=0), 1)
+    of_rows, of_columns = (0.1 * rng.standard_normal((size, width)) for size in table.shape)
+    optimizer = fastopt.AdaGrad([of_rows, of_columns], lr=0.1)
+    rows, columns = np.nonzero(known)
+    for _ in range(epochs):
+        for batch in np.array_split(rng.permutation(len(rows)), len(rows) // 2048):
+            i, j = rows[batch], columns[batch]
+            u, v = of_rows[i], of_columns[j]
+            error = np.sum(u * v, axis=1) + mean[j] - table[i, j]
+            optimizer.step_rows([i, j], [error[:, None] * v + l2 * u, error[:, None] * u + l2 * v])
+    return np.asarray(of_rows @ of_columns.T + mean)
+
+
+def completed_digits() -> Figure:
+    """Images of digits, half of whose pixels are hidden; what is known of them; and what they were completed to."""
+    from sklearn.datasets import load_digits
+
+    table = load_digits().data / 16
+    known = np.random.default_rng(1).random(table.shape) < 0.5
+    guess = completed(table, known)
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    lines = {"image": table, "known": np.where(known, table, np.nan), "completed": guess}
+    for all_axes, (title, images) in zip(figure.subplots(3, 10), lines.items(), strict=True):
+        for axes, image in zip(all_axes, images, strict=False):
+            axes.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1).get_cmap().set_bad("#F0E0C0")
+            axes.set(xticks=[], yticks=[])
+        all_axes[0].set_ylabel(title)
+    return figure
+
+
 FIGURES = (
     sgd,
     adagrad,
@@ -258,6 +291,7 @@ FIGURES = (
     signum,
     rates_over_time,
     loss_on_quadratic,
+    completed_digits,
 )
 
 

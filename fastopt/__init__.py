@@ -9,7 +9,7 @@ from fastopt.description.fields import hyper
 from fastopt.engine.compile import RuleError
 from fastopt.engine.decisions import decision
 from fastopt.engine.runtime import get_num_threads, get_parallel_threshold, set_num_threads, set_parallel_threshold
-from fastopt.minimization import minimize, scipy_method
+from fastopt.minimization import GradientCheck, RateTest, Solver, check_gradient, find_lr, minimize, scipy_method
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers import *  # noqa: F403 - their list stands once, in fastopt/optimizers/__init__.py
 from fastopt.rules.own import rule
@@ -20,10 +20,15 @@ __version__ = "0.1.0"
 __all__ = [
     "Embedded",
     "Flat",
+    "GradientCheck",
     "Optimizer",
+    "RateTest",
     "RuleError",
+    "Solver",
+    "check_gradient",
     "decision",
     "embed",
+    "find_lr",
     "flatten",
     "from_torch_state_dict",
     "get_num_threads",

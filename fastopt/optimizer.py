@@ -23,11 +23,12 @@ from fastopt.step.background import Background
 from fastopt.step.changes import Changes, OfWhole
 from fastopt.step.groups import Group
 from fastopt.step.model import Model, checked_all
+from fastopt.step.rows import RowSteps, step_rows
 from fastopt.step.shared import SharedStepping
 from fastopt.step.stepping import Stepping
 
 # The attributes of every optimizer.
-OWN = ("_accumulation", "_background", "_changes", "_is_swapped", "_model", "_stepping", "_whole")
+OWN = ("_accumulation", "_background", "_changes", "_is_swapped", "_model", "_rows", "_stepping", "_whole")
 
 
 class Optimizer(Description):
@@ -53,11 +54,7 @@ class Optimizer(Description):
     """
 
     def _build(
-        self,
-        groups: Sequence[Mapping[str, Any]],
-        hyper: Mapping[str, Any],
-        whole: Mapping[str, Any],
-        *nesting: Any,
+        self, groups: Sequence[Mapping[str, Any]], hyper: Mapping[str, Any], whole: Mapping[str, Any], *nesting: Any
     ) -> None:
         """Make everything anew; of the nesting see `Model`."""
         whole = checked_all(type(self), hyper, whole)
@@ -69,6 +66,7 @@ class Optimizer(Description):
         self._model, self._changes = model, changes
         self._whole = dict(whole)
         self._stepping = (Stepping if whole["reduce"] is None else SharedStepping)(model, changes, self._whole)
+        self._rows = RowSteps(model, self._stepping)
         self._accumulation = Accumulation(model, self._stepping.accumulated)
         self._background = Background()
         self._is_swapped = False
@@ -116,6 +114,8 @@ class Optimizer(Description):
             self._take_accumulated(grads, scale)
         else:
             self._stepping.take(self, grads, scale)
+
+    step_rows = step_rows
 
     def reset(self) -> None:
         """Begin anew: states, running scalars and counters are as at construction, parameters and hyper-parameters as now.

@@ -68,6 +68,13 @@ class Separately:
             g = np.clip(g, -dtype(clip), dtype(clip))
         if options.get("maximize"):
             g = -g
+        if options.get("project_gradient"):
+            low, high = (
+                dtype(unbounded if side is None else side)
+                for side, unbounded in zip(options.get("bounds", (None, None)), (-np.inf, np.inf), strict=True)
+            )
+            g = np.where(theta > low, g, np.minimum(g, dtype(0)))
+            g = np.where(theta < high, g, np.maximum(g, dtype(0)))
         before = {name: state.copy() for name, state in {**self.bare.state, "theta": theta}.items()}
         self.bare.step(g)
         if l1 := options.get("l1"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,10 +29,14 @@ def checked_bounds(parameters: Sequence[Parameter], params: Any, value: Any) -> 
     within = common_range(p.theta.dtype for p in parameters)
     sides: list[Any] = []
     for side, unbounded in zip(value, (-np.inf, np.inf), strict=True):
+        if isinstance(side, (complex, np.complexfloating)):  # a bound for each part, which only arrays have
+            side = with_leaves(params, [np.full(p.shape, side, np.complex128) for p in parameters])
         if is_tree(side):
             sides.append(checked_arrays(parameters, params, "bounds", side, require_bounds))
+        elif math.isnan(number := real("bounds", unbounded if side is None else side)):
+            raise ValueError(f"bounds must hold no NaN, got {value!r}")
         else:
-            sides.append(within.kept("bounds", real("bounds", unbounded if side is None else side)))
+            sides.append(within.kept("bounds", number))
     for p, low, high in zip(parameters, *(_for_each(parameters, side) for side in sides), strict=True):
         if not np.all(np.less_equal(low, high)):  # nor with NaN
             raise ValueError(f"bounds must have no lower bound above the upper one, which those of {p.name} have")

@@ -27,6 +27,7 @@ from fastopt.engine.transforms import (
     decaying,
     excluding,
     flushing,
+    holding,
     masked,
     projecting,
     scaling,
@@ -91,6 +92,11 @@ class Options(Fields):
         doc="""A lower and an upper bound, each None, a number, or arrays nested as the parameters; where the step leads out of
         them, it ends at the bound.""",
         kind="pair",
+    )
+    project_gradient: bool = hyper(
+        False,
+        doc="""Where a bound is active, take the part of the gradient that would lead out of it as 0, so that averages don't
+        go on pushing there.""",
     )
     ema_decay: Any = hyper(
         None, share_or_none, "Keep an exponential average of the parameters, `ema`, with this decay, in [0, 1]."
@@ -216,6 +222,9 @@ class Wrapped:
         if hyper["mask"] is not None:
             inner = excluding(inner) if measures else masked(inner)
             self.names += [0.0, "mask"] if measures else ["mask"]
+        if hyper["project_gradient"] and hyper["bounds"] is not None:
+            inner = holding(inner)
+            self.names += [0.0, "lower", "upper"]
         if hyper["maximize"]:
             inner = ascending(inner)
         if hyper["clip_value"] is not None:

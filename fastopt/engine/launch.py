@@ -57,6 +57,8 @@ class Launch:
         Bytes that a step moves.
     most : int, optional
         On how many threads at most.
+    function : callable, optional
+        Gives the compiled function that takes steps; by default `steps.step_function`.
 
     Attributes
     ----------
@@ -64,8 +66,9 @@ class Launch:
         What `prepare` chose, while it holds.
     """
 
-    def __init__(self, traffic: int, most: int | None = None) -> None:
+    def __init__(self, traffic: int, most: int | None = None, function: Callable[[bool], Run] | None = None) -> None:
         self.run: Run | None = None
+        self._function = function
         self._traffic, self._most = traffic, math.inf if most is None else most
         self._seconds: float | None = None  # on one thread, once it is known
         runtime.choose_anew_with_changes(self)
@@ -79,7 +82,7 @@ class Launch:
         threshold = runtime.get_parallel_threshold()
         finds_out = threshold is None
         is_short = finds_out and self._seconds is not None and self._seconds < SERIAL_BELOW_SECONDS
-        alone = functools.partial(step_function(parallel=False), 1)
+        alone = functools.partial(self._compiled(False), 1)
         if self._traffic < (SERIAL_BELOW_BYTES if threshold is None else threshold) or is_short:
             self.run = alone
         elif runtime.is_foreign_thread():
@@ -91,13 +94,16 @@ class Launch:
         else:
             tries = finds_out and self._traffic < NO_TRIAL_FROM_BYTES
             seconds, threads = self._seconds if tries else None, min(self._most, runtime.get_num_threads())
-            self.run = Launcher(alone, step_function(parallel=True), int(threads), seconds, tries)
+            self.run = Launcher(alone, self._compiled(True), int(threads), seconds, tries)
         return self.run
+
+    def _compiled(self, parallel: bool) -> Run:
+        return (self._function or step_function)(parallel)
 
     def compile(self) -> None:
         """Compile all that launches may come to need, with the present number of threads."""
         if isinstance(self.prepare(), Sampled):
-            step_function(parallel=True)
+            self._compiled(True)
 
     def _note(self, seconds: float) -> None:
         # Before the next step, `prepare` chooses anew: then one that can't be chosen still leaves all as it was.

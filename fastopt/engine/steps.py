@@ -16,7 +16,7 @@ from numba import float64, int64, prange, types
 from numba.extending import models, register_jitable, register_model
 
 from fastopt.engine.addresses import call, record, vector
-from fastopt.engine.compile import compiled_function
+from fastopt.engine.compile import Rule, compiled_function
 from fastopt.engine.gradients import look
 from fastopt.engine.interpreted import IS_INTERPRETED, interpreted
 from fastopt.engine.loop import ITEM
@@ -83,7 +83,7 @@ def _first_row(rows: Any, count: Any, begin: Any) -> Any:
 
 
 @register_jitable
-def _run_share(address: Any, which: Any, part: Any, parts: Any) -> None:
+def run_share(address: Any, which: Any, part: Any, parts: Any) -> None:
     """Run one of so many equal shares of a pass."""
     header = record(address, header_type)
     tensors_at, of_pass = header.tensors, record(which, pass_type)
@@ -109,7 +109,7 @@ def _run_share(address: Any, which: Any, part: Any, parts: Any) -> None:
 
 
 @register_jitable
-def _add_up(which: Any) -> None:
+def add_up(header: Any, which: Any) -> None:
     """Add up the blocks of each row, from the first to the last: ``totals[tensor, product]``."""
     of_pass = record(which, pass_type)
     rows = vector(of_pass.rows, of_pass.count, row_type)
@@ -241,8 +241,8 @@ def _count(header: Any) -> None:
             scalars[k] = following[k]
 
 
-def _step(parallel: bool) -> Callable[..., int]:
-    """The function, not compiled yet."""
+def step(parallel: bool, look: Rule = look, run_share: Rule = run_share, add_up: Rule = add_up) -> Callable[..., int]:
+    """The function, not compiled yet, of how it looks at gradients, runs a share of a pass, and adds up what was summed up."""
 
     def step(threads: Any, address: Any, gradients: Any, scale: Any, count: Any, token: Any, phases: Any) -> Any:
         header = record(address, header_type)
@@ -272,14 +272,14 @@ def _step(parallel: bool) -> Callable[..., int]:
                     callers = _get_num_threads()
                     _set_num_threads(threads)
                     for part in prange(threads):
-                        _run_share(address, which, part, threads)
+                        run_share(address, which, part, threads)
                     _set_num_threads(callers)
                 else:
-                    _run_share(address, which, 0, 1)
+                    run_share(address, which, 0, 1)
                 if phase == UPDATE:
                     _count(header)
                 else:
-                    _add_up(which)
+                    add_up(header, which)
                     if phase == SQUARES:
                         status = _limit(header)
                     else:
@@ -310,7 +310,7 @@ def step_function(parallel: bool) -> Callable[..., int]:
         it ended.
     """
     if IS_INTERPRETED:
-        return interpreted(_step(parallel), _forget)
+        return interpreted(step(parallel), _forget)
     return step_dispatcher(parallel).overloads[SIGNATURE.args].entry_point  # type: ignore[no-any-return]
 
 
@@ -322,7 +322,7 @@ def _forget(threads: int, address: int, *others: Any) -> None:
 @functools.cache
 def step_dispatcher(parallel: bool) -> Any:
     """The same as a Numba dispatcher."""
-    return compiled_function(_step(parallel), SIGNATURE, "step_parallel" if parallel else "step_serial", parallel)
+    return compiled_function(step(parallel), SIGNATURE, "step_parallel" if parallel else "step_serial", parallel)
 
 
 def nothing() -> tuple[Any, ...]:

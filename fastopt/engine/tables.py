@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def _record(*names: str) -> np.dtype[Any]:
+def fields(*names: str) -> np.dtype[Any]:
+    """Of a record."""
     return np.dtype([(name, np.int64) for name in names])
 
 
-HEADER = _record(
+HEADER = fields(
     *(
         "array_type",
         "list_type",
@@ -34,19 +35,20 @@ HEADER = _record(
     *("norms", "factors", "norm", "nonfinite", "is_looking_twice"),
     *("decisions", "early_count", "decision_count", "shared_sums"),  # early: before sums; shared: over all tensors
     *("step_count", "accumulated", "traffic", "token", "busy"),
+    "touched",  # rows, see `rows`
 )
-LEAF = _record("descr", "itemsize", "ndim", "shape", "flags", "size", "known", "first", "count", "is_active")
-TENSOR = _record("gradient", "offset")  # of its first element in the leaf
-PASS = _record("rows", "count", "work", "sums", "totals", "products")
-ROW = _record(
+LEAF = fields("descr", "itemsize", "ndim", "shape", "flags", "size", "known", "first", "count", "is_active")
+TENSOR = fields("gradient", "offset")  # of its first element in the leaf
+PASS = fields("rows", "count", "work", "sums", "totals", "products")
+ROW = fields(
     "function", "operands", "coefficients", "tensor", "size", "begin", "cost", "block", "zeroed", "is_double", "doubles"
 )
-GROUP = _record(
+GROUP = fields(
     *("first", "count", "step_count", "square_cell", "cells", "cell_count"),
     *("scalars", "next_scalars", "scalar_count"),
 )
 # A decision is a call; its sums are none, those of a tensor, or those over all.
-DECISION = _record("function", "step_count", "numbers", "sums", "scalars", "next_scalars", "results")
+DECISION = fields("function", "step_count", "numbers", "sums", "scalars", "next_scalars", "results")
 
 # The same for compiled code.
 header_type, leaf_type, tensor_type, pass_type, row_type, group_type, decision_type = map(

@@ -12,7 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 from fastopt.engine.compile import Rule, rule
-from fastopt.engine.values import clipped, first, flushed, insert_second, select, soft_thresholded, with_first, zero_like
+from fastopt.engine.values import (
+    at_least,
+    at_most,
+    clipped,
+    first,
+    flushed,
+    insert_second,
+    select,
+    soft_thresholded,
+    with_first,
+    zero_like,
+)
 
 
 def _transform(make: Callable[[Rule], Rule]) -> Callable[[Rule], Rule]:
@@ -95,6 +106,17 @@ def projecting(inner: Rule) -> Rule:
     def outer(theta: Any, g: Any, lr: Any, *rest: Any) -> Any:
         new = inner(theta, g, lr, *rest[:-2])
         return with_first(clipped(first(new), rest[-2], rest[-1]), new)
+
+    return outer
+
+
+@_transform
+def holding(inner: Rule) -> Rule:
+    """Take the outward part of the gradient as 0 where a bound is active. Three more coefficients: zero, and both bounds."""
+
+    def outer(theta: Any, g: Any, *rest: Any) -> Any:
+        inward = select(theta > rest[-2], g, at_most(g, rest[-3]))
+        return inner(theta, select(theta < rest[-1], inward, at_least(inward, rest[-3])), *rest[:-3])
 
     return outer
 

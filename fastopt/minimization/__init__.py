@@ -1,6 +1,18 @@
 """Minimization in SciPy's form, by the steps of an optimizer."""
 
-from fastopt.minimization.arguments import METHODS
 from fastopt.minimization.functions import minimize, scipy_method
+from fastopt.minimization.gradient_check import GradientCheck, check_gradient
+from fastopt.minimization.options import METHODS
+from fastopt.minimization.rate_test import RateTest, find_lr
+from fastopt.minimization.solver import Solver
 
-__all__ = ["METHODS", "minimize", "scipy_method"]
+__all__ = [
+    "METHODS",
+    "GradientCheck",
+    "RateTest",
+    "Solver",
+    "check_gradient",
+    "find_lr",
+    "minimize",
+    "scipy_method",
+]

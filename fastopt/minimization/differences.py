@@ -9,51 +9,99 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays.layout import parts
+
 Vector = NDArray[Any]
+Sides = tuple[Vector, Vector] | None
+
+# As SciPy calls them: from one side, from both sides, and by complex steps.
+SCHEMES = ("2-point", "3-point", "cs")
 
 
-def differences(fun: Callable[[Vector], float], x: Vector, value: float, sides: tuple[Vector, Vector] | None) -> Vector:
+def differences(fun: Callable[[Vector], Any], x: Vector, value: float, sides: Sides, scheme: str = "2-point") -> Vector:
     """The gradient of a function from its values a small step away from a point.
 
-    Each variable moves up by the root of the machine epsilon, times its size if that is more than 1. At a bound it moves down
-    instead, or in a narrower interval as far as there is room. Where there is none it can't change, and the derivative is 0.
+    With ``"2-point"`` each variable moves up by the root of the machine epsilon, times its size if that is more than 1. At a
+    bound it moves down instead, or in a narrower interval as far as there is room. Where there is none it can't change, and the
+    derivative is 0. With ``"3-point"`` it moves by the third root, up and down, or twice to the side with more room, if a bound
+    is too near for both. With ``"cs"`` its imaginary part moves, by so little that no digit is lost: for functions that compute
+    with complex numbers as with real ones.
 
     Parameters
     ----------
     fun : callable
-        Gives the value at a point, which it gets read-only; called once for each variable that can move.
+        Gives the value at a point, an array of its own each time; called once for each variable that can move, twice with
+        "3-point".
     x : ndarray, shape (n,)
-        The point; only read.
+        The point; only read. Real and imaginary parts of complex variables move one after the other.
     value : float
         The function there.
     sides : pair of ndarray, shape (n,), or None
         Bounds of the dtype of `x`, between which it lies.
+    scheme : {"2-point", "3-point", "cs"}
 
     Returns
     -------
     ndarray, shape (n,)
         Of the dtype of `x`.
     """
-    moved = _moved(x, sides)
-    steps = (moved.astype(np.float64) - x).tolist()
-    point = x.copy()
-    seen = point.view()
-    seen.flags.writeable = False
+    if scheme == "cs":
+        return _by_complex_steps(fun, x)
+    theta = parts(x)
+    limits = None if sides is None else (parts(sides[0]), parts(sides[1]))
+
+    def at(i: int, place: Any) -> Any:
+        point = x.copy()
+        parts(point)[i] = place
+        return fun(point)
+
+    gradient = _from_one_side(at, theta, value, limits) if scheme == "2-point" else _from_both(at, theta, value, limits)
+    with np.errstate(all="ignore"):  # what is too large becomes infinite
+        return np.array(gradient).astype(theta.dtype).view(x.dtype)
+
+
+def _from_one_side(at: Callable[[int, Any], Any], theta: Vector, value: float, limits: Sides) -> list[float]:
+    moved = _moved(theta, limits, 1 / 2)
+    steps = (moved.astype(np.float64) - theta).tolist()
+    return [(at(i, moved[i]) - value) / step if step else 0.0 for i, step in enumerate(steps)]
+
+
+def _from_both(at: Callable[[int, Any], Any], theta: Vector, value: float, limits: Sides) -> list[float]:
+    near = _moved(theta, limits, 1 / 3, times=2)  # so that there is room for two steps
+    near = theta + (near - theta) / 2
+    back = 2 * theta - near
+    far = 2 * near - theta
+    inside = np.full(theta.size, True) if limits is None else (limits[0] <= back) & (back <= limits[1])
+    gradient = []
+    for i in range(theta.size):
+        step = float(near[i]) - float(theta[i])
+        if step == 0.0:
+            gradient.append(0.0)
+        elif inside[i]:
+            gradient.append((at(i, near[i]) - at(i, back[i])) / (float(near[i]) - float(back[i])))
+        else:
+            gradient.append((4.0 * at(i, near[i]) - 3.0 * value - at(i, far[i])) / (float(far[i]) - float(theta[i])))
+    return gradient
+
+
+def _by_complex_steps(fun: Callable[[Vector], Any], x: Vector) -> Vector:
+    if x.dtype.kind == "c":
+        raise ValueError('jac="cs" must have real variables, got complex ones')
+    steps = (np.finfo(x.dtype).eps * np.maximum(np.abs(x), 1)).tolist()
     gradient = []
     for i, step in enumerate(steps):
-        point[i] = moved[i]
-        gradient.append((fun(seen) - value) / step if step else 0.0)
-        point[i] = x[i]
-    with np.errstate(all="ignore"):  # what is too large becomes infinite
-        return np.array(gradient).astype(x.dtype)
+        point = x.astype(np.result_type(x.dtype, np.complex64))
+        point.imag[i] = step
+        gradient.append(np.imag(fun(point)).item() / step)
+    return np.array(gradient).astype(x.dtype)
 
 
 @np.errstate(all="ignore")
-def _moved(x: Vector, sides: tuple[Vector, Vector] | None) -> Vector:
-    """Each variable a small step away."""
+def _moved(x: Vector, sides: Sides, power: float, times: int = 1) -> Vector:
+    """Each variable so many small steps away, each by a root of the machine epsilon."""
     largest = np.finfo(x.dtype).max
     low, high = (-largest, largest) if sides is None else (np.maximum(sides[0], -largest), np.minimum(sides[1], largest))
-    step = math.sqrt(np.finfo(x.dtype).eps) * np.maximum(np.abs(x), 1)
+    step = times * math.pow(np.finfo(x.dtype).eps, power) * np.maximum(np.abs(x), 1)
     up, down = x + step, x - step
     farthest = np.where(high - x >= x - low, high, low)
     moved = np.where(up <= high, up, np.where(down >= low, down, farthest))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastopt.minimization.arguments import Method, class_of, needs_value, sides_of, split, start_of
 from fastopt.minimization.objective import Objective
-from fastopt.minimization.run import Run
+from fastopt.minimization.options import OF_MINIMIZE, OWN, Method, class_of, mapping_of, taken
+from fastopt.minimization.progress import Progress
+from fastopt.minimization.solver import Solver
+from fastopt.minimization.stopping import INTERRUPTED, MESSAGES, NOT_FINITE
 from fastopt.optimizer import Optimizer
 
 
@@ -28,42 +31,35 @@ def minimize(
     Parameters
     ----------
     fun : callable
-        ``fun(x, *args)`` gives the objective, or with ``jac=True`` a pair of it and the gradient. It may be stochastic. What
-        it gets is a read-only view of the point, which moves on with the next step.
+        ``fun(x, *args)`` gives the objective, or with ``jac=True`` a pair of it and the gradient. It may be stochastic. The
+        array that it gets is its own each time, to keep and to write to.
     x0 : array-like
-        Where to start; it is copied, and raveled. float32 stays float32, all else becomes float64.
+        Where to start; it is copied, and raveled. float32, complex64 and complex128 stay, all else becomes float64.
     args : tuple, default ()
         More arguments of `fun` and `jac`.
     method : str or type, default "adam"
         The name of an optimizer, in letters of any case, or its class.
-    jac : callable, True or None
-        ``jac(x, *args)`` gives the gradient; True if `fun` gives it, too; None for finite differences, which never leave the
-        bounds.
+    jac : callable, bool, str or None
+        ``jac(x, *args)`` gives the gradient, in any shape with as many elements; True if `fun` gives it, too. For finite
+        differences None or ``"2-point"``, or ``"3-point"``, which never leave the bounds, or ``"cs"`` (complex steps). The
+        gradient for a complex variable is the derivative by its real part plus i times that by its imaginary part.
     bounds : sequence or array of pairs, or `scipy.optimize.Bounds`, optional
         Lower and upper bounds of each variable, None for none. No step leaves them. What is no number of the dtype is rounded
         to the next one between the bounds, or to the nearest if none lies between.
     tol : float, optional
         The same as the option ``gtol``.
     callback : callable, optional
-        Called before each step with the keyword ``intermediate_result``, if it takes an argument of this name, an
-        `OptimizeResult` with ``x``, ``fun``, ``jac`` and ``nit``; else with ``x``, a copy each time. To stop, it raises
-        StopIteration or returns True; as in SciPy, that is no success, and the status 99.
+        Called after each step, when the new point was evaluated, the last one too: with the keyword ``intermediate_result``, if
+        it takes an argument of this name, a result so far, whose ``state`` is a checkpoint; else with ``x``, a copy each time.
+        To stop, it raises StopIteration or returns True; as in SciPy, that is no success, and the status 99.
     options : mapping, optional
-        ``maxiter`` (steps, 1000); ``gtol`` (largest element of the gradient, with bounds of the projected one), ``xtol``
-        (largest change of a variable in a step), ``ftol`` (change of the objective in a step, relative to the larger of 1 and
-        itself), at which to stop; ``patience`` (stop after so many steps in which the objective has not improved by ``ftol``);
-        ``time_limit`` (seconds); ``best`` (give the best point that was seen instead of the last, False); ``disp`` (show a
-        progress bar, False); ``state`` (of an earlier result, to go on from: its averages and steps, not its
-        hyper-parameters); all others are arguments of the optimizer, such as ``lr``.
+        See Notes.
 
     Returns
     -------
     OptimizeResult
-        With ``x``, ``fun``, ``jac``, ``nit``, ``nfev``, ``njev``, ``success``, ``status``, ``message``, and ``state``, which a
-        later call can take. It is a success unless there were tolerances and none was reached, something is not finite, the
-        callback stopped it, or patience ended above where it began. Where the point or its gradient is not finite it stops at
-        once (but for what the option ``nonfinite`` of the optimizer asks for): ``x`` is then the last point before, ``nit`` the
-        steps up to it, and ``message`` says which element it was; ``state`` is that of one step more.
+        With ``x``, ``fun``, ``jac``, ``nit``, ``nfev``, ``njev``, ``success``, ``status``, ``message``, and ``state``, with
+        which a later call goes on. Its arrays are nobody else's.
 
     Raises
     ------
@@ -71,6 +67,44 @@ def minimize(
         If SciPy is not installed.
     TypeError, ValueError
         If an argument is not allowed.
+
+    Notes
+    -----
+    The options, all others are arguments of the optimizer, such as ``lr``:
+
+    - ``maxiter``: how many steps to take at most (1000).
+    - ``gtol``: stop where the largest element of the gradient is at most this (1e-5), but for what would lead out of active
+      bounds; ``xtol``: where the largest change of a variable in a step is; ``ftol``: where the change of the objective in a
+      step is, relative to the larger of 1 and itself. With ``"gtol": None``, and no other tolerance, the number of steps is all
+      that is asked for, and reaching it a success.
+    - ``patience``: stop after so many steps in which the objective has not improved by ``ftol``.
+    - ``time_limit``: stop after so many seconds.
+    - ``best``: give the best point that was seen instead of the last (False).
+    - ``history``: keep the objective, the norm of the gradient, the rate and the time of each point, and with a number instead
+      of True a copy of every so many points; the result then has a ``history`` with ``values``, ``norms``, ``rates``,
+      ``times`` and ``points``, and ``plot()`` draws it.
+    - ``x_scale``: the size of the variables, one number or one for each; ``"bounds"``, how far these are apart; or ``"auto"``,
+      that where they are finite, else how large the start is, or 1. Steps are then taken in units of it, so that one ``lr``
+      fits metres and micrometres.
+    - ``g_scale``: the unit of gradients, a number, or ``"auto"``, the root mean square of the first one. It makes ``eps``,
+      which has the unit of the gradient, a share of it.
+    - ``noisy``: values and gradients are drawn (False). It stops with the status 7 where the objective no longer falls, as far
+      as its noise lets one see, and gives the mean of the points, the values and the gradients of the best of the windows of
+      steps that it looks at. ``gain`` is by how much the objective would fall in another window, as the slope of the last one
+      has it, and ``gain_error`` the standard error of that.
+    - ``nonfinite``: what to do where the objective, its gradient or the point is not finite: ``"stop"`` (the default),
+      ``"skip"``, which evaluates the same point again, for stochastic objectives, and stops after ``max_skips`` (10) in a row,
+      or ``"raise"``. To stop is to evaluate the last point that was finite again, which is then the result; ``message`` says
+      which element it was, and ``state`` has averages of one step more.
+    - ``state``: of an earlier result, to go on from. From the point that it belongs to, its ``x``, with the same bits, stopping
+      tests included; from another one with its averages and steps only. Hyper-parameters are those of the call, and ``maxiter``
+      counts the steps of the call.
+    - ``disp``: show a progress bar, if tqdm is installed, or some lines (False).
+    - ``interrupt``: after KeyboardInterrupt ``"raise"`` it, or ``"return"`` the result so far, with the status 6.
+
+    The statuses are 0, a tolerance was reached; 1, the number of steps was reached; 3, the time limit was reached; 4, the
+    patience ended (a success, if the objective is not above where it began); 5, something is not finite; 6, interrupted; 7,
+    the end of the descent under noise (a success); 99, the callback asked to stop.
 
     Examples
     --------
@@ -80,15 +114,35 @@ def minimize(
     >>> result.success, result.x.round(4)
     (True, array([1., 1.]))
     """
-    own, arguments = split(options, tol)
-    x = start_of(x0)
-    sides = sides_of(bounds, x)
-    optimizer = class_of(method)(x, **arguments, **dict[str, Any]({} if sides is None else {"bounds": sides}))
-    if own["state"] is not None:
-        _resume(optimizer, own["state"])
-    objective = Objective(fun, jac, args, x, sides, needs_value=needs_value(own, callback))
-    run = Run(objective, optimizer, x, own, callback)
-    return run.result(run.loop())
+    of_minimize, given = taken(OF_MINIMIZE, mapping_of(options, tol))
+    solver = Solver(x0, method, bounds, callback, **given)
+    shows = of_minimize["disp"]
+    progress = Progress(shows, given.get("maxiter", OWN["maxiter"][0]))
+    objective = Objective(fun, jac, args, solver.sides, needs_value=solver.needs_value or shows)
+    try:
+        while not solver.done:
+            value, g = objective(solver.ask())
+            nit = solver.nit
+            solver.tell(value, g)
+            if shows:
+                progress.show(nit, value, g, solver.rate)
+    except KeyboardInterrupt:
+        if of_minimize["interrupt"] == "raise":
+            raise
+        solver.stop(INTERRUPTED)
+    finally:
+        progress.close(solver.message)
+    return _completed(solver.result(), objective)
+
+
+def _completed(result: Any, objective: Objective) -> Any:
+    """A result with the counts of calls, and with the value that nobody has looked at on the way."""
+    if objective.is_value_missing and result.status != INTERRUPTED:
+        result.fun = objective.value(result.x.copy())
+        if not math.isfinite(result.fun) and result.status != NOT_FINITE:
+            result.status, result.success, result.message = NOT_FINITE, False, MESSAGES[NOT_FINITE]
+    result.nfev, result.njev = objective.nfev, objective.njev
+    return result
 
 
 def scipy_method(method: Method = "adam", **arguments: Any) -> Callable[..., Any]:
@@ -125,16 +179,10 @@ def _minimize_for_scipy(
     cls: type[Optimizer], arguments: Mapping[str, Any], fun: Any, x0: Any, args: tuple[Any, ...] = (), **given: Any
 ) -> Any:
     """What SciPy calls."""
+    if given.get("tol") is not None:  # of the call, before the tolerance of the method
+        arguments = {key: value for key, value in arguments.items() if key != "gtol"}
     given = {**arguments, **given}
     if given.pop("constraints", ()):
         raise ValueError("constraints must be empty: only bounds can be kept")
     known = {key: given.pop(key, None) for key in ("jac", "bounds", "tol", "callback")}
     return minimize(fun, x0, args, cls, **known, options={k: v for k, v in given.items() if k not in ("hess", "hessp")})
-
-
-def _resume(optimizer: Optimizer, state: Any) -> None:
-    """Take averages and steps from a state, with the hyper-parameters of the present call."""
-    if isinstance(state, Mapping):
-        own = optimizer.state_dict()
-        state = {**state, "groups": own["groups"], "whole": own["whole"]} if {"groups", "whole"} <= state.keys() else state
-    optimizer.load_state_dict(state)

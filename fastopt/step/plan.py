@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,6 +89,8 @@ class Plan:
         What the norm of the gradients of each group is limited to, and then that of all together; infinity for none.
     finds_nonfinite : bool, default False
         Whether a norm that is not finite ends a step.
+    left_out : collection of Parameter
+        Those whose elements no pass goes over.
 
     Attributes
     ----------
@@ -111,9 +113,10 @@ class Plan:
         accumulated: NDArray[Any] | None = None,
         limits: NDArray[Any] | None = None,
         finds_nonfinite: bool = False,
+        left_out: Collection[Parameter] = (),
     ) -> None:
-        self.parameters, self.works = list(parameters), works
-        self._gradients = gradients
+        self.parameters, self.works, self._left_out = list(parameters), works, left_out
+        self._gradients, self.threads = gradients, threads
         self._kept: list[Any] = [step_count, accumulated, works]  # whose memory is in the tables by its address
         self._count: Any = memoryview(step_count)  # type: ignore[arg-type, unused-ignore]
         self._tensors_of = _numbered(parameters)
@@ -124,6 +127,7 @@ class Plan:
         self.norm = np.zeros(1) if norm is None else norm
         self.limits = np.full(len(works) + 1, np.inf) if limits is None else limits
         self._totals: dict[str, NDArray[Any]] = {}
+        self._rows_of: dict[str, NDArray[Any]] = {}  # of passes
         self._places = {id(work): _place([self._tensors_of[p] for p in work.update.parameters]) for work in works}
         squares, measure, update = (self._pass(name) for name in ("squares", "measure", "update"))
         traffic = squares.traffic + measure.traffic + update.traffic
@@ -240,6 +244,7 @@ class Plan:
                 doubles = (1 + p.is_paired) * (self._gradients[p].itemsize == ITEM)
                 begin = 0
                 for t, size in zip(self._tensors_of[p], p.tensor_sizes(), strict=True):
+                    size = 0 if p in self._left_out else size
                     place = (compiled.address, ITEM * len(words), row, t, size, work, cost, blocks)
                     zeroed = ITEM * (len(words) + 1) if each.zeroes else -1
                     rows.append((*place, zeroed, p.theta.dtype.itemsize == ITEM, doubles))
@@ -255,6 +260,7 @@ class Plan:
     def _write(self, name: str, rows: list[tuple[int, ...]], words: list[int], work: int, blocks: int, products: int) -> int:
         """Where the table of a pass lies."""
         operands, made = np.array(words, np.int64), self._keep(rows, ROW)
+        self._rows_of[name] = made
         made["operands"] += address(operands)
         made["zeroed"] = np.where(made["zeroed"] < 0, 0, made["zeroed"] + address(operands))
         sums = np.zeros((blocks, products, LANES))

@@ -116,6 +116,12 @@ class SharedStepping(Stepping):
         """Take a step; see `Optimizer.step`."""
         self._take_by(functools.partial(self._plans.run, grads, "grads"), description, grads, scale)
 
+    def ready(self, description: Description, scale: float) -> tuple[list[tuple[Group, Work]], float]:
+        """What steps of some rows take, which nobody else waits for."""
+        if self.needs_norms():
+            raise ValueError("clip_norm and nonfinite are not for steps of some rows with reduce, which send no sums")
+        return super().ready(description, scale)
+
     def norm(self, grads: Any) -> float:
         """The norm of all gradients, without a step."""
         self._allreduce.expected = [lambda: SCALES.size * len(self._model.active)]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastopt.description.hyperparameters import finite
 from fastopt.description.recipe import Description
@@ -98,6 +99,17 @@ class Stepping:
             count = self._count[0]
             scale = self.prepare(description, scale)
             ended = run(functools.partial(self._run, description, grads, scale, count))
+
+    def ready(self, description: Description, scale: float) -> tuple[list[tuple[Group, Work]], float]:
+        """What steps do with each group, with the numbers of the next one; and the scale, checked."""
+        scale = self.prepare(description, scale)
+        self._write(description)
+        return self._works, scale
+
+    def options_of_plans(self) -> dict[str, Any]:
+        """What plans take besides gradients and passes."""
+        counts = {"step_count": self.counter, "accumulated": self.accumulated, "threads": self._whole["threads"]}
+        return {**counts, "norm": self._norm, "finds_nonfinite": self._whole["nonfinite"] != "propagate"}
 
     def exchange(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> None:
         """Run a pass that takes no gradient over some groups."""
@@ -224,20 +236,21 @@ class Stepping:
         ended = plan.call(self._phases, token, scale, found, count)
         if ended in (steps.NOT_FINITE, steps.OUT_OF_RANGE):
             vectors = grads if isinstance(grads, Vectors) else self._model.vectors(grads, "grads")
-            if self._is_to_skip(plan, vectors, scale, ended):
+            if self.is_to_skip(plan, [group for group, _ in self._works], vectors, scale, ended):
                 self._skip(vectors)
                 return steps.DONE
             ended = plan.call(self._phases & ~steps.SQUARES, token, scale, None, count)
         return RESTART if ended == steps.INTERRUPTED else ended
 
-    def _is_to_skip(self, plan: Plan, vectors: Any, scale: float, ended: int) -> bool:
+    def is_to_skip(
+        self, plan: Plan, groups: Sequence[Group], vectors: Any, scale: float, ended: int, rows: clipping.Rows = clipping.ALL
+    ) -> bool:
         """Whether a gradient is not finite and the step is to be skipped; else the norms are limited."""
-        groups = [group for group, _ in self._works]
         if ended == steps.OUT_OF_RANGE:
-            clipping.look_again(plan, groups, vectors, scale)
+            clipping.look_again(plan, groups, vectors, scale, rows)
         if self._whole["nonfinite"] == "propagate" or math.isfinite(plan.norm[0]):
             return False
-        message = clipping.first_nonfinite(groups, vectors, scale)
+        message = clipping.first_nonfinite(groups, vectors, scale, rows)
         if message and self._whole["nonfinite"] == "raise":
             raise ValueError(message)
         return message is not None
@@ -247,6 +260,10 @@ class Stepping:
         for group, _ in self._works:
             for p in group.parameters if group.zeroes else []:
                 vectors[p][...] = 0
+        self.count_skipped()
+
+    def count_skipped(self) -> None:
+        """Count a step that was skipped."""
         self.accumulated[0] = 0
         self.skipped[0] += 1
 
@@ -270,8 +287,7 @@ class Stepping:
         measures = any(work.measure is not None for _, work in self._works)
         self._phases = steps.BEGIN | steps.UPDATE
         self._phases |= (steps.SQUARES if self._has_norms else 0) | (steps.MEASURES | steps.DECIDE if measures else 0)
-        finds_nonfinite = self._whole["nonfinite"] != "propagate"
-        options = (self.counter, self._whole["threads"], self._norm, self.accumulated, self._limits, finds_nonfinite)
+        options = {**self.options_of_plans(), "limits": self._limits}
         self._plans.renew(functools.partial(_built, self._model, [work for _, work in self._works], options))
 
     def needs_norms(self) -> bool:
@@ -281,13 +297,16 @@ class Stepping:
 
     def _write_limits(self) -> None:
         """Limit norms to what groups say now."""
-        for i, limit in enumerate((*(group.current["clip_norm"] for group, _ in self._works), self._whole["clip_norm"])):
-            self._limits[i] = math.inf if limit is None else limit
+        self.write_limits(self._limits, [group for group, _ in self._works])
+
+    def write_limits(self, limits: NDArray[Any], groups: Sequence[Group]) -> None:
+        """Write what the norm of each of these groups is limited to, and then that of all."""
+        for i, limit in enumerate((*(group.current["clip_norm"] for group in groups), self._whole["clip_norm"])):
+            limits[i] = math.inf if limit is None else limit
 
 
-def _built(model: Model, works: Sequence[Work], options: Sequence[Any], dtypes: Dtypes) -> Plan:
-    counter, *others = options
-    return Plan(model.parameters, works, model.memory, dtypes, counter, model.is_lone, *others)
+def _built(model: Model, works: Sequence[Work], options: Mapping[str, Any], dtypes: Dtypes) -> Plan:
+    return Plan(model.parameters, works, model.memory, dtypes, is_lone=model.is_lone, **options)
 
 
 def _apart(model: Model, pass_of: Callable[[Group], Pass], groups: Sequence[Group], dtypes: Dtypes) -> Plan:

@@ -200,6 +200,26 @@ def test_rates_masks_bounds_and_copies_of_complex_parameters(mode):
     np.testing.assert_array_equal(opt.lr, rates)
 
 
+@pytest.mark.parametrize("mode", ["parts", "modulus"])
+def test_projected_gradients_of_complex_parameters(mode):
+    z = np.array([1 + 0.5j, 0j])
+    opt = fastopt.SGD(z, lr=1.0, momentum=0.5, bounds=(-1.0, 1.0), project_gradient=True, complex_mode=mode)
+    opt.step(np.array([-1 - 1j, 2 + 0j]))
+    np.testing.assert_array_equal(opt.state["p"], [-1j, 2.0])
+    np.testing.assert_array_equal(z, [1 + 1j, -1.0])
+
+
+def test_a_complex_number_is_a_bound_of_the_parts():
+    z = np.zeros(2, np.complex128)
+    opt = fastopt.SGD(z, lr=1.0, bounds=(-1 - 2j, np.complex64(1 + 3j)))
+    opt.step(np.array([10 + 10j, -10 - 10j]))
+    np.testing.assert_array_equal(z, [-1 - 2j, 1 + 3j])
+    with refused(TypeError, "bounds must be real here, got complex128"):
+        fastopt.SGD(np.zeros(2), bounds=(0j, None))
+    with refused(ValueError, "bounds must hold no NaN"):
+        fastopt.SGD(z, bounds=(complex(0.0, np.nan), None))
+
+
 def test_bounds_of_parts_may_be_complex():
     z = np.zeros(2, np.complex64)
     opt = fastopt.SGD(z, lr=1.0, bounds=(np.array([-1 - 2j, -3 - 4j]), None))

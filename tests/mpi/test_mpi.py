@@ -47,13 +47,13 @@ def test_what_the_page_shows_runs(tmp_path):
 @pytest.mark.parametrize(
     ("name", "arguments", "told"),
     [
-        ("mpi_digits", ["--epochs", "3"], r"2 ranks: (\d+).\d% of the test images"),
-        ("mpi_inversion", ["--size", "64", "--steps", "60"], r"2 ranks: mean error 0.0(\d+)"),
+        ("digits", ["--epochs", "3"], r"2 ranks: (\d+).\d% of the test images"),
+        ("inversion", ["--size", "64", "--steps", "60"], r"2 ranks: mean error 0.0(\d+)"),
     ],
 )
 def test_examples_draw_what_came_out(name, arguments, told, tmp_path):
     picture = tmp_path / "picture.png"
-    out = mpiexec(2, str(fresh.ROOT / "examples" / f"{name}.py"), *arguments, "--out", str(picture))
+    out = mpiexec(2, str(fresh.ROOT / "examples" / "mpi" / f"{name}.py"), *arguments, "--out", str(picture))
     assert (found := re.search(told, out)), out
-    assert int(found[1]) > 80 if name == "mpi_digits" else int(found[1]) < 600, out
+    assert int(found[1]) > 80 if name == "digits" else int(found[1]) < 600, out
     assert picture.stat().st_size > 10_000

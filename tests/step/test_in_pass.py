@@ -29,6 +29,7 @@ options = st.fixed_dictionaries(
         "mask": st.booleans(),
         "maximize": st.booleans(),
         "nonfinite": st.sampled_from(["skip", "propagate"]),
+        "project_gradient": st.booleans(),
         "zero_grad": st.booleans(),
     },
 )
@@ -49,7 +50,15 @@ def test_one_pass_has_the_bits_of_many(row, options, scale, dtype, gradient, siz
 
 
 ALL = {"bounds": (-0.5, 0.75), "clip_norm": 20.0, "clip_value": 0.5, "copy_to": np.float16, "ema_decay": 0.9}
-ALL |= {"flush_subnormals": True, "l1": 0.1, "mask": True, "maximize": True, "nonfinite": "skip", "zero_grad": True}
+ALL |= {
+    "flush_subnormals": True,
+    "l1": 0.1,
+    "mask": True,
+    "maximize": True,
+    "nonfinite": "skip",
+    "project_gradient": True,
+    "zero_grad": True,
+}
 
 
 @pytest.mark.wide(by=lambda row, dtype: (row.optimizer, dtype))
@@ -104,6 +113,36 @@ def test_bounds_are_a_projection():
     opt.step(np.array([0.25, 5.0, 0.0, 0.0]))
     np.testing.assert_array_equal(w, [0.25, 0.0, 0.0, 1.0])
     assert not np.signbit(w).any()
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_projected_gradient_leaves_a_bound_at_once(maximize):
+    steps = {}
+    for project in (False, True):
+        w, sign = np.zeros(2), -1.0 if maximize else 1.0
+        opt = fastopt.Adam(w, lr=0.01, bounds=(0.0, 1.0), project_gradient=project, maximize=maximize)
+        for _ in range(200):
+            opt.step(sign * np.array([100.0, 0.0]))
+        np.testing.assert_array_equal(w, 0.0)
+        count = 0
+        while w[0] < 0.1 and count < 1000:
+            opt.step(sign * np.array([-1.0, 0.0]))
+            count += 1
+        steps[project] = count
+    assert steps[False] > 500
+    assert steps[True] <= 15
+
+
+def test_only_the_outward_part_of_the_gradient_is_taken_as_zero():
+    w = np.array([0.0, 0.0, 1.0, 1.0, 0.5, 0.0])
+    low, high = np.zeros(6), np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.0])
+    opt = fastopt.SGD(w, lr=0.25, momentum=0.5, bounds=(low, high), project_gradient=True)
+    opt.step(np.array([1.0, -1.0, 1.0, -1.0, 1.0, 1.0]))
+    np.testing.assert_array_equal(opt.state["p"], [0.0, -1.0, 1.0, 0.0, 1.0, 0.0])
+    np.testing.assert_array_equal(w, [0.0, 0.25, 0.75, 1.0, 0.25, 0.0])
+    opt.param_groups[0]["bounds"] = None  # then there is nothing to project on
+    opt.step(np.ones(6))
+    np.testing.assert_array_equal(w, [-0.25, 0.125, 0.375, 0.75, -0.125, -0.25])
 
 
 def test_bounds_are_arrays_nested_as_the_parameters_and_of_each_group():
@@ -195,7 +234,7 @@ BAD = [
     ({"bounds": (1.0, 2.0, 3.0)}, TypeError, "a lower and an upper bound"),
     ({"bounds": ("a", None)}, TypeError, "bounds must be a real number, got 'a'"),
     ({"bounds": (1.0, 0.5)}, ValueError, "no lower bound above the upper one"),
-    ({"bounds": (float("nan"), None)}, ValueError, "no lower bound above the upper one"),
+    ({"bounds": (float("nan"), None)}, ValueError, "bounds must hold no NaN, got"),
     ({"bounds": (np.array([0.0, np.nan, 0.0]), None)}, ValueError, "bounds must hold no NaN"),
     ({"bounds": (np.zeros(4), None)}, ValueError, r"bounds must have the shape \(3,\)"),
     ({"bounds": (np.ones(3), np.zeros(3))}, ValueError, "no lower bound above the upper one, which those of params have"),

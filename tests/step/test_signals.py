@@ -86,3 +86,31 @@ def test_no_step_is_torn(case, count, alarm):
             path = {reference.step_count: seen(reference)}
         assert_same(seen(optimizer), path[optimizer.step_count])
     assert caught == TRIES
+
+
+@pytest.mark.parametrize("count", [1, 40, 2000])
+def test_no_step_of_rows_is_torn(count, alarm):
+    tables = [np.ones((100, 3), np.float32), np.ones((50, 3), np.float32)]
+    optimizer = fastopt.Adam([*tables, bias := np.ones(8, np.float32)], clip_norm=1e6)
+    rows, grads = np.arange(count) % 50, np.ones((count, 3), np.float32)
+    batch = [rows, rows, None], [grads, grads, np.full(8, -(-count // 50), np.float32)]
+    for _ in range(20):  # until all is compiled that launches come to need
+        optimizer.step_rows(*batch)
+    random.seed(count)
+    caught = 0
+    for _ in range(TRIES):
+        try:
+            alarm(random.uniform(1e-5, 3e-4))
+            for _ in range(1000):
+                optimizer.step_rows(*batch)
+        except AlarmError:
+            caught += 1
+        # Of equal gradients there are equal steps: of all rows that are touched as often as the first one, and of the bias.
+        for array, first in ((tables[0], tables[0][0, 0]), (tables[1], tables[0][0, 0]), (bias, tables[0][0, 0])):
+            touched = array[: 1 if count == 1 and array is not bias else 40 if array is not bias else 8]
+            assert np.all(touched == first)
+        assert optimizer.param_groups[0].step_count == optimizer.step_count
+        (p, *_) = optimizer.param_groups[0].parameters
+        expected = 1.0 - 0.9**optimizer.step_count
+        np.testing.assert_allclose(p.states["m"][0] / grads.dtype.type(-(-count // 50)), expected, rtol=1e-5)
+    assert caught == TRIES

@@ -1,4 +1,4 @@
-"""Data-parallel training: ``mpiexec -n 4 python examples/mpi_digits.py`` trains one network on handwritten digits by all ranks.
+"""Data-parallel training: ``mpiexec -n 4 python examples/mpi/digits.py`` trains one network on handwritten digits by all ranks.
 
 Each rank computes the gradient of its share of every minibatch; the network is the one of ``python -m fastopt demo``.
 """
@@ -21,7 +21,7 @@ def main() -> None:
     """Train, and draw what came out."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--epochs", type=int, default=20)
-    arguments.add_argument("--out", default="mpi_digits.png")
+    arguments.add_argument("--out", default="digits.png")
     given = arguments.parse_args()
 
     comm = MPI.COMM_WORLD

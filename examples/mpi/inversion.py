@@ -1,4 +1,4 @@
-"""Decomposed inversion: ``mpiexec -n 4 python examples/mpi_inversion.py`` takes the blur from an image, whose rows are shared.
+"""Decomposed inversion: ``mpiexec -n 4 python examples/mpi/inversion.py`` takes the blur from an image, whose rows are shared.
 
 The blur is some steps of diffusion. For each of them a rank needs one row of both its neighbours, the halo, which it gets by
 messages of its own; the optimizer exchanges nothing but the norm of the gradient.
@@ -42,7 +42,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--size", type=int, default=256)
     arguments.add_argument("--steps", type=int, default=300)
-    arguments.add_argument("--out", default="mpi_inversion.png")
+    arguments.add_argument("--out", default="inversion.png")
     given = arguments.parse_args()
 
     comm = MPI.COMM_WORLD

@@ -1,0 +1,163 @@
+"""Stopping under noise: the test of ``"noisy": True``, patience and fixed budgets, against an oracle that knows the truth.
+
+Adam with a fixed rate goes far beyond the end of its descent, and each rule looks at the same path. The oracle stops where the
+true objective, averaged over 20 steps, first comes within two standard deviations of the plateau, which the last quarter of the
+path shows. A stop is false if the true objective of what it gives is above that by more than a hundredth of the whole descent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import rosen, rosen_der
+
+import fastopt
+from fastopt.minimization.noise import Plateau
+from fastopt.minimization.stopping import NoImprovement, Told
+
+Array = NDArray[Any]
+Draw = Callable[[Array, np.random.Generator], tuple[float, Array]]
+Problem = tuple[Array, Draw, Callable[[Array], float], float]  # start, draws, truth, learning rate
+
+AVERAGED = 20
+
+
+def linear_fit(rng: np.random.Generator) -> Problem:
+    """2,000 samples, 20 weights, batches of 32."""
+    features, weights = rng.normal(size=(2000, 20)), rng.normal(size=20)
+    target = features @ weights + 0.5 * rng.normal(size=2000)
+
+    def draw(x: Array, rng: np.random.Generator) -> tuple[float, Array]:
+        batch = rng.integers(0, 2000, 32)
+        error = features[batch] @ x - target[batch]
+        return 0.5 * float(np.mean(error**2)), features[batch].T @ error / 32
+
+    return np.zeros(20), draw, lambda x: 0.5 * float(np.mean((features @ x - target) ** 2)), 0.02
+
+
+def logistic_fit(rng: np.random.Generator) -> Problem:
+    """2,000 samples, 30 weights of features that differ tenfold in scale, batches of 64."""
+    features, weights = rng.normal(size=(2000, 30)) * np.logspace(0, -1, 30), 3 * rng.normal(size=30)
+    label = (rng.random(2000) < 1 / (1 + np.exp(-features @ weights))).astype(float)
+
+    def of(x: Array, batch: Any) -> tuple[float, Array]:
+        z = features[batch] @ x
+        error = 1 / (1 + np.exp(-z)) - label[batch]
+        value = np.mean(np.logaddexp(0, z) - label[batch] * z) + 1e-3 * x @ x
+        return float(value), features[batch].T @ error / len(error) + 2e-3 * x
+
+    return np.zeros(30), lambda x, rng: of(x, rng.integers(0, 2000, 64)), lambda x: of(x, slice(None))[0], 0.02
+
+
+def inversion(rng: np.random.Generator) -> Problem:
+    """A profile of 60 unknowns from 12 shots of 10 blurred readings each, of which a step sees 3."""
+    places = np.linspace(0, 1, 60)
+    profile = np.where((places > 0.3) & (places < 0.6), 1.0, 0.0)
+    centers = np.split(rng.permutation(np.linspace(0, 1, 120)), 12)
+    blur = [np.exp(-(((places - c[:, None]) / 0.05) ** 2)) / 6 for c in centers]
+    data = [a @ profile + 0.02 * rng.normal(size=10) for a in blur]
+
+    def of(x: Array, shots: Any) -> tuple[float, Array]:
+        errors = [(blur[s], blur[s] @ x - data[s]) for s in shots]
+        value = sum(0.5 * float(e @ e) for _, e in errors) * 12 / len(errors) + 1e-3 * float(x @ x)
+        return value, sum(a.T @ e for a, e in errors) * 12 / len(errors) + 2e-3 * x
+
+    return np.zeros(60), lambda x, rng: of(x, rng.choice(12, 3, replace=False)), lambda x: of(x, range(12))[0], 0.01
+
+
+def rosenbrock(size: int, spread: float) -> Callable[[np.random.Generator], Problem]:
+    """Values and gradients with normal noise."""
+
+    def make(rng: np.random.Generator) -> Problem:
+        start = np.array([-1.2, 1.0]) if size == 2 else np.zeros(size)
+
+        def draw(x: Array, rng: np.random.Generator) -> tuple[float, Array]:
+            return rosen(x) + spread * rng.normal(), rosen_der(x) + spread * rng.normal(size=size)
+
+        return start, draw, rosen, 0.01
+
+    return make
+
+
+def network(rng: np.random.Generator) -> Problem:
+    """1,000 points of a sine, 16 hidden units, batches of 32."""
+    inputs = rng.uniform(-2, 2, (1000, 1))
+    target = np.sin(2 * inputs) + 0.1 * rng.normal(size=(1000, 1))
+
+    def of(p: Array, batch: Any) -> tuple[float, Array]:
+        hidden = np.tanh(inputs[batch] @ p[:16].reshape(1, 16) + p[16:32])
+        error = hidden @ p[32:48].reshape(16, 1) + p[48:] - target[batch]
+        back = error @ p[32:48].reshape(1, 16) * (1 - hidden * hidden)
+        parts = [(inputs[batch].T @ back).ravel(), back.sum(0), (hidden.T @ error).ravel(), error.sum(0)]
+        return 0.5 * float(np.mean(error**2)), np.concatenate(parts) / len(error)
+
+    return rng.normal(size=49), lambda p, rng: of(p, rng.integers(0, 1000, 32)), lambda p: of(p, slice(None))[0], 0.01
+
+
+PROBLEMS: dict[str, tuple[Callable[[np.random.Generator], Problem], int]] = {
+    "linear fit, mini-batches": (linear_fit, 2000),
+    "logistic fit, mini-batches": (logistic_fit, 4000),
+    "inversion, 3 of 12 shots": (inversion, 4000),
+    "noisy Rosenbrock, 2": (rosenbrock(2, 0.3), 8000),
+    "noisy Rosenbrock, 100": (rosenbrock(100, 1.0), 12000),
+    "network, mini-batches": (network, 8000),
+}
+RULES = ("noisy", "patience 20", "patience 100", "500 steps", "2000 steps")
+
+
+def stops(problem: Problem, steps: int, rng: np.random.Generator) -> dict[str, tuple[float, bool]]:
+    """The steps that each rule takes, against those of the oracle, and whether it stops falsely; all for one path."""
+    start, draw, truth, lr = problem
+    told = Told(start.copy())
+    optimizer, plateau = fastopt.Adam(told.x, lr=lr), Plateau(told)
+    patient = {f"patience {n}": NoImprovement(told, n, 0.0) for n in (20, 100)}
+    fixed = {500: "500 steps", 2000: "2000 steps"}
+    truths, found = np.zeros(steps), {}
+    for told.nit in range(steps):
+        told.value, told.gradient = draw(told.x, rng)
+        truths[told.nit] = truth(told.x)
+        plateau.see()
+        if "noisy" not in found and plateau.reason() is not None:
+            found["noisy"] = told.nit + 1, truth(plateau.mean)
+        for name, test in patient.items():
+            test.see()
+            if name not in found and test.reason() is not None:
+                found[name] = told.nit + 1, truths[told.nit]
+        if told.nit + 1 in fixed:
+            found[fixed[told.nit + 1]] = told.nit + 1, truths[told.nit]
+        np.copyto(told.before, told.x)
+        optimizer.step(told.gradient)
+    last = truths[-steps // 4 :]
+    level = last.mean() + 2 * last.std()
+    smooth = np.convolve(truths, np.ones(AVERAGED) / AVERAGED, "valid")
+    oracle = int(np.argmax(smooth <= level)) + AVERAGED
+    never, limit = (steps, float(last.mean())), level + 0.01 * (truths[0] - level)
+    return {name: (found.get(name, never)[0] / oracle, found.get(name, never)[1] > limit) for name in RULES}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.noise", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=50, help="paths of each problem")
+    seeds = parser.parse_args(argv).seeds
+    print(f"steps against those of the oracle, median (90 of 100 are below), and false stops, of {seeds} paths")
+    for name, (make, steps) in PROBLEMS.items():
+        runs = []
+        for seed in range(seeds):
+            rng = np.random.default_rng(seed)
+            runs.append(stops(make(rng), steps, rng))
+        cells = []
+        for rule in RULES:
+            ratios = [run[rule][0] for run in runs]
+            false = math.fsum(run[rule][1] for run in runs) / seeds
+            cells.append(f"{rule}: {np.median(ratios):.2f} ({np.quantile(ratios, 0.9):.2f}), {100 * false:.0f} %")
+        print(f"{name:27} {'; '.join(cells)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""``python -m bench.rows``: steps of some rows of a table, next to PyTorch's SparseAdam, a streaming limit, and a loop in C.
+
+Each step touches other rows, so that they come from memory, as they do in training. The *limit* is a loop that moves the same
+rows in the same order: it loads all that a step loads, adds the gradient, and stores what a step stores; no duplicates are
+looked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+import fastopt
+from bench.contenders import set_num_threads
+from bench.measure import interleaved
+
+Step = Callable[[], object]
+Batches = list[tuple[NDArray[Any], NDArray[Any]]]
+
+OURS, LIMIT, TORCH = "fastopt", "limit", "SparseAdam"
+TABLE, WIDTH, TOUCHED = 1_000_000, 64, 10_000
+BATCHES = 20
+
+
+class Case(NamedTuple):
+    """What is measured: steps by contender, and how many times as long as the reference fastopt may take."""
+
+    name: str
+    steps: dict[str, Step]
+    reference: str
+    bar: float
+
+
+def batches(count: int, rows: int = TABLE, width: int = WIDTH, zipf: float | None = None, seed: int = 0) -> Batches:
+    """Rows and gradients of some steps: unique rows, or some of a Zipf distribution."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(BATCHES if count <= 100_000 else 3):
+        if zipf is None:
+            touched = rng.choice(rows, count, replace=False, shuffle=True)
+        else:
+            ranks = np.arange(1, rows + 1) ** -zipf
+            touched = rng.permutation(rows)[np.searchsorted(np.cumsum(ranks) / ranks.sum(), rng.random(count))]
+        made.append((touched, rng.standard_normal((count, width), np.float32)))
+    return made
+
+
+def table(rows: int = TABLE, width: int = WIDTH) -> NDArray[Any]:
+    """A table whose pages are there."""
+    return np.full((rows, width), 0.5, np.float32)
+
+
+def in_turn(step: Callable[..., object], given: Sequence[Any]) -> Step:
+    """A step that takes the next batch at each call."""
+    following = itertools.cycle(given)
+    return lambda: step(*next(following))
+
+
+def ours(given: Batches, optimizer: Any = fastopt.Adam) -> Step:
+    """Steps of fastopt."""
+    made = optimizer(table(width=given[0][1].shape[1]))
+    for state in made.state.values():
+        state[...] = 0.0  # whose pages are there, too
+    return in_turn(made.step_rows, given)
+
+
+def of_several(given: Batches, count: int) -> Step:
+    """The same rows in so many tables."""
+    size = TABLE // count
+    made = fastopt.Adam([table(size) for _ in range(count)])
+    for states in made.state.values():
+        for state in states:
+            state[...] = 0.0
+    split = []
+    for rows, grads in given:
+        places = [np.flatnonzero(rows // size == t) for t in range(count)]
+        split.append(([rows[at] % size for at in places], [grads[at] for at in places]))
+    return in_turn(made.step_rows, split)
+
+
+@numba.njit(parallel=True, error_model="numpy")
+def _move(theta, m, v, rows, grads, threads):
+    for part in prange(threads):
+        for k in range(len(rows) * part // threads, len(rows) * (part + 1) // threads):
+            a, b, c, g = theta[rows[k]], m[rows[k]], v[rows[k]], grads[k]
+            for j in range(g.size):
+                a[j] += g[j]
+                b[j] += g[j]
+                c[j] += g[j]
+
+
+def limit(given: Batches) -> Step:
+    """What moves the same rows."""
+    arrays = [table(width=given[0][1].shape[1]) for _ in range(3)]
+    threads = fastopt.get_num_threads()
+    return in_turn(lambda rows, grads: _move(*arrays, rows, grads, threads), given)
+
+
+def sparse_adam(given: Batches) -> Step:
+    """PyTorch's optimizer for sparse gradients."""
+    import torch
+
+    w = torch.nn.Parameter(torch.from_numpy(table(width=given[0][1].shape[1])))
+    made = torch.optim.SparseAdam([w])
+    sparse = [
+        torch.sparse_coo_tensor(torch.from_numpy(rows)[None], torch.from_numpy(g), w.shape, check_invariants=True)
+        for rows, g in given
+    ]
+
+    def step(gradient: Any) -> None:
+        w.grad = gradient
+        made.step()
+
+    return in_turn(step, [(each,) for each in sparse])
+
+
+def cases() -> Iterator[Case]:
+    """All that has a bar."""
+    given = batches(TOUCHED)
+    yield Case("the same rows moved", {OURS: ours(given), LIMIT: limit(given)}, LIMIT, 1 / 0.7)
+    if importlib.util.find_spec("torch"):
+        yield Case("PyTorch", {OURS: ours(given), TORCH: sparse_adam(given)}, TORCH, 1 / 5)
+    yield Case("16 tables", {OURS: of_several(given, 16), "one table": ours(given)}, "one table", 1.2)
+    zipf = batches(TOUCHED, zipf=1.0)
+    yield Case("duplicates of a Zipf distribution", {OURS: ours(zipf), "as many rows": ours(given)}, "as many rows", 1.5)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print; see ``python -m bench.rows --help``."""
+    parser = argparse.ArgumentParser(prog="python -m bench.rows", description=__doc__)
+    parser.add_argument("--threads", type=int, default=fastopt.get_num_threads(), metavar="N")
+    parser.add_argument("--rounds", type=int, default=15)
+    args = parser.parse_args(argv)
+    set_num_threads(args.threads)
+    print(f"Adam, {TABLE:,} x {WIDTH}, float32, {TOUCHED:,} rows a step, {args.threads} threads")
+    for case in cases():
+        seconds = interleaved(case.steps, args.rounds, 0.05)
+        ratio = float(np.median(np.divide(seconds[OURS], seconds[case.reference])))
+        times = ", ".join(f"{name} {1e6 * np.median(each):.0f} us" for name, each in seconds.items())
+        print(f"{case.name:36} {ratio:6.2f} (at most {case.bar:.2f})  {times}", flush=True)
+    steps = {count: ours(batches(count)) for count in (100, 1_000, 10_000, 100_000, 1_000_000)}
+    for count, each in interleaved(steps, args.rounds, 0.05).items():
+        print(f"{count:9,} rows {1e6 * np.median(each):10.0f} us  {1e9 * np.median(each) / count:6.0f} ns a row", flush=True)
+
+
+if __name__ == "__main__":
+    main()

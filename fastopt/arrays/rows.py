@@ -1,0 +1,134 @@
+"""Gradients of some rows of a table: the forms in which they come, and their checks."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.arrays.flat import Flat
+from fastopt.arrays.layout import COMPLEX, FLOATS, parts, require_array
+from fastopt.arrays.parameters import Parameter
+
+INDICES = (np.dtype(np.int32), np.dtype(np.int64))
+
+# Compiled code counts indices in 32 bits.
+MOST = 2**31 - 2**16
+
+
+class Touched(NamedTuple):
+    """Which rows of a parameter a step touches, and with what gradients."""
+
+    rows: NDArray[Any]  # int64, shape (indices,), not looked at yet
+    gradients: NDArray[Any]  # one after the other, real and imaginary parts of complex ones in turn
+    numbers: int  # that the gradient of a row has
+    sources: NDArray[Any] | None = None  # which of the given gradients each index takes; by default its own
+    weights: NDArray[Any] | None = None  # what it is multiplied with
+
+
+def touched_rows(p: Parameter, name: str, rows: Any, grads_name: str, grads: Any) -> Touched:
+    """Check rows and their gradients, but not whether the parameter has so many rows.
+
+    Parameters
+    ----------
+    p : Parameter
+        A table.
+    name, grads_name : str
+        How messages call both.
+    rows : ndarray of int32 or int64, shape (indices,); sparse matrix; (indptr, indices, data); or None
+        A matrix of shape (batch, rows) stands for the gradient ``matrix.T @ grads``, a triple for such a matrix in CSR form.
+    grads : ndarray, shape (indices, ...) or (batch, ...); or sparse matrix in the parameter's shape if `rows` is None
+        Only read.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the parameter is no table with its rows side by side, or a form, a dtype, a shape or a length is another one.
+    """
+    _require_table(p)
+    sources = weights = None
+    if rows is None:
+        rows, grads = _stored(p, grads_name, grads)
+    elif not isinstance(rows, np.ndarray):
+        indptr, rows, weights = _of_batch(p, name, rows)
+        sources = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    require_indices(name, rows)
+    shape = (len(rows) if sources is None else len(indptr) - 1, *p.shape[1:])
+    require_array(grads_name, grads, COMPLEX if p.is_complex else FLOATS)
+    if grads.shape != shape:
+        each = name if sources is None else f"the batch of {name}"
+        raise ValueError(f"{grads_name} must have the shape {shape}, for {each} and rows of {p.name}, got {grads.shape}")
+    if p.detached(grads := np.ascontiguousarray(grads)) is not grads:
+        raise ValueError(f"{grads_name} overlaps memory that the step writes to; a gradient needs memory of its own")
+    gradients = parts(grads.reshape(-1))
+    weights = None if weights is None else np.ascontiguousarray(weights, gradients.dtype)
+    return Touched(np.ascontiguousarray(rows, np.int64), gradients, p.theta.size // max(1, p.shape[0]), sources, weights)
+
+
+def require_indices(name: str, indices: Any) -> None:
+    """Raise TypeError or ValueError unless it is a vector of int32 or int64."""
+    require_array(name, indices, INDICES)
+    if indices.ndim != 1 or indices.size > MOST:
+        raise ValueError(f"{name} must be a vector of at most {MOST} indices, got the shape {indices.shape}")
+
+
+def require_there(p: Parameter, name: str, rows: NDArray[Any]) -> None:
+    """Raise ValueError if the parameter hasn't got one of these rows."""
+    wrong = np.flatnonzero((rows < 0) | (rows >= p.shape[0]))
+    if wrong.size:
+        raise ValueError(
+            f"{name} must be from 0 to {p.shape[0] - 1}, as {p.name} has rows, got {rows[wrong[0]]} at index {wrong[0]}"
+        )
+
+
+def summed(touched: Touched) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The unique rows, and the sum of the gradients of each: what compiled code finds, by NumPy."""
+    rows, inverse = np.unique(touched.rows, return_inverse=True)
+    own = touched.gradients.reshape(-1, touched.numbers)
+    own = own if touched.sources is None else own[touched.sources]
+    own = own if touched.weights is None else own * touched.weights[:, None]
+    total = np.zeros((len(rows), touched.numbers), own.dtype)
+    np.add.at(total, inverse, own)
+    return rows, total
+
+
+def _require_table(p: Parameter) -> None:
+    if isinstance(p.leaf, Flat):
+        raise TypeError(f"{p.name} is a Flat, whose arrays have no rows of their own; construct the optimizer with the arrays")
+    if not p.shape or p.order != "C":
+        raise ValueError(f"{p.name} must have rows that lie side by side, in C order; it has the shape {p.shape}")
+
+
+def _stored(p: Parameter, name: str, grads: Any) -> tuple[NDArray[Any], Any]:
+    """The rows of a sparse matrix in which something is stored, and these as a dense array."""
+    if len(p.shape) != 2 or grads.shape != p.shape:
+        raise ValueError(f"{name} is a sparse matrix of the shape {grads.shape}, where {p.name} has {p.shape}")
+    csr = grads.tocsr()
+    rows = np.flatnonzero(np.diff(csr.indptr))
+    return rows, csr[rows].toarray()
+
+
+def _of_batch(p: Parameter, name: str, batch: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """``(indptr, indices, data)`` of a matrix in CSR form, whose columns are rows of the parameter."""
+    if is_sparse(batch):
+        if batch.shape[1] != p.shape[0]:
+            raise ValueError(f"{name} must have {p.shape[0]} columns, one for each row of {p.name}, got {batch.shape[1]}")
+        csr = batch.tocsr()
+        batch = csr.indptr, csr.indices, csr.data
+    if not isinstance(batch, tuple) or len(batch) != 3:
+        raise TypeError(f"{name} must be a NumPy array, a sparse matrix or (indptr, indices, data), got {type(batch).__name__}")
+    indptr, indices, data = batch
+    require_indices(f"{name}[0]", indptr)
+    require_indices(f"{name}[1]", indices)
+    require_array(f"{name}[2]", data)
+    if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(indices) or np.any(np.diff(indptr) < 0):
+        raise ValueError(f"{name}[0] must rise from 0 to {len(indices)}, the number of indices")
+    if data.shape != indices.shape:
+        raise ValueError(f"{name}[2] must have the shape {indices.shape} of the indices, got {data.shape}")
+    return indptr, indices, data
+
+
+def is_sparse(value: Any) -> bool:
+    """Whether it is a sparse matrix or array of SciPy's, which need not be imported to know it."""
+    return hasattr(value, "tocsr")

@@ -1,0 +1,124 @@
+"""When to stop under noise: values and gradients are drawn, so that one of them says little, and many of them a lot."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.arrays.layout import parts
+from fastopt.minimization.finiteness import product
+from fastopt.minimization.stopping import PLATEAU, Test, Told
+
+FIRST = 32  # steps of the first window
+GROWTH = 1.15  # of the step at which a window ends, against that at which it begins
+BLOCKS = 8  # into which a window is cut, so that draws may depend on their neighbours
+LEAST_FALL = 1.0  # in standard errors: what falls by more is falling
+WINDOWS = 2  # in a row that must agree
+
+
+class Plateau(Test):
+    """The objective falls no more, as far as its noise lets one see.
+
+    Steps are looked at in windows, each longer than the one before by a share of all steps, so that those after the end of the
+    descent are never a large part of all. In a window, values must not fall against their spread (the slope of means of
+    blocks), and the way since it began must no longer lead downhill: the gradients there, whose noise is new, times the way,
+    don't average below zero against their spread. Both must be so in two windows in a row.
+
+    Attributes
+    ----------
+    gain, error : float
+        By how much the objective would fall in as many steps as the last window had, and the standard error of that.
+    least : float
+        The least mean value of a window.
+    mean, slope : ndarray, shape (n,)
+        The mean of the points of that window, and of their gradients.
+    """
+
+    memory = (
+        "gain",
+        "error",
+        "least",
+        "mean",
+        "slope",
+        "_values",
+        "_ways",
+        "_anchor",
+        "_points",
+        "_gradients",
+        "_end",
+        "_agreeing",
+        "_steps",
+    )
+
+    def __init__(self, told: Told) -> None:
+        super().__init__(told)
+        self.gain, self.error, self.least = math.nan, math.inf, math.inf
+        self.mean = told.x.copy()
+        self.slope = np.zeros_like(told.x)
+        self._anchor, self._points, self._gradients = told.x.copy(), np.zeros_like(told.x), np.zeros_like(told.x)
+        self._values: list[float] = []
+        self._ways: list[float] = []
+        self._end, self._steps, self._agreeing = FIRST, 0, 0
+
+    def see(self) -> None:
+        """Take note of a draw, and at the end of a window look back."""
+        told = self.told
+        self._steps += 1
+        self._values.append(told.value)
+        self._ways.append(float(product(parts(told.x - self._anchor), parts(told.found))))
+        self._points += told.x
+        self._gradients += told.found
+        if self._steps >= self._end:
+            self._look_back()
+
+    def _look_back(self) -> None:
+        values, ways = np.array(self._values), np.array(self._ways)
+        slope, error = _slope(values)
+        self.gain, self.error = -slope * len(values), error * len(values)
+        downhill, spread = _mean(ways[len(ways) // 2 :])
+        is_flat = slope >= -LEAST_FALL * error and downhill >= -LEAST_FALL * spread
+        self._agreeing = self._agreeing + 1 if is_flat else 0
+        mean, uncertain = _mean(values)
+        if mean - uncertain < self.least:  # of windows that can't be told apart the last
+            self.least = mean
+            self.mean, self.slope = self._points / len(values), self._gradients / len(values)
+        self._values, self._ways = [], []
+        self._anchor, self._points, self._gradients = self.told.x.copy(), 0 * self._points, 0 * self._gradients
+        self._end = max(self._end + FIRST, math.ceil(GROWTH * self._end))
+
+    def reason(self) -> int | None:
+        """The status, if it is so."""
+        return PLATEAU if self._agreeing >= WINDOWS else None
+
+    def fields(self) -> dict[str, Any]:
+        """What a result has of it: the best window, if one has ended, and how sure it is that nothing more is to be had."""
+        best = {} if self.least == math.inf else {"x": self.mean.copy(), "fun": self.least, "jac": self.slope.copy()}
+        return {**best, "gain": self.gain, "gain_error": self.error}
+
+
+def _means(draws: NDArray[Any]) -> NDArray[Any]:
+    """Means of blocks of draws."""
+    size = len(draws) // BLOCKS
+    means: NDArray[Any] = draws[len(draws) - BLOCKS * size :].reshape(BLOCKS, size).mean(axis=1)
+    return means
+
+
+def _slope(draws: NDArray[Any]) -> tuple[float, float]:
+    """The slope of draws by step, and its standard error, as the scatter of blocks about a line tells it."""
+    means = _means(draws)
+    places = np.arange(BLOCKS) - (BLOCKS - 1) / 2
+    squares = float(places @ places)
+    slope = float(places @ means) / squares
+    scatter = means - means.mean() - slope * places
+    error = math.sqrt(float(scatter @ scatter) / (BLOCKS - 2) / squares)
+    size = len(draws) // BLOCKS
+    return slope / size, error / size
+
+
+def _mean(draws: NDArray[Any]) -> tuple[float, float]:
+    """The mean of draws, and its standard error."""
+    means = _means(draws)
+    return float(means.mean()), float(means.std(ddof=1)) / math.sqrt(BLOCKS)

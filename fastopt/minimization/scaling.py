@@ -1,0 +1,133 @@
+"""Scales: a rate fits all variables only where they are of one size, and eps only gradients of some size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.arrays.layout import parts
+from fastopt.description.hyperparameters import positive
+from fastopt.minimization.variables import Sides
+from fastopt.optimizer import Optimizer
+
+Array = NDArray[Any]
+
+WORDS = ("auto", "bounds")
+
+
+def sizes_of(x_scale: Any, x: Array, sides: Sides | None) -> Array | None:
+    """The size of each variable, or of each part of complex ones.
+
+    Parameters
+    ----------
+    x_scale : None, a number, array-like of shape (n,), "bounds" or "auto"
+        Sizes, or where to take them from: how far the bounds are apart; or the same where they are finite, else how large the
+        start is, or 1 where that is 0.
+    x : ndarray, shape (n,)
+        The start.
+    sides : pair of ndarray, shape (n,), or None
+        The bounds.
+    """
+    if x_scale is None:
+        return None
+    theta = parts(x)
+    if isinstance(x_scale, str):
+        if x_scale not in WORDS:
+            raise ValueError(f"x_scale must be numbers, 'auto' or 'bounds', got {x_scale!r}")
+        with np.errstate(all="ignore"):
+            room = np.full(theta.size, np.inf) if sides is None else (parts(sides[1]) - parts(sides[0])).astype(np.float64)
+        has_room = np.isfinite(room) & (room > 0)
+        if x_scale == "bounds" and not np.all(has_room):
+            i = int(np.flatnonzero(~has_room)[0]) // (theta.size // x.size)
+            raise ValueError(f"x_scale='bounds' needs two finite bounds of each variable, which variable {i} has not")
+        own = np.where(theta == 0, 1.0, np.abs(theta))
+        return np.where(has_room, room, own).astype(theta.dtype)
+    numbers = np.broadcast_to(np.asarray(x_scale, np.float64), x.shape) if np.ndim(x_scale) < 2 else np.zeros(1)
+    if numbers.shape != x.shape or not np.all((numbers > 0) & (numbers < np.inf)):
+        raise ValueError(
+            f"x_scale must be finite numbers of more than 0, one or for each of {x.size} variables, got {x_scale!r}"
+        )
+    return np.repeat(numbers, theta.size // x.size).astype(theta.dtype)
+
+
+def unit_of(g_scale: Any) -> float | None:
+    """The unit of gradients; None to take it from the first one."""
+    return None if isinstance(g_scale, str) and g_scale == "auto" else positive("g_scale", g_scale)
+
+
+def scaling_of(own: Mapping[str, Any], stepped: Array, rows: int, sides: Sides | None) -> Scaling | None:
+    """The scaling that options ask for, of so many starts in one buffer, which becomes what is stepped."""
+    if own["x_scale"] is None and own["g_scale"] is None:
+        return None
+    one = stepped[: stepped.size // rows]
+    sizes = sizes_of(own["x_scale"], one, None if sides is None else (sides[0][: one.size], sides[1][: one.size]))
+    sizes = np.ones_like(parts(one)) if sizes is None else sizes
+    unit = unit_of(1.0 if own["g_scale"] is None else own["g_scale"])
+    return Scaling(stepped.copy(), stepped, np.tile(sizes, rows), unit, sides)
+
+
+class Scaling:
+    """Steps variables in units of their sizes, with gradients in a unit of their own.
+
+    Parameters
+    ----------
+    x : ndarray, shape (m,)
+        The point in the caller's units.
+    stepped : ndarray, shape (m,)
+        What the optimizer steps.
+    sizes : ndarray
+        The size of each part of the variables.
+    unit : float or None
+        What gradients are divided by; None for the root mean square of the first one.
+    sides : pair of ndarray, shape (m,), or None
+        The bounds.
+
+    Attributes
+    ----------
+    x : ndarray, shape (m,)
+        The point in the caller's units; it moves.
+    unit : float or None
+        As it was given, or from the first gradient.
+    sides : pair of ndarray, shape (m,), or None
+        Its bounds.
+    """
+
+    memory = ("unit", "variables")
+
+    def __init__(self, x: Array, stepped: Array, sizes: Array, unit: float | None, sides: Sides | None) -> None:
+        self.x, self._stepped, self._sizes, self.unit, self._sides = x, stepped, sizes, unit, sides
+        self.sides = None if sides is None else tuple((parts(side) / sizes).view(x.dtype) for side in sides)
+        self.take()
+
+    @property
+    def variables(self) -> Array:
+        """The point in the units of steps."""
+        return self._stepped
+
+    @variables.setter
+    def variables(self, value: Array) -> None:
+        self._stepped[...] = value
+
+    def see(self) -> None:
+        """Nothing: the unit comes from the first step."""
+
+    def take(self) -> None:
+        """Have the point as it is now in the units of steps."""
+        np.divide(parts(self.x), self._sizes, out=parts(self._stepped))
+
+    def step(self, optimizer: Optimizer, g: Array) -> None:
+        """Take a step, and have the point in the caller's units."""
+        g = (parts(g) * self._sizes).view(g.dtype)
+        if self.unit is None:
+            self.unit = math.sqrt(float(np.mean(np.square(parts(g), dtype=np.float64)))) or 1.0
+        optimizer.step(g, scale=1.0 / self.unit)
+        theta = parts(self.x)
+        np.multiply(parts(self._stepped), self._sizes, out=theta)
+        for own, side in zip(self.sides or (), self._sides or (), strict=True):  # which are met exactly
+            np.copyto(theta, parts(side), where=parts(self._stepped) == parts(own))
+        if self._sides is not None:
+            np.clip(theta, parts(self._sides[0]), parts(self._sides[1]), out=theta)

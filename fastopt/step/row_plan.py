@@ -1,0 +1,118 @@
+"""The plan of a step over touched rows: beside the tables of passes, those of the rows and what belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.arrays.layout import ALIGNMENT, aligned_zeros
+from fastopt.arrays.parameters import Parameter
+from fastopt.arrays.rows import Touched
+from fastopt.engine import rows
+from fastopt.engine.launch import Launch
+from fastopt.engine.tables import ROW, address
+from fastopt.step.model import Model
+from fastopt.step.passes import Pass, element_of
+from fastopt.step.plan import Plan, Work
+
+
+class RowPlan(Plan):
+    """What steps go through that touch some rows of some parameters.
+
+    Parameters
+    ----------
+    model : Model
+    works : sequence of Work
+        Of the groups that are stepped.
+    gradients : mapping
+        The dtype of each parameter's gradient.
+    touched : sequence of Parameter
+        Those of which only some rows are stepped.
+    dense : sequence of Parameter
+        Those that are stepped as a whole; the others stand still.
+    options : sequence
+        What `Plan` takes besides.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        works: Sequence[Work],
+        gradients: Mapping[Parameter, np.dtype[Any]],
+        touched: Sequence[Parameter],
+        dense: Sequence[Parameter],
+        options: Mapping[str, Any],
+    ) -> None:
+        left_out = set(model.parameters).difference(dense)
+        super().__init__(model.parameters, works, model.memory, gradients, left_out=left_out, **options)
+        self._touched = list(touched)
+        self._tables = np.zeros(len(touched), rows.TABLE)
+        self._of_call = np.zeros(1, rows.TOUCHED)
+        self._costs: dict[Parameter, int] = {}  # bytes that a row moves
+        self._launches: dict[int, Launch] = {}
+        self._room: dict[tuple[str, Parameter], NDArray[Any]] = {}
+        self._dense_traffic = int(self._header["traffic"][0])
+        bytes_of_part = max((self._describe(table, p) for table, p in zip(self._tables, touched, strict=True)), default=0)
+        self._scratch = aligned_zeros(bytes_of_part * numba.config.NUMBA_NUM_THREADS, np.uint8)
+        self._of_call["tables"], self._of_call["count"] = address(self._tables), len(touched)
+        self._of_call["scratch"], self._of_call["scratch_bytes"] = address(self._scratch), bytes_of_part
+
+    def _describe(self, table: Any, p: Parameter) -> int:
+        """Write what is the same in all steps; how many bytes a part needs for the blocks."""
+        work = next(work for work in self.works if p in work.update.parameters)
+        table["limit"] = p.shape[0]
+        table["width"] = p.length // max(1, p.shape[0])
+        table["numbers"] = p.theta.size // max(1, p.shape[0])
+        table["is_double"] = self._gradients[p] == np.float64
+        variant = work.update.variant(p, self._gradients[p])
+        self._costs[p] = variant.bytes_per_element * int(table["width"])
+        table["updated"] = 1 + len(variant.states)
+        table["update"], table["arrays"], table["items"], bytes_of_blocks = self._pass_over("update", work.update, p)
+        if work.squares is not None:
+            table["squares"], table["squared_arrays"], table["squared_items"], _ = self._pass_over("squares", work.squares, p)
+        return -(-(rows.BEFORE_ARRAYS + bytes_of_blocks) // ALIGNMENT) * ALIGNMENT
+
+    def _pass_over(self, name: str, of_pass: Pass, p: Parameter) -> tuple[int, int, int, int]:
+        """Where its row lies, how many arrays it takes, where the bytes of an element of each are, and bytes of the blocks."""
+        made = self._rows_of[name]
+        at = int(np.flatnonzero(made["tensor"] == self._tensors_of[p].start)[0])
+        items = [0 if a is None else element_of(a).itemsize for a in of_pass.operands(p)]
+        every = np.array([*items, of_pass.variant(p, self._gradients[p]).gradient.itemsize], np.int64)
+        self._kept.append(every)
+        bytes_of_blocks = sum(rows.BLOCK * int(item) + rows.GAP for item in every)
+        return address(made) + at * ROW.itemsize, len(items), address(every), bytes_of_blocks
+
+    def run_rows(self, touched: Mapping[Parameter, Touched], token: int, scale: float, count: int, phases: int) -> int:
+        """Take a step with these rows, after so many; what other parameters take is known."""
+        traffic = self._dense_traffic
+        for table, p in zip(self._tables, self._touched, strict=True):
+            self._fill(table, p, touched[p])
+            traffic += self._costs[p] * touched[p].rows.size
+        self._header["traffic"] = traffic
+        size = traffic.bit_length()
+        if size not in self._launches:
+            self._launches[size] = Launch(traffic, self.threads, rows.row_step_function)
+        return self._launches[size](self._address, address(self._of_call), scale, count, token, phases)
+
+    def _fill(self, table: Any, p: Parameter, given: Touched) -> None:
+        """Write what belongs to the rows of a step."""
+        count = given.rows.size
+        table["rows"], table["count"], table["gradients"] = address(given.rows), count, address(given.gradients)
+        table["sources"] = 0 if given.sources is None else address(given.sources)
+        table["weights"] = 0 if given.weights is None else address(given.weights)
+        table["bits"] = bits = max(1, int(count - 1).bit_length())
+        table["heads"] = address(self._room_for("heads", p, 1 << bits, np.int32))
+        size = rows.COLUMNS * (count + numba.config.NUMBA_NUM_THREADS)
+        table["entries"] = address(self._room_for("entries", p, size, np.int32))
+        table["norms"] = address(self._room_for("norms", p, count, np.float64)) if table["squares"] else 0
+
+    def _room_for(self, name: str, p: Parameter, size: int, dtype: Any) -> NDArray[Any]:
+        """Memory that is kept from step to step, and grows if need be."""
+        found = self._room.get((name, p))
+        if found is None or found.size < size:
+            found = self._room[name, p] = np.empty(size + size // 4, dtype)
+        return found

@@ -1,0 +1,97 @@
+"""Stopping under noise."""
+
+import pickle
+
+import numpy as np
+import pytest
+from scipy.optimize import rosen
+
+import fastopt
+from fastopt.minimization.noise import _mean, _slope
+from tests.table import assert_same_bits
+
+
+def noisy_bowl(seed, spread=1.0):
+    rng = np.random.default_rng(seed)
+
+    def fun(x):
+        error = x - 3.0
+        return float(error @ error + spread * rng.normal()), 2.0 * error + spread * rng.normal(size=x.shape)
+
+    return fun
+
+
+@pytest.mark.parametrize("method", ["adam", "sgd", "rmsprop"])
+@pytest.mark.parametrize("seed", range(3))
+def test_it_stops_at_the_end_of_the_descent(method, seed):
+    options = {"lr": 0.02, "maxiter": 20_000, "noisy": True}
+    result = fastopt.minimize(noisy_bowl(seed), np.zeros(10), method=method, jac=True, options=options)
+    assert (result.status, result.success) == (7, True)
+    assert 100 < result.nit < 2000
+    assert np.linalg.norm(result.x - 3.0) < 0.05 * np.linalg.norm(np.full(10, 3.0))
+    assert abs(result.fun) < 1.0
+    assert result.gain - 3 * result.gain_error < 0.1
+    assert result.gain_error > 0.0
+
+
+def test_a_descent_goes_on():
+    result = fastopt.minimize(
+        noisy_bowl(0), np.full(10, 1e4), method="adam", jac=True, options={"lr": 0.1, "maxiter": 2000, "noisy": True}
+    )
+    assert (result.status, result.success) == (1, False)
+    assert result.gain > 3 * result.gain_error
+
+
+def test_the_best_draw_is_luck():
+    options = {"lr": 0.02, "maxiter": 600}
+    lucky = fastopt.minimize(noisy_bowl(1), np.zeros(10), jac=True, options={**options, "best": True})
+    fair = fastopt.minimize(noisy_bowl(1), np.zeros(10), jac=True, options={**options, "noisy": True, "gtol": None})
+    truth = lambda x: float((x - 3.0) @ (x - 3.0))  # noqa: E731
+    assert lucky.fun < truth(lucky.x) - 1.0
+    assert abs(fair.fun - truth(fair.x)) < 0.5
+    assert truth(fair.x) < 0.05
+
+
+def test_before_a_window_ends_the_result_is_the_last_point():
+    result = fastopt.minimize(noisy_bowl(1), np.zeros(2), method="sgd", jac=True, options={"maxiter": 3, "noisy": True})
+    assert result.nit == 3
+    assert np.isnan(result.gain)
+    assert result.gain_error == np.inf
+
+
+def test_noisy_runs_go_on_with_the_same_bits():
+    draws = iter([*np.random.default_rng(5).normal(size=(800, 3))] * 2)
+
+    def fun(x):
+        noise = next(draws)
+        return rosen(x[:2]) + noise[2], 2.0 * (x - 3.0) + noise
+
+    def run(**options):
+        solver = fastopt.Solver(options.pop("x", np.zeros(3)), lr=0.05, noisy=True, gtol=None, **options)
+        while not solver.done:
+            solver.tell(*fun(solver.ask()))
+        return solver.result()
+
+    whole = run(maxiter=799)
+    used = whole.nit + 1
+    draws = iter([*np.random.default_rng(5).normal(size=(800, 3))])
+    first = run(maxiter=100)
+    draws = iter([*np.random.default_rng(5).normal(size=(800, 3))[100:]])
+    state = pickle.loads(pickle.dumps(first.state))
+    second = run(x=state["x"], state=state, maxiter=699)
+    assert second.nit + 101 == used
+    assert_same_bits(second.x, whole.x)
+    assert (second.fun, second.gain, second.status) == (whole.fun, whole.gain, whole.status)
+
+
+def test_slopes_and_means_have_honest_errors():
+    rng = np.random.default_rng(0)
+    slopes, means = [], []
+    for _ in range(500):
+        draws = 2.0 - 0.01 * np.arange(83) + rng.normal(size=83)
+        slopes.append(_slope(draws))
+        means.append(_mean(draws + 0.01 * np.arange(83)))
+    for found, truth in ((slopes, -0.01), (means, 2.0)):
+        estimates, errors = np.array(found).T
+        assert abs(estimates.mean() - truth) < 5 * estimates.std() / np.sqrt(500)
+        np.testing.assert_allclose(np.sqrt(np.mean(errors**2)), estimates.std(), rtol=0.15)

@@ -1,0 +1,432 @@
+"""Steps of touched rows: the bits of the rule on these rows, and nothing else moves."""
+
+import copy
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastopt
+from tests.row import next_numbers
+from tests.table import TABLE
+
+ROWS, WIDTH = 40, 6
+ELEMENTWISE = [row for row in TABLE if row.make(np.zeros(1)).param_groups[0].measure is None and not row.optimizer.elements]
+OTHERS = list({row.optimizer: row for row in TABLE if row not in ELEMENTWISE}.values())
+
+
+def table(rng, dtype=np.float32, shape=(ROWS, WIDTH)):
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def summed(rows, grads):
+    """Unique rows, and their gradients added up in the order in which they came."""
+    unique, inverse = np.unique(rows, return_inverse=True)
+    total = np.zeros((len(unique), *grads.shape[1:]), grads.dtype)
+    np.add.at(total, inverse, grads)
+    return unique, total
+
+
+class Expected:
+    """The arrays of an optimizer of one table, stepped by the rule itself on NumPy arrays."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        (self.group,) = optimizer.param_groups
+        (self.p,) = self.group.parameters
+        self.arrays = [self.by_row(array).copy() for array in self.group.arrays(self.p)]
+
+    def by_row(self, vector):
+        return vector.reshape(self.p.shape[0], int(np.prod(self.p.shape[1:])))
+
+    def step(self, rows, grads):
+        """Do what the next step of the optimizer should do."""
+        unique, total = summed(rows, grads)
+        number = self.p.theta.dtype.type
+        numbers = next_numbers(self.optimizer, self.p.theta)
+        lr, *coefficients = (self.by_row(c)[unique] if isinstance(c, np.ndarray) else number(c) for c in numbers)
+        g = total.reshape(len(unique), int(np.prod(total.shape[1:]))).astype(number)
+        theta, *states = (array[unique] for array in self.arrays)
+        with np.errstate(all="ignore"):
+            new = self.group.rule(theta, g, lr, *states, *coefficients)
+        for array, values in zip(self.arrays, new if isinstance(new, tuple) else (new,), strict=True):
+            array[unique] = values
+
+    def check(self):
+        for array, own in zip(self.arrays, self.group.arrays(self.p), strict=True):
+            np.testing.assert_array_equal(self.by_row(own), array)
+
+
+def assert_steps(optimizer, batches):
+    expected = Expected(optimizer)
+    for i, (rows, grads) in enumerate(batches):
+        expected.step(rows, grads)
+        optimizer.step_rows(rows, grads)
+        expected.check()
+        assert optimizer.step_count == optimizer.param_groups[0].step_count == i + 1
+
+
+def batches(rng, dtype=np.float32, count=3, rows=ROWS, shape=(WIDTH,)):
+    sizes = [25, 1, 60][:count]
+    return [(rng.integers(0, rows, n), table(rng, dtype, (n, *shape))) for n in sizes]
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("row", ELEMENTWISE, ids=str)
+def test_touched_rows_have_the_bits_of_the_rule(row, dtype):
+    rng = np.random.default_rng(0)
+    assert_steps(row.make(table(rng, dtype)), batches(rng, dtype))
+
+
+@pytest.mark.parametrize("row", OTHERS, ids=str)
+def test_optimizers_that_need_all_elements_refuse(row):
+    w = np.ones((3, 2))
+    optimizer = row.make(w)
+    with pytest.raises(ValueError, match=f"{row.optimizer.__name__} needs .*, so it has no steps of some rows"):
+        optimizer.step_rows(np.array([1]), np.ones((1, 2)))
+    assert optimizer.step_count == 0
+    assert np.array_equal(w, np.ones((3, 2)))
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    rows=st.integers(1, 90),
+    count=st.integers(0, 300),
+    shape=st.sampled_from([(), (1,), (3,), (16,), (2, 5), (700,), (2, 600), (0,)]),
+    index=st.sampled_from([np.int32, np.int64]),
+    gradient=st.sampled_from([np.float32, np.float64]),
+    threads=st.integers(1, 4),
+)
+def test_any_rows_of_any_width(seed, rows, count, shape, index, gradient, threads):
+    rng = np.random.default_rng(seed)
+    optimizer = fastopt.Adam(table(rng, shape=(rows, *shape)))
+    fastopt.set_num_threads(threads)
+    fastopt.set_parallel_threshold(0)
+    touched = rng.integers(0, rng.integers(1, rows + 1), count, index)
+    try:
+        assert_steps(optimizer, [(touched, table(rng, gradient, (count, *shape)))] * 2)
+    finally:
+        fastopt.set_parallel_threshold(None)
+
+
+def test_sums_don_t_depend_on_threads():
+    rng = np.random.default_rng(1)
+    rows = rng.zipf(1.3, 20_000) % 3_000
+    grads = table(rng, shape=(len(rows), 5)) * np.float32(10.0) ** rng.integers(-6, 6, (len(rows), 1))
+    for threads in (1, 2, 3, 4):
+        fastopt.set_num_threads(threads)
+        assert_steps(fastopt.AdaGrad(table(np.random.default_rng(2), shape=(3_000, 5))), [(rows, grads)])
+
+
+def test_no_rows_are_a_step_that_moves_nothing():
+    w = np.ones((4, 2))
+    optimizer = fastopt.Adam(w, weight_decay=0.5)
+    optimizer.step_rows(np.zeros(0, np.int32), np.zeros((0, 2)))
+    assert optimizer.step_count == 1
+    assert np.array_equal(w, np.ones((4, 2)))
+
+
+OPTIONS = {
+    "weight decay": {"weight_decay": 0.1},
+    "decoupled": {"weight_decay": 0.1, "decoupled_weight_decay": True},
+    "l1": {"l1": 0.5},
+    "bounds": {"bounds": (np.linspace(-1, 0, ROWS * WIDTH, dtype=np.float32).reshape(ROWS, WIDTH), 0.3)},
+    "rates": {"lr": np.linspace(0, 1, ROWS * WIDTH, dtype=np.float32).reshape(ROWS, WIDTH)},
+    "mask": {"mask": np.arange(ROWS * WIDTH).reshape(ROWS, WIDTH) % 3 > 0},
+    "average": {"ema_decay": 0.9},
+    "ascent": {"maximize": True},
+    "elements clipped": {"clip_value": 0.25},
+    "schedule": {"lr": lambda step: 0.5 / (1 + step)},
+    "subnormals": {"flush_subnormals": True},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_options_work_in_touched_rows(options):
+    rng = np.random.default_rng(3)
+    assert_steps(fastopt.RMSProp(table(rng), **options), batches(rng))
+
+
+def test_copies_follow_touched_rows():
+    rng = np.random.default_rng(4)
+    w, half = table(rng), np.zeros((ROWS, WIDTH), np.float16)
+    optimizer = fastopt.Adam(w, lr=0.5, copy_to=half)
+    for rows, grads in batches(rng):
+        optimizer.step_rows(rows, grads)
+        assert np.array_equal(half, w.astype(np.float16))
+
+
+def test_ftrl_leaves_exact_zeros():
+    rng = np.random.default_rng(5)
+    w = np.zeros(1000)
+    optimizer = fastopt.FTRL(w, lr=0.5, l1=1.0)
+    rows = rng.integers(0, 500, 700).astype(np.int32)
+    optimizer.step_rows(rows, rng.standard_normal(700))
+    assert not w[500:].any()
+    touched = w[np.unique(rows)]
+    assert 0 < np.count_nonzero(touched) < len(touched)
+
+
+@pytest.mark.parametrize("mode", ["parts", "modulus"])
+def test_complex_rows(mode):
+    rng = np.random.default_rng(6)
+    w = table(rng, np.complex64) + 1j * table(rng)
+    rows = rng.integers(0, ROWS, 30)
+    grads = (table(rng, shape=(30, WIDTH)) + 1j * table(rng, shape=(30, WIDTH))).astype(np.complex64)
+    unique, total = summed(rows, grads)
+    gathered, before = w[unique].copy(), w.copy()
+    optimizer, dense = (fastopt.Adam(each, complex_mode=mode, clip_norm=1.0) for each in (w, gathered))
+    for _ in range(3):
+        optimizer.step_rows(rows, grads)
+        dense.step(total)
+    np.testing.assert_allclose(w[unique], gathered, rtol=1e-6)
+    before[unique] = w[unique]
+    assert np.array_equal(w, before)
+
+
+@pytest.mark.parametrize("clipped", ["all", "group"])
+def test_norms_are_those_of_summed_gradients(clipped):
+    rng = np.random.default_rng(7)
+    w, bias = table(rng, np.float64), table(rng, np.float64, (5,))
+    (rows, grads), *_ = batches(rng, np.float64)
+    unique, total = summed(rows, grads)
+    gathered, other = w[unique].copy(), bias.copy()
+    options = {"clip_norm": 0.5}
+    made = []
+    for first, second in ((w, bias), (gathered, other)):
+        groups = [{"params": first} | (options if clipped == "group" else {}), {"params": second}]
+        made.append(fastopt.SGD(groups, momentum=0.9, **({} if clipped == "group" else options)))
+    g = table(rng, np.float64, (5,))
+    for _ in range(2):
+        made[0].step_rows([rows, None], [grads, g], scale=0.5)
+        made[1].step([total, g], scale=0.5)
+    assert made[0].grad_norm == pytest.approx(made[1].grad_norm, rel=1e-14)
+    np.testing.assert_allclose(w[unique], gathered, rtol=1e-13)
+    np.testing.assert_allclose(bias, other, rtol=1e-13)
+
+
+def test_norms_don_t_depend_on_threads():
+    rng = np.random.default_rng(8)
+    rows, grads = rng.integers(0, 2_000, 9_000), table(rng, shape=(9_000, 7))
+    norms = set()
+    for threads in (1, 2, 3, 4):
+        fastopt.set_num_threads(threads)
+        fastopt.set_parallel_threshold(0)
+        optimizer = fastopt.SGD(np.zeros((2_000, 7), np.float32), clip_norm=float("inf"))
+        optimizer.step_rows(rows, grads)
+        norms.add(optimizer.grad_norm)
+    fastopt.set_parallel_threshold(None)
+    assert len(norms) == 1
+
+
+def test_norms_beyond_the_range_of_squares():
+    w, small = np.zeros((4, 2)), np.zeros((4, 2))
+    rows = np.array([2, 0, 2])
+    for array, size in ((w, 1e200), (small, 1.0)):
+        fastopt.SGD(array, lr=1.0, clip_norm=1.0).step_rows(rows, size * np.ones((3, 2)))
+    np.testing.assert_allclose(w, small, rtol=1e-14)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_gradients_that_are_not_finite(value):
+    w = np.ones((4, 3))
+    grads = np.ones((2, 3))
+    grads[1, 2] = value
+    optimizer = fastopt.SGD(w, nonfinite="raise")
+    with pytest.raises(ValueError, match=rf"the gradient of params must be finite, got {value} at index \(1, 2\)"):
+        optimizer.step_rows(np.array([3, 1]), grads)
+    optimizer.nonfinite = "skip"
+    optimizer.step_rows(np.array([3, 1]), grads)
+    assert (optimizer.step_count, optimizer.skipped_steps) == (0, 1)
+    assert np.array_equal(w, np.ones((4, 3)))
+
+
+def csr(rng, shape):
+    return scipy.sparse.random_array(shape, density=0.2, format="csr", rng=rng, dtype=np.float64)
+
+
+@pytest.mark.parametrize("form", ["matrix", "coo", "triple"])
+def test_a_batch_in_csr_form_stands_for_its_product(form):
+    rng = np.random.default_rng(9)
+    x, grads = csr(rng, (12, ROWS)), table(rng, np.float64, (12, WIDTH))
+    x.data -= 0.5
+    given = {"matrix": x, "coo": x.tocoo(), "triple": (x.indptr, x.indices, x.data)}[form]
+    touched = np.unique(x.indices)
+    w = table(rng, np.float64)
+    before, gathered = w.copy(), w[touched]
+    fastopt.Adam(w).step_rows(given, grads)
+    fastopt.Adam(gathered).step((x.T @ grads)[touched])
+    np.testing.assert_allclose(w[touched], gathered, rtol=1e-9)
+    before[touched] = w[touched]
+    assert np.array_equal(w, before)
+
+
+def test_a_sparse_gradient_touches_the_rows_in_which_something_is_stored():
+    rng = np.random.default_rng(10)
+    g = csr(rng, (ROWS, WIDTH))
+    touched = np.flatnonzero(np.diff(g.indptr))
+    assert 0 < len(touched) < ROWS
+    w = table(rng, np.float64)
+    other = w.copy()
+    fastopt.Adam(w, weight_decay=0.1).step_rows(None, g)
+    fastopt.Adam(other, weight_decay=0.1).step_rows(touched, g.toarray()[touched])
+    assert np.array_equal(w, other)
+
+
+def test_tables_and_dense_parameters_in_one_step():
+    rng = np.random.default_rng(11)
+    params = {"users": table(rng), "items": table(rng, shape=(7, 3)), "bias": table(rng, shape=(4,)), "other": table(rng)}
+    alone = {name: fastopt.NAdam(array.copy(), lr=0.1) for name, array in params.items()}
+    optimizer = fastopt.NAdam(params, lr=0.1)
+    before = params["other"].copy()
+    for rows, grads in batches(rng):
+        items, g = rng.integers(0, 7, 9).astype(np.int32), table(rng, shape=(9, 3))
+        bias = table(rng, shape=(4,))
+        optimizer.step_rows(
+            {"users": rows, "items": items, "bias": None, "other": None},
+            {"users": grads, "items": g, "bias": bias, "other": None},
+        )
+        alone["users"].step_rows(rows, grads)
+        alone["items"].step_rows(items, g)
+        alone["bias"].step(bias)
+    for name in ("users", "items", "bias"):
+        assert np.array_equal(params[name], alone[name].params)
+    assert np.array_equal(params["other"], before)
+
+
+def test_param_chooses_and_groups_count_their_own_steps():
+    rng = np.random.default_rng(12)
+    first, second, third = table(rng), table(rng), table(rng)
+    optimizer = fastopt.Adam([{"params": [first, second]}, {"params": third}, {"params": table(rng), "frozen": True}])
+    rows, grads = np.array([5, 3, 5]), table(rng, shape=(3, WIDTH))
+    kept = second.copy(), third.copy()
+    optimizer.step_rows(rows, grads, param=first)
+    optimizer.step_rows([rows, rows], [grads, grads], param=[third, first])
+    assert [group.step_count for group in optimizer.param_groups] == [2, 1, 0]
+    assert optimizer.step_count == 2
+    assert np.array_equal(second, kept[0])
+    alone = fastopt.Adam(kept[1])
+    alone.step_rows(rows, grads)
+    assert np.array_equal(third, kept[1])
+    optimizer.step_rows(rows, grads, param=optimizer.params[2])  # frozen
+    assert optimizer.step_count == 3
+    with pytest.raises(ValueError, match="param must be one of the arrays"):
+        optimizer.step_rows(rows, grads, param=first.copy())
+    with pytest.raises(ValueError, match="the same array twice"):
+        optimizer.step_rows([rows, rows], [grads, grads], param=[first, first])
+
+
+def test_steps_of_rows_and_whole_steps_take_turns():
+    rng = np.random.default_rng(13)
+    w = table(rng)
+    optimizer, expected = fastopt.Adam(w, lr=0.1), fastopt.Adam(other := w.copy(), lr=0.1)
+    every = rng.permutation(ROWS)
+    for i in range(6):
+        g = table(rng)
+        optimizer.step_rows(every, g[every]) if i % 2 else optimizer.step(g)
+        expected.step(g)
+        optimizer.lr = expected.lr = 0.1 / (1 + i)
+        assert np.array_equal(w, other)
+
+
+def test_copies_and_state_dicts_go_on_with_the_same_bits():
+    rng = np.random.default_rng(14)
+    w = table(rng)
+    optimizer = fastopt.Adam(w, ema_decay=0.9)
+    (rows, grads), *others = batches(rng)
+    optimizer.step_rows(rows, grads)
+    copied = copy.deepcopy(optimizer)
+    loaded = fastopt.Adam(w.copy(), ema_decay=0.9)
+    loaded.load_state_dict(optimizer.state_dict())
+    for each in (optimizer, copied, loaded):
+        for batch in others:
+            each.step_rows(*batch)
+    for each in (copied, loaded):
+        assert np.array_equal(each.params, w)
+        assert np.array_equal(each.ema, optimizer.ema)
+
+
+GOOD, G = np.array([1, 2]), np.ones((2, 3))
+WRONG = {
+    "negative": ((np.array([1, -1]), G), ValueError, "rows must be from 0 to 3, as params has rows, got -1 at index 1"),
+    "too large": ((np.array([4, 1]), G), ValueError, "rows must be from 0 to 3, as params has rows, got 4 at index 0"),
+    "huge": ((np.array([1, 2**62]), G), ValueError, "got 4611686018427387904 at index 1"),
+    "unsigned": ((np.array([1, 2], np.uint32), G), TypeError, "rows must be of int32 or int64, got uint32"),
+    "bool": ((np.array([True, False]), G), TypeError, "rows must be of int32 or int64, got bool"),
+    "list": (([1, 2], G), TypeError, r"rows must be a NumPy array, a sparse matrix or \(indptr, indices, data\), got list"),
+    "matrix": ((np.ones((2, 1), int), G), ValueError, "rows must be a vector"),
+    "length": ((GOOD, np.ones((3, 3))), ValueError, r"grads must have the shape \(2, 3\)"),
+    "width": ((GOOD, np.ones((2, 4))), ValueError, r"grads must have the shape \(2, 3\)"),
+    "dtype": ((GOOD, np.ones((2, 3), int)), TypeError, "grads must be of float32 or float64"),
+    "nothing": ((None, None), TypeError, "grads is missing"),
+    "rises": (((np.array([0, 3, 2]), GOOD, np.ones(2)), G), ValueError, r"rows\[0\] must rise from 0 to 2"),
+    "data": (((np.array([0, 1, 2]), GOOD, np.ones(3)), G), ValueError, r"rows\[2\] must have the shape \(2,\)"),
+    "columns": ((scipy.sparse.csr_array(np.ones((2, 5))), G), ValueError, "rows must have 4 columns"),
+    "in the batch": (((np.array([0, 1, 2]), np.array([0, 9]), np.ones(2)), G), ValueError, r"rows.* got 9 at index 1"),
+    "sparse shape": ((None, scipy.sparse.csr_array(np.ones((4, 2)))), ValueError, "grads is a sparse matrix of the shape"),
+    "scale": ((GOOD, G), ValueError, "scale must be finite"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_named_and_nothing_changes(arguments, error, message):
+    w = np.ones((4, 3))
+    optimizer = fastopt.Adam(w)
+    with pytest.raises(error, match=message):
+        optimizer.step_rows(*arguments, scale=np.nan if "scale" in message else 1.0)
+    assert np.array_equal(w, np.ones((4, 3)))
+    assert optimizer.step_count == 0
+    assert not optimizer.state["m"].any()
+
+
+def test_a_wrong_row_of_one_table_leaves_all_as_they_were():
+    tables = [np.ones((4, 2)), np.ones((5, 2))]
+    optimizer = fastopt.SGD(tables)
+    with pytest.raises(ValueError, match=r"rows\[1\] must be from 0 to 4, as params\[1\] has rows, got 5 at index 0"):
+        optimizer.step_rows([np.array([0]), np.array([5])], [np.ones((1, 2))] * 2)
+    assert all(np.array_equal(each, np.ones_like(each)) for each in tables)
+
+
+def test_tables_that_have_no_rows_side_by_side_are_refused():
+    rows, grads = np.array([0]), np.ones((1, 2))
+    with pytest.raises(ValueError, match="params must have rows that lie side by side"):
+        fastopt.SGD(np.ones((3, 2), order="F")).step_rows(rows, grads)
+    with pytest.raises(TypeError, match="params is a Flat"):
+        fastopt.SGD(fastopt.flatten([np.ones((3, 2))])).step_rows(rows, grads)
+
+
+def test_options_that_need_more_than_touched_rows_are_refused():
+    rows, grads = np.array([0]), np.ones((1, 2))
+    for options, message in (
+        ({"cautious": True}, "cautious=True looks at all"),
+        ({"zero_grad": True}, "zero_grad=True is not"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fastopt.Adam(np.ones((3, 2)), **options).step_rows(rows, grads)
+    optimizer = fastopt.Adam(w := np.ones((3, 2)), ema_decay=0.5)
+    with optimizer.swap_ema(), pytest.raises(RuntimeError, match="swapped"):
+        optimizer.step_rows(rows, grads)
+    optimizer.accumulate(np.ones((3, 2)))
+    with pytest.raises(ValueError, match="gradients were accumulated"):
+        optimizer.step_rows(rows, grads)
+    optimizer.discard()
+    with pytest.raises(ValueError, match="overlaps"):
+        optimizer.step_rows(rows, w[1:2])
+
+
+@pytest.mark.peers
+def test_parity_with_torch_sparse_adam(torch):
+    rng = np.random.default_rng(15)
+    w = table(rng, np.float64)
+    parameter = torch.nn.Parameter(torch.from_numpy(w.copy()))
+    theirs = torch.optim.SparseAdam([parameter], lr=0.05, betas=(0.8, 0.95), eps=1e-3)
+    optimizer = fastopt.Adam(w, lr=0.05, betas=(0.8, 0.95), eps=1e-3, eps_hat=True)
+    for rows, grads in [*batches(rng, np.float64), (np.zeros(0, np.int64), np.zeros((0, WIDTH))), *batches(rng, np.float64)]:
+        indices, values = torch.from_numpy(rows)[None], torch.from_numpy(grads)
+        parameter.grad = torch.sparse_coo_tensor(indices, values, w.shape, check_invariants=True)
+        theirs.step()
+        optimizer.step_rows(rows, grads)
+        np.testing.assert_allclose(w, parameter.detach().numpy(), rtol=1e-12, atol=1e-14)
