@@ -13,6 +13,7 @@ from fastopt.minimization import GradientCheck, RateTest, Solver, check_gradient
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers import *  # noqa: F403 - their list stands once, in fastopt/optimizers/__init__.py
 from fastopt.rules.own import rule
+from fastopt.saving.checkpoints import load, save, save_async
 
 __version__ = "0.1.0"
 
@@ -33,9 +34,12 @@ __all__ = [
     "get_num_threads",
     "get_parallel_threshold",
     "hyper",
+    "load",
     "minimize",
     "rule",
     "rules",
+    "save",
+    "save_async",
     "schedules",
     "scipy_method",
     "set_num_threads",

@@ -20,28 +20,15 @@ from fastopt.saving import copies, state_dicts
 from fastopt.step.accumulation import Accumulation
 from fastopt.step.averages import exchange
 from fastopt.step.background import Background
-from fastopt.step.changes import Changes
+from fastopt.step.changes import Changes, OfWhole
 from fastopt.step.groups import Group
 from fastopt.step.model import Model, checked_all
 from fastopt.step.rows import RowSteps, step_rows
+from fastopt.step.shared import SharedStepping
 from fastopt.step.stepping import Stepping
 
 # The attributes of every optimizer.
 OWN = ("_accumulation", "_background", "_changes", "_is_swapped", "_model", "_rows", "_stepping", "_whole")
-
-
-class OfWhole:
-    """An option that belongs to no group, as an attribute that can be set at any time."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, optimizer: Optimizer | None, owner: type | None = None) -> Any:
-        return self if optimizer is None else optimizer._whole[self._name]
-
-    def __set__(self, optimizer: Optimizer, value: Any) -> None:
-        optimizer._whole[self._name] = checked(optimizer.checks, self._name, value)
-        optimizer._changes.note_plan()
 
 
 class Optimizer(Description):
@@ -78,7 +65,7 @@ class Optimizer(Description):
         model = Model(description, changes, groups, hyper, whole["complex_mode"], *nesting)
         self._model, self._changes = model, changes
         self._whole = dict(whole)
-        self._stepping = Stepping(model, changes, self._whole)
+        self._stepping = (Stepping if whole["reduce"] is None else SharedStepping)(model, changes, self._whole)
         self._rows = RowSteps(model, self._stepping)
         self._accumulation = Accumulation(model, self._stepping.accumulated)
         self._background = Background()
@@ -95,7 +82,7 @@ class Optimizer(Description):
         self.begin(**own)
 
     def step(self, grads: Any = None, scale: float = 1.0, *, lr: Any = None) -> None:
-        """Update the parameters and the state in place.
+        """Update the parameters and the state in place. After an error, they and the step counter are as they were.
 
         Parameters
         ----------
@@ -120,10 +107,6 @@ class Optimizer(Description):
             While the parameters are swapped with their averages.
         RuleError
             If a rule of one's own doesn't compile.
-
-        Notes
-        -----
-        After an error, parameters, state and step counter are as they were.
         """
         if lr is not None:
             self._step_at_rate(grads, scale, lr)
@@ -264,18 +247,23 @@ class Optimizer(Description):
         given = None if gradient_dtype is None else one_of("gradient_dtype", gradient_dtype, FLOATS)
         self._stepping.compile(self, {p: given or p.theta.dtype for p in self._model.parameters})
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
         """All that a later run needs, besides the parameters, to go on with the same bits.
+
+        Parameters
+        ----------
+        copy : bool, default True
+            Whether the arrays are copies; if not, they are views of the state, which the next step changes.
 
         Returns
         -------
         dict
-            Plain Python values, and copies of the state arrays by state and parameter name. A schedule is left out: the
-            optimizer that loads the dict keeps its own.
+            Plain Python values, and the state arrays by state and parameter name. A schedule is left out: the optimizer that
+            loads the dict keeps its own.
         """
         self._require_unswapped()
         whole = self._whole | {"skipped_steps": self.skipped_steps}
-        return state_dicts.save(type(self).__name__, self.step_count, whole, self._model.groups)
+        return state_dicts.save(type(self).__name__, self.step_count, whole, self._model.groups, copy)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave. The values are copied.
@@ -297,6 +285,26 @@ class Optimizer(Description):
     clip_norm = OfWhole()
     nonfinite = OfWhole()
     threads = OfWhole()
+
+    def norm(self, grads: Any) -> float:
+        """Compute the norm of all gradients as `grad_norm` has it after a step, without one.
+
+        Parameters
+        ----------
+        grads : ndarray, Flat, or list, tuple or dict of them
+            As `step` takes them; only read.
+
+        Returns
+        -------
+        float
+            With `reduce` that of the gradients of all who take part, who must all ask for it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step` does for gradients.
+        """
+        return self._stepping.norm(grads)
 
     @property
     def grad_norm(self) -> float | None:
@@ -329,10 +337,8 @@ class Optimizer(Description):
 
         Raises
         ------
-        AttributeError
-            If no group was constructed with `ema_decay`.
-        RuntimeError
-            If they are swapped already.
+        AttributeError, RuntimeError
+            If no group was constructed with `ema_decay`; if they are swapped already.
         """
         _ = self.ema
         self._require_unswapped()

@@ -145,7 +145,7 @@ def test_documented_reads_numpydoc():
 # Each room may import from those before it.
 ROOMS = (
     *("engine", "description", "arrays", "schedules", "step", "saving", "optimizer", "optimizers", "rules"),
-    *("bridges", "capi", "torch", "minimization", "commands", "__init__", "__main__"),
+    *("bridges", "capi", "torch", "mpi", "minimization", "commands", "__init__", "__main__"),
 )
 PACKAGE = Path(fastopt.__file__).parent
 FILES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}

@@ -142,6 +142,13 @@ def boolean(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def function_or_none(name: str, value: Any) -> Callable[..., Any] | None:
+    """Something to call, or None."""
+    if not (value is None or callable(value)):
+        raise TypeError(f"{name} must be None or callable, got {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
 class OneOf:
     """A check for one of some words."""
 

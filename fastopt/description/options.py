@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, InitVar
 from typing import Any, ClassVar, TypeAlias
 
@@ -10,6 +10,7 @@ from fastopt.description.fields import Fields, argument, hyper
 from fastopt.description.hyperparameters import (
     OneOf,
     count_or_none,
+    function_or_none,
     limit_or_none,
     nonnegative,
     positive_or_none,
@@ -135,6 +136,13 @@ class Options(Fields):
         OneOf("parts", "modulus"),
         """Whether rules take real and imaginary parts one by one, or complex numbers, whose products are then real: second
         moments of the modulus.""",
+    )
+    reduce: InitVar[Callable[..., Any] | None] = argument(
+        None,
+        function_or_none,
+        """Where several processes step parts of the same parameters: adds an array of float64, shape (n,), over all of them,
+        in place, or gives the sums. All sums over elements that a step needs go through it.""",
+        kind="callable",
     )
     by_name: InitVar[Mapping[str, Mapping[str, Any]] | None] = argument(
         None,

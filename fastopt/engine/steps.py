@@ -263,7 +263,6 @@ def step(parallel: bool, look: Rule = look, run_share: Rule = run_share, add_up:
             _decide(header, 0, header.early_count)
         for phase in (SQUARES, MEASURES, UPDATE):
             if phase == UPDATE and phases & DECIDE and status == DONE:
-                _share_sums(header)
                 _decide(header, header.early_count, header.decision_count)
             if phases & phase and status == DONE:
                 if phase != UPDATE or not phases & MEASURES:
@@ -281,7 +280,10 @@ def step(parallel: bool, look: Rule = look, run_share: Rule = run_share, add_up:
                     _count(header)
                 else:
                     add_up(header, which)
-                    status = _limit(header) if phase == SQUARES else DONE
+                    if phase == SQUARES:
+                        status = _limit(header)
+                    else:
+                        _share_sums(header)
         if state:
             _restore_thread(state)
         header.busy = 0

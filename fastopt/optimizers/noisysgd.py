@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import InitVar
 from typing import Any
 
@@ -86,8 +86,8 @@ class NoisySGD(Optimizer):
         super().add_param_group(group)
         self._draw(self._drawn_from)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "generator": copy.deepcopy(self._drawn_from)}
+    def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
+        return {**super().state_dict(copy=copy), "generator": deepcopy(self._drawn_from)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         if "generator" not in state_dict:

@@ -20,11 +20,13 @@ from fastopt.step.groups import Group
 VERSION = 1
 
 # What belongs to no group, can change after construction, and means the same on another machine.
-CHANGING = tuple(key for key in WHOLE if key not in ("complex_mode", "threads"))
+CHANGING = tuple(key for key in WHOLE if key not in ("complex_mode", "reduce", "threads"))
 
 
-def save(optimizer: str, step_count: int, whole: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
-    """Copy everything but the parameters: see `Optimizer.state_dict`."""
+def save(
+    optimizer: str, step_count: int, whole: Mapping[str, Any], groups: Sequence[Group], copy: bool = True
+) -> dict[str, Any]:
+    """Copy everything but the parameters, or have views of it: see `Optimizer.state_dict`."""
     return {
         "version": VERSION,
         "optimizer": optimizer,
@@ -35,7 +37,7 @@ def save(optimizer: str, step_count: int, whole: Mapping[str, Any], groups: Sequ
         ],
         "progress": [_progress(group) for group in groups],
         "state": {
-            name: {p.name: p.shaped(p.states[name]).copy("K") for p in parameters}
+            name: {p.name: _copied(p.shaped(p.states[name])) if copy else p.shaped(p.states[name]) for p in parameters}
             for name, parameters in _holders(groups).items()
         },
     }

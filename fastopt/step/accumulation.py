@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays.layout import aligned_zeros
+from fastopt.arrays.layout import aligned_zeros, require_array
 from fastopt.arrays.parameters import Parameter
+from fastopt.description.hyperparameters import integer
 from fastopt.engine import steps
 from fastopt.engine.compile import part
 from fastopt.step.model import Model
@@ -95,6 +97,38 @@ class Accumulation:
         if missing := [p for p in parameters if p not in begun]:
             raise ValueError(f"nothing was accumulated for {missing[0].name}")
         return {p: p.formed(self._buffers[p]) for p in parameters}
+
+    def saved(self) -> dict[str, Any]:
+        """How many gradients wait, and their sums by the names of parameters."""
+        begun = self._known_sums()
+        return {"count": self.count, "sums": {p.name: self._buffers[p] for p in self._model.parameters if p in begun}}
+
+    def checked(self, saved: Any) -> tuple[int, dict[Parameter, NDArray[Any]]]:
+        """What `go_on` takes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is nothing that `saved` gives for these parameters.
+        """
+        if not isinstance(saved, Mapping) or not isinstance(sums := saved.get("sums"), Mapping):
+            raise TypeError(f"accumulated gradients must be a mapping with 'count' and 'sums', got {saved!r:.100}")
+        count = integer("the count of accumulated gradients", saved.get("count"))
+        parameters = {p.name: p for p in self._model.parameters}
+        for name, array in sums.items():
+            if name not in parameters or not count:
+                raise ValueError(f"accumulated gradients must belong to the parameters, got some of {name!r}")
+            require_array(f"the accumulated gradient of {name}", array, [parameters[name].theta.dtype])
+            if array.shape != parameters[name].theta.shape:
+                raise ValueError(f"the accumulated gradient of {name} must have {parameters[name].theta.size} elements")
+        return count, {parameters[name]: array for name, array in sums.items()}
+
+    def go_on(self, count: int, sums: Mapping[Parameter, NDArray[Any]]) -> None:
+        """Be as after so many gradients with these sums, which are copied."""
+        for p, array in sums.items():
+            self._buffers.setdefault(p, aligned_zeros(p.theta.size, p.theta.dtype))[...] = array
+        self._counter[0] = count
+        self._begun, self._attempt, self._built_for = set(sums), (count, set()), None
 
     def _known_sums(self) -> set[Parameter]:
         """Those with a sum. What `add` did is told by the counter, for it may have been interrupted before or after."""

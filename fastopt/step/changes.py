@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from fastopt.description.hyperparameters import checked
+
 
 class Changes:
     """Shared by an optimizer and its groups, which need not know it.
@@ -43,3 +47,17 @@ class Changes:
         """All of them are taken note of."""
         self.any = self.of_plan = False
         self.groups, self.rates = set(), set()
+
+
+class OfWhole:
+    """An option that belongs to no group, as an attribute that can be set at any time."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, optimizer: Any, owner: type | None = None) -> Any:
+        return self if optimizer is None else optimizer._whole[self._name]
+
+    def __set__(self, optimizer: Any, value: Any) -> None:
+        optimizer._whole[self._name] = checked(optimizer.checks, self._name, value)
+        optimizer._changes.note_plan()

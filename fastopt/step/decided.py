@@ -20,7 +20,7 @@ LEAST_AGREEMENT = 1e-3
 @decision
 def lengthening(t: Any, agreeing: Any, size: Any) -> Any:
     """By what a cautious step is lengthened, from the number of elements that it moves and that of all."""
-    return (1.0 / max(agreeing / size, LEAST_AGREEMENT),)
+    return (1.0 / max(agreeing / max(size, 1.0), LEAST_AGREEMENT),)
 
 
 class Decided:

@@ -116,8 +116,8 @@ class Group(MutableMapping[str, Any]):
 
     @functools.cached_property
     def sizes(self) -> NDArray[Any]:
-        """How many elements loops go over in each tensor, at least one: shape (tensors,)."""
-        return np.maximum([size for p in self.parameters for size in p.tensor_sizes()], 1)
+        """How many elements loops go over in each tensor: shape (tensors,)."""
+        return np.array([size for p in self.parameters for size in p.tensor_sizes()], np.float64)
 
     def _make_scalars(self) -> None:
         """Give the group its running scalars, or each tensor its own."""

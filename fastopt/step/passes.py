@@ -76,7 +76,7 @@ class Pass:
         self._pack = functools.partial(struct.Struct(f"{self._count}d").pack_into, memory, 0)
         self._pack_rate = functools.partial(struct.Struct("d").pack_into, memory, 0)
         self._has_single_row = len(self.rows) == 1
-        self.products = _products(rule, measures + 2 + len(coefficients)) if measures else 0
+        self.products = products_of(rule, measures + 2 + len(coefficients)) if measures else 0
         self.write(lr, coefficients)
 
     def write(self, lr: float | None, coefficients: Sequence[Coefficient]) -> None:
@@ -152,7 +152,7 @@ def element_of(array: NDArray[Any]) -> np.dtype[Any]:
 
 
 @functools.cache
-def _products(measure: Rule, arguments: int) -> int:
+def products_of(measure: Rule, arguments: int) -> int:
     """How many products a measure sums up."""
     with np.errstate(all="ignore"):
         return len(measure(*[np.float64(1.0)] * arguments))

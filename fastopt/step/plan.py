@@ -96,6 +96,8 @@ class Plan:
     ----------
     norms, factors : ndarray, shape (groups,)
         The norm of the gradients of each group in the last step that computed it, and the factor that limits it.
+    shared_sums : ndarray, shape (products,)
+        What was measured, added up over the tensors of all groups.
     """
 
     def __init__(
@@ -134,9 +136,9 @@ class Plan:
         pieces, groups = memory.table(), self._keep(self._groups(), GROUP)
         vectors = {"pieces": pieces, "limits": self.limits, "norms": self.norms, "factors": self.factors, "norm": self.norm}
         vectors |= {"leaves": self._leaves, "tensors": self._tensors, "groups": groups, "step_count": step_count}
-        shared = np.zeros(max((work.measure.products for work in works if work.measure), default=0))
-        early, late = ([row for work in works for row in self._calls(work, shared, at)] for at in (True, False))
-        vectors |= {"shared_sums": shared, "decisions": self._keep(early + late, DECISION)}
+        self.shared_sums = np.zeros(max((work.measure.products for work in works if work.measure), default=0))
+        early, late = ([row for work in works for row in self._calls(work, at)] for at in (True, False))
+        vectors |= {"shared_sums": self.shared_sums, "decisions": self._keep(early + late, DECISION)}
         self._kept.append(vectors)
         header = OBJECTS | {name: address(array) for name, array in vectors.items()}
         header |= {"squares": squares.table, "measures": measure.table, "updates": update.table, "traffic": traffic}
@@ -185,6 +187,10 @@ class Plan:
         """What a pass has summed up for the parameters of a group: shape (products, tensors)."""
         return self._totals[name][self._places[id(work)], : getattr(work, name).products].T
 
+    def write_totals(self, name: str, work: Work, totals: NDArray[Any]) -> None:
+        """Let a step go on with other totals, shaped as `totals` gives them."""
+        self._totals[name][self._places[id(work)], : len(totals)] = totals.T
+
     def totals_of_parameters(self, name: str, work: Work) -> dict[Parameter, Any]:
         """The same sum of the first product over the tensors of each parameter."""
         of_pass: Pass = getattr(work, name)
@@ -226,7 +232,7 @@ class Plan:
         products = max((each.products for each in passes), default=0)
         grain = BLOCK if products else steps.GRAIN
         for each in passes:
-            if name == "update":
+            if not products:
                 each.require_writable()  # of an optimizer that was loaded parameters may be read-only
             row, row_bytes = address(each.rows), ITEM * each.rows.shape[1]
             for p in each.parameters:
@@ -279,7 +285,7 @@ class Plan:
             first += count
         return groups
 
-    def _calls(self, work: Work, shared: NDArray[Any], is_early: bool) -> list[tuple[int, ...]]:
+    def _calls(self, work: Work, is_early: bool) -> list[tuple[int, ...]]:
         """What compiled code computes for a group, before sums or after them: one call for each row of numbers."""
         rows: list[tuple[int, ...]] = []
         for call in work.calls:
@@ -289,7 +295,7 @@ class Plan:
                 self._kept += [compiled, decided]
                 tensors = [t for p in of_pass.parameters for t in self._tensors_of[p]]
                 for i, results in enumerate(of_pass.rows):
-                    sums = shared if not call.has_own_sums else self._totals["measure"][tensors[i]]
+                    sums = self.shared_sums if not call.has_own_sums else self._totals["measure"][tensors[i]]
                     k = i if call.has_own_scalars else 0
                     moved = (address(scalars[k]), address(new_scalars[k]))
                     numbers = address(decided.numbers) + i * decided.number_bytes

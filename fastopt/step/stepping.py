@@ -20,7 +20,7 @@ from fastopt.step.groups import Group
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan, Work
-from fastopt.step.plans import Dtypes, Plans, Vectors
+from fastopt.step.plans import Dtypes, Plans, Run, Vectors
 
 NO_NORM = -1.0
 
@@ -59,6 +59,7 @@ class Stepping:
         self._has_norms = self._is_scaling = False
         self._model, self._changes = model, changes
         self._plans = Plans(model)
+        self._of_norms: Plans | None = None
         self._works: list[tuple[Group, Work]] = []
         self._of_group: dict[int, tuple[Group, Work]] = {}  # by the group's place
         self._moving: dict[int, tuple[Group, Work]] = {}  # those whose numbers change in the next step
@@ -89,11 +90,15 @@ class Stepping:
     def take_vectors(self, description: Description, vectors: Vectors, scale: float, count: int) -> None:
         """Take a step with sums of so many gradients."""
         scale = scale / count if count > 1 else scale
+        self._take_by(functools.partial(self._plans.run_vectors, vectors), description, vectors, scale)
+
+    def _take_by(self, run: Callable[[Run], int], description: Description, grads: Any, scale: float) -> None:
+        """Take a step in as many calls as it needs."""
         ended = steps.INTERRUPTED
         while ended in (steps.INTERRUPTED, RESTART):
-            before = self._count[0]
+            count = self._count[0]
             scale = self.prepare(description, scale)
-            ended = self._plans.run_vectors(vectors, functools.partial(self._run, description, vectors, scale, before))
+            ended = run(functools.partial(self._run, description, grads, scale, count))
 
     def ready(self, description: Description, scale: float) -> tuple[list[tuple[Group, Work]], float]:
         """What steps do with each group, with the numbers of the next one; and the scale, checked."""
@@ -108,7 +113,7 @@ class Stepping:
 
     def exchange(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> None:
         """Run a pass that takes no gradient over some groups."""
-        plans = Plans(self._model, functools.partial(self._passes, pass_of, groups))
+        plans = self._plans_of(pass_of, groups)
         vectors = {p: p.formed(p.theta) for group in groups for p in group.parameters}
         plans.run_vectors(vectors, lambda plan, found, token: plan.call(steps.UPDATE, token))
 
@@ -192,13 +197,31 @@ class Stepping:
 
     def apart(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group], name: str, grads: Any) -> None:
         """Run a pass of its own over some groups, with what users hand over like gradients."""
-        plans = Plans(self._model, functools.partial(self._passes, pass_of, groups))
+        plans = self._plans_of(pass_of, groups)
         plans.run(grads, name, lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
 
-    def _passes(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group], dtypes: Dtypes) -> Plan:
-        count = np.zeros(1, np.int64)
-        works = [Work(pass_of(group), np.zeros(1, np.int64)) for group in groups]
-        return Plan(self._model.parameters, works, self._model.memory, dtypes, count, self._model.is_lone)
+    def norm(self, grads: Any) -> float:
+        """The norm of all gradients, without a step."""
+        return float(self._squares(grads).norm[0])
+
+    def _squares(self, grads: Any) -> Plan:
+        """A plan that has the norms of all groups."""
+        groups = self._model.active
+
+        def run(plan: Plan, found: Any, token: int) -> int:
+            ended = plan.call(steps.SQUARES, token, 1.0, found)
+            if ended == steps.OUT_OF_RANGE:
+                clipping.look_again(plan, groups, self._model.vectors(grads, "grads"), 1.0)
+            return steps.DONE if ended == steps.OUT_OF_RANGE else ended
+
+        if self._of_norms is None or self._changes.of_plan:
+            self._of_norms = self._plans_of(clipping.squares_pass, groups)
+        self._of_norms.run(grads, "grads", run)
+        return self._of_norms.prepared()
+
+    def _plans_of(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> Plans:
+        """Plans of a pass of its own over some groups."""
+        return Plans(self._model, functools.partial(_apart, self._model, pass_of, groups))
 
     def _write(self, description: Description) -> None:
         """Let the next step take the numbers that change."""
@@ -251,6 +274,7 @@ class Stepping:
 
     def _build_works(self, description: Description) -> None:
         active = self._model.active
+        self._of_norms = None
         self._has_norms = self.needs_norms()
         clips = self._whole["clip_norm"] is not None
         for group in active:
@@ -283,6 +307,12 @@ class Stepping:
 
 def _built(model: Model, works: Sequence[Work], options: Mapping[str, Any], dtypes: Dtypes) -> Plan:
     return Plan(model.parameters, works, model.memory, dtypes, is_lone=model.is_lone, **options)
+
+
+def _apart(model: Model, pass_of: Callable[[Group], Pass], groups: Sequence[Group], dtypes: Dtypes) -> Plan:
+    passes = map(pass_of, groups)
+    works = [Work(each, np.zeros(1, np.int64), squares=each if each.products else None) for each in passes]
+    return Plan(model.parameters, works, model.memory, dtypes, np.zeros(1, np.int64), model.is_lone)
 
 
 def _lasts(description: Description, group: Group, _: Work) -> bool:

@@ -549,3 +549,9 @@ def test_answers_of_other_libraries(optax, torch):
     np.testing.assert_allclose(result.x, 3.0, atol=1e-3)
     with refused(TypeError, "jac must give a gradient that is an array"):
         fastopt.minimize(bowl, [0.0, 1.0], jac=lambda x: torch.ones(2, requires_grad=True))
+
+
+def test_sums_over_several_processes_are_refused():
+    # Its tests for stopping would come to other ends in each of them.
+    with pytest.raises(TypeError, match="reduce is not for minimize"):
+        fastopt.minimize(rosen, [0.0, 1.0], jac=rosen_der, options={"reduce": lambda array: None})

@@ -1,0 +1,114 @@
+"""Parameters as vectors that are cut into a shard for each rank, and how their elements move between ranks."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.arrays.flat import Flat, array_of
+from fastopt.arrays.layout import memory_order
+from fastopt.arrays.parameters import Parameter
+from fastopt.arrays.tree import leaves, with_leaves
+
+GRAIN = 1024  # numbers: shards begin on cache lines of the vector, and no complex number is cut in two
+
+
+class Shards:
+    """The parameters of one dtype as one vector of real numbers, of which each rank steps a part.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm
+    parameters : sequence of Parameter
+        In the order in which they lie in the vector.
+
+    Attributes
+    ----------
+    gradient : ndarray
+        The sum of the ranks' gradients, of the rank's own shard.
+    """
+
+    def __init__(self, comm: Any, parameters: Sequence[Parameter]) -> None:
+        self._comm, self.parameters = comm, parameters
+        self._begins = [0, *itertools.accumulate(p.theta.size for p in parameters)]
+        size, ranks, dtype = self._begins[-1], comm.size, parameters[0].theta.dtype
+        self._bounds = [min(size, -(-size * rank // ranks // GRAIN) * GRAIN) for rank in range(ranks)] + [size]
+        self._counts = [end - begin for begin, end in itertools.pairwise(self._bounds)]
+        own = self._counts[comm.rank]
+        self.gradient = np.zeros(own, dtype)
+        self._received = np.zeros((ranks, own), dtype)
+        # Where there is only one array, it is such a vector itself.
+        self._vector = parameters[0].theta if len(parameters) == 1 else np.zeros(size, dtype)
+
+    def range_of(self, p: Parameter, rank: int | None = None) -> tuple[int, int]:
+        """Which elements of a parameter are in the shard of a rank, by default this one's."""
+        rank = self._comm.rank if rank is None else rank
+        first, count = self._begins[self.parameters.index(p)], 1 + p.is_complex
+        begin, end = (min(max(bound - first, 0), p.theta.size) for bound in self._bounds[rank : rank + 2])
+        return begin // count, end // count
+
+    def own_gradient(self, p: Parameter) -> NDArray[Any]:
+        """The gradient of the rank's own part of a parameter, as a view of `gradient`."""
+        begin, end = (bound * (1 + p.is_complex) for bound in self.range_of(p))
+        first = self._begins[self.parameters.index(p)] - self._bounds[self._comm.rank]
+        part = self.gradient[first + begin : first + end] if end > begin else self.gradient[:0]
+        return part.view(p.array.dtype)
+
+    def reduce_scatter(self, gradients: Mapping[Parameter, NDArray[Any]]) -> None:
+        """Add up the gradients of all ranks in their order, each rank those of its shard."""
+        vectors = [gradients[p] if p in gradients else np.zeros(p.theta.size, p.theta.dtype) for p in self.parameters]
+        if len(vectors) == 1:
+            sent = vectors[0].astype(self.gradient.dtype, copy=False)
+        else:
+            sent = np.concatenate(vectors, out=self._vector, casting="same_kind")
+        own = self.gradient.size
+        to_each = [sent, (self._counts, self._bounds[:-1])]
+        from_each = [self._received, ([own] * self._comm.size, [own * rank for rank in range(self._comm.size)])]
+        self._comm.Alltoallv(to_each, from_each)
+        np.add.reduce(self._received, axis=0, out=self.gradient)
+
+    def all_gather(self) -> None:
+        """Let each rank have the parameters of all shards."""
+        from mpi4py import MPI
+
+        is_one = len(self.parameters) == 1
+        begin, end = self._bounds[self._comm.rank : self._comm.rank + 2]
+        places = list(zip(self.parameters, itertools.pairwise(self._begins), strict=True))
+        for p, (first, last) in [] if is_one else places:
+            low, high = max(begin, first), min(end, last)
+            if low < high:
+                self._vector[low:high] = p.theta[low - first : high - first]
+        self._comm.Allgatherv(MPI.IN_PLACE, [self._vector, (self._counts, self._bounds[:-1])])
+        for p, (first, last) in [] if is_one else places:
+            p.theta[...] = self._vector[first:last]
+
+    def gathered(self, p: Parameter, part: NDArray[Any]) -> NDArray[Any]:
+        """An array in the shape of a parameter, from the parts that all ranks have of it."""
+        ranges = [self.range_of(p, rank) for rank in range(self._comm.size)]
+        whole = np.empty(p.array.size, part.dtype)
+        counts, begins = [end - begin for begin, end in ranges], [begin for begin, _ in ranges]
+        numbers = 1 + (part.dtype.kind == "c")
+        places = [count * numbers for count in counts], [begin * numbers for begin in begins]
+        own = np.ascontiguousarray(part)
+        bits = f"u{own.itemsize // numbers}"  # whatever they are: MPI needs not know
+        self._comm.Allgatherv(own.view(bits), [whole.view(bits), places])
+        return whole.reshape(p.shape, order=p.order)
+
+    def part(self, p: Parameter, leaf: Any) -> Any:
+        """The rank's own part of an array that is shaped as a parameter: a vector, or a `Flat` with a part of each array."""
+        if getattr(array_of(leaf), "shape", None) != p.shape:
+            raise ValueError(f"arrays for {p.name} must have its shape {p.shape}, got {leaf!r:.100}")
+        begin, end = self.range_of(p)
+        if not isinstance(leaf, Flat):
+            return leaf.reshape(-1, order=p.order)[begin:end]
+        found, first = [], 0
+        for _, array in leaves(leaf.tree, ""):
+            low, high = (min(max(bound - first, 0), array.size) for bound in (begin, end))
+            found.append(array.reshape(-1, order=memory_order(array))[low:high])
+            first += math.prod(array.shape)
+        return Flat(with_leaves(leaf.tree, found), leaf.buffer[begin:end])

@@ -1,0 +1,53 @@
+"""Sums over the ranks of a communicator, in the order of the ranks."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class InRankOrder:
+    """Adds arrays over all ranks, for the argument ``reduce`` of optimizers.
+
+    Every rank gets the parts of all, and adds them up in their order. So all have the same bits, and so has every run with as
+    many ranks, whatever algorithm the library of MPI would choose for a sum.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm
+    """
+
+    def __init__(self, comm: Any) -> None:
+        self.comm = comm
+        self._thread = threading.get_ident()
+
+    def __call__(self, array: NDArray[Any]) -> None:
+        """Leave the sums in the array, which has the same length on all ranks."""
+        self.require_thread()
+        parts = np.empty((self.comm.size, array.size))
+        self.comm.Allgather(array, parts)
+        np.add.reduce(parts, axis=0, out=array)
+
+    def told(self, message: str | None) -> str:
+        """What the first rank that has something to say says, when all have been asked."""
+        said = self.comm.allgather(message)
+        return next((f"rank {rank}: {each}" for rank, each in enumerate(said) if each is not None), "")
+
+    def require_thread(self) -> None:
+        """Raise RuntimeError in another thread than the one in which it was made, unless MPI allows that."""
+        if threading.get_ident() != self._thread:
+            from mpi4py import MPI
+
+            if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+                raise RuntimeError(
+                    "MPI was not initialized for several threads (MPI_THREAD_MULTIPLE): step in the thread that began"
+                )
+
+    def __deepcopy__(self, memo: Any) -> InRankOrder:
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an optimizer of several ranks can't be pickled, for a communicator can't; use its state dict")

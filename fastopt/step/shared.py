@@ -1,0 +1,242 @@
+"""Steps that several processes take together, each with its part of the parameters: their sums go over all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.description.recipe import Description
+from fastopt.engine import steps
+from fastopt.engine.steps import limited_norm
+from fastopt.step import clipping
+from fastopt.step.groups import Group
+from fastopt.step.passes import products_of
+from fastopt.step.plan import Plan, Work
+from fastopt.step.plans import Run, Vectors
+from fastopt.step.stepping import RESTART, Stepping
+
+# Squares of norms are added up in three sums, so that none leaves the range of double precision (Blue, 1978).
+SCALES = 2.0 ** np.array([600.0, 0.0, -600.0])
+SMALL, LARGE = 2.0**-500, 2.0**500
+
+# Adds a vector over all who take part, in place, or gives the sums.
+Reduce = Callable[[NDArray[Any]], Any]
+
+Arrays = list[NDArray[Any]]
+
+# What messages begin with: how many of those who send them have failed.
+NOBODY = np.zeros(1)
+
+
+class Allreduce:
+    """Adds arrays over all who take part, and tells all of them if one of them has failed.
+
+    Parameters
+    ----------
+    add : callable
+        As `Reduce`. If it has a method ``told(message)``, which gives what those say who have a message instead of None, errors
+        say that, too.
+
+    Attributes
+    ----------
+    expected : list of callable
+        For each message that others still wait for in this step: gives how many numbers it has.
+    """
+
+    def __init__(self, add: Reduce) -> None:
+        self._add = add
+        self.expected: list[Callable[[], int]] = []
+
+    def __call__(self, arrays: Arrays) -> Arrays:
+        """The sums of arrays, which have the same shapes with all who take part."""
+        del self.expected[:1]
+        total = self._sent(np.concatenate([NOBODY, *(array.reshape(-1) for array in arrays)]))
+        if total[0]:
+            self.expected.clear()
+            said = self.told(None)
+            raise RuntimeError(f"another one of those who take part in the step has failed; nothing was changed{said}")
+        sums, begin = [], 1
+        for array in arrays:
+            sums.append(total[begin : begin + array.size].reshape(array.shape))
+            begin += array.size
+        return sums
+
+    @contextlib.contextmanager
+    def telling_failure(self) -> Iterator[None]:
+        """A ``with`` block in which an exception ends the step of all who wait for a message."""
+        try:
+            yield
+        except BaseException as error:
+            if self.expected:
+                message = np.zeros(1 + self.expected[0]())
+                message[0] = 1.0
+                self.expected.clear()
+                self._sent(message)
+                self.told(f"{type(error).__name__}: {error}")
+            raise
+
+    def told(self, message: str | None) -> str:
+        """What those say who have a message, when all have come to an error."""
+        tell = getattr(self._add, "told", None)
+        return "" if tell is None else f" ({tell(message)})"
+
+    def _sent(self, message: NDArray[Any]) -> NDArray[Any]:
+        try:
+            given = self._add(message)
+        except BaseException:
+            self.expected.clear()
+            raise
+        total = message if given is None else np.asarray(given)
+        if total.shape != message.shape or total.dtype != np.float64:
+            self.expected.clear()
+            raise TypeError(f"reduce must add an array of float64 in place or give one of shape {message.shape}, got {given!r}")
+        return total
+
+
+class SharedStepping(Stepping):
+    """Takes the steps of an optimizer whose parameters are a part of those that are stepped.
+
+    All who take part have the same groups, and in them the same tensors: each has a part of every tensor, which may be empty. A
+    step computes the sums of the part, adds them up over all, and goes on with these: once for norms of gradients, and once for
+    what an optimizer measures.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._allreduce = Allreduce(self._whole["reduce"])
+
+    def take(self, description: Description, grads: Any, scale: float) -> None:
+        """Take a step; see `Optimizer.step`."""
+        self._take_by(functools.partial(self._plans.run, grads, "grads"), description, grads, scale)
+
+    def ready(self, description: Description, scale: float) -> tuple[list[tuple[Group, Work]], float]:
+        """What steps of some rows take, which nobody else waits for."""
+        if self.needs_norms():
+            raise ValueError("clip_norm and nonfinite are not for steps of some rows with reduce, which send no sums")
+        return super().ready(description, scale)
+
+    def norm(self, grads: Any) -> float:
+        """The norm of all gradients, without a step."""
+        self._allreduce.expected = [lambda: SCALES.size * len(self._model.active)]
+        with self._allreduce.telling_failure():
+            (shared,) = self._allreduce([squared(self._squares(grads).norms)])
+        return math.hypot(*rooted(shared))
+
+    def _take_by(self, run: Callable[[Run], int], description: Description, grads: Any, scale: float) -> None:
+        self._allreduce.expected = self._messages(description)
+        with self._allreduce.telling_failure():
+            super()._take_by(run, description, grads, scale)
+
+    def _messages(self, description: Description) -> list[Callable[[], int]]:
+        """Which messages the others wait for in this step; see `Allreduce`."""
+        groups = self._model.active
+        messages: list[Callable[[], int]] = []
+        if self.needs_norms():
+            messages.append(lambda: 1 + SCALES.size * len(groups))
+        if any(group.measure is not None for group in groups):
+            messages.append(lambda: count_of_sums(description, groups))
+        return messages
+
+    def _run(self, description: Description, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
+        self._write(description)
+        ended = self._run_in_parts(grads, scale, count, plan, found, token)
+        return RESTART if ended == steps.INTERRUPTED else ended
+
+    def _run_in_parts(self, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
+        """Take a step, one call up to each sum that goes over all."""
+        if self._phases & steps.SQUARES:
+            ended = plan.call(steps.SQUARES, token, scale, found, count)
+            if ended not in (steps.DONE, steps.NOT_FINITE, steps.OUT_OF_RANGE):
+                return ended
+            is_odd = ended != steps.DONE or not math.isfinite(plan.norm[0])
+            own = self._own_failing(plan, grads, scale, ended) if is_odd else None
+            if self._agree_to_skip(plan, own):
+                self._skip(self._vectors(grads))
+                return steps.DONE
+            found = None
+        if self._phases & steps.MEASURES:
+            ended = plan.call(steps.BEGIN | steps.MEASURES, token, scale, found, count)
+            if ended != steps.DONE:
+                return ended
+            share_sums(plan, self._works, self._allreduce)
+            found = None
+        return plan.call(self._phases & ~(steps.SQUARES | steps.MEASURES), token, scale, found, count)
+
+    def _vectors(self, grads: Any) -> Vectors:
+        return grads if isinstance(grads, Vectors) else Vectors(self._model.vectors(grads, "grads"))
+
+    def _own_failing(self, plan: Plan, grads: Any, scale: float, ended: int) -> str | None:
+        """What to say of a gradient that is not finite; and norms where squares have left the range of double precision."""
+        groups, vectors = [group for group, _ in self._works], self._vectors(grads)
+        if ended == steps.OUT_OF_RANGE:
+            clipping.look_again(plan, groups, vectors, scale)
+        if self._whole["nonfinite"] == "propagate" or math.isfinite(plan.norm[0]):
+            return None
+        return clipping.first_nonfinite(groups, vectors, scale)
+
+    def _agree_to_skip(self, plan: Plan, own: str | None) -> bool:
+        """Whether somebody's gradient is not finite and the step is to be skipped; else the norms of all are limited."""
+        nonfinite, shared = self._allreduce([np.array([float(own is not None)]), squared(plan.norms)])
+        plan.norms[:] = rooted(shared)
+        plan.norm[0] = limited_norm(plan.norms, plan.limits, plan.factors)
+        if nonfinite and self._whole["nonfinite"] == "raise":
+            self._allreduce.expected.clear()  # the others have come to the same
+            said = self._allreduce.told(own)
+            raise ValueError(own or f"the gradient of another one of those who take part must be finite{said}")
+        return bool(nonfinite)
+
+
+def share_sums(plan: Plan, works: Sequence[tuple[Group, Work]], add: Callable[[Arrays], Arrays]) -> None:
+    """Let a step go on with what all who take part have measured."""
+    measured = [(group, work, work.measure) for group, work in works if work.measure is not None]
+    if not measured[0][-1].is_by_tensor:
+        (plan.shared_sums[:],) = add([plan.shared_sums])
+        return
+    own = [np.vstack([plan.totals("measure", work), *_sizes(group)]) for group, work, _ in measured]
+    for (group, work, measure), sums in zip(measured, add(own), strict=True):
+        plan.write_totals("measure", work, sums[: measure.products])
+        if group.hyper["cautious"]:
+            (lengthened,) = (call.decided for call in work.calls if not call.is_early)
+            lengthened.numbers[:, 0] = sums[-1]
+
+
+def count_of_sums(description: Description, groups: Sequence[Group]) -> int:
+    """How many numbers `share_sums` sends for these groups, which need not be ready for a step."""
+    counts = []
+    measured = [group for group in groups if group.measure is not None]
+    if measured[0].hyper["cautious"]:
+        return sum(2 * len(group.sizes) for group in measured)
+    for group in measured:
+        measure: Any = description.measure(group.hyper)
+        counts.append(products_of(measure, len(inspect.signature(measure).parameters)))
+    if description.per_tensor:
+        return sum(count * len(group.sizes) for count, group in zip(counts, measured, strict=True))
+    return max(counts)
+
+
+def _sizes(group: Group) -> list[NDArray[Any]]:
+    """The sizes of the tensors where steps depend on them, as those of cautious ones do."""
+    return [group.sizes] if group.hyper["cautious"] else []
+
+
+@np.errstate(all="ignore")
+def squared(norms: NDArray[Any]) -> NDArray[Any]:
+    """What is to be added up of some norms: shape (3, norms)."""
+    places = np.where(norms < SMALL, 0, np.where(norms > LARGE, 2, 1))
+    squares = np.zeros((SCALES.size, len(norms)))
+    squares[places, np.arange(len(norms))] = np.square(norms * SCALES[places])
+    return squares
+
+
+@np.errstate(all="ignore")
+def rooted(squares: NDArray[Any]) -> NDArray[Any]:
+    """The norms that were added up."""
+    norms: NDArray[Any] = np.hypot.reduce(np.sqrt(squares) / SCALES[:, None], axis=0)
+    return norms
