@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import fastopt
+from fastopt.engine.formats import decoded
 
 Vector = NDArray[np.float64]
 Make = Callable[[Vector], fastopt.Optimizer]
@@ -210,6 +211,26 @@ def rates_over_time() -> Figure:
     return figure
 
 
+def second_moment_in_16_bits() -> Figure:
+    """Adam's second moment of gradients that are one, in bfloat16, and its exact value; and of an element whose gradient fades."""
+    steps, forms = 4000, {"exact": {}, "nearest": {"state_dtype": {"v": "bfloat16"}}}
+    forms["stochastic"] = {"state_dtype": {"v": "bfloat16"}, "rounding": "stochastic"}
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    moves = {"a gradient of 1": lambda t: 1.0, "a gradient of 1 that becomes 0.1": lambda t: 1.0 if t < 1500 else 0.1}
+    for axes, (title, gradient) in zip(figure.subplots(1, 2), moves.items(), strict=True):
+        for (form, options), colour, style in zip(forms.items(), COLOURS, STYLES, strict=True):
+            optimizer = fastopt.Adam(np.zeros(1, np.float32), lr=0.0, **options)
+            moments = []
+            for t in range(steps):
+                optimizer.step(np.full(1, gradient(t), np.float32))
+                moments.append(float(decoded(optimizer.state["v"])[0]))
+            axes.plot(np.arange(1, steps + 1), moments, style, color=colour, linewidth=1.3, label=form)
+        axes.set(title=title, xlabel="step", ylim=(0.0, 1.05))
+    figure.axes[0].set_ylabel("second moment $v$ of one element")
+    figure.axes[0].legend(loc="lower right")
+    return figure
+
+
 def loss_on_quadratic() -> Figure:
     """Loss on half of the sum of h theta^2, with curvatures h from 0.1 to 10 and noise on the gradient."""
     curvature = np.geomspace(0.1, 10, 20)
@@ -258,6 +279,7 @@ FIGURES = (
     signum,
     rates_over_time,
     loss_on_quadratic,
+    second_moment_in_16_bits,
 )
 
 

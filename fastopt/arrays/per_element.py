@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt.arrays.flat import Flat, array_of
-from fastopt.arrays.layout import COMPLEX, COPIES, FLOATS, aligned_zeros, require_array
+from fastopt.arrays.layout import COMPLEX, FLOATS, NUMBERS, aligned_zeros, require_array
 from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, with_leaves
@@ -52,8 +52,7 @@ def checked_copies(parameters: Sequence[Parameter], params: Any, memory: Memory,
             memory.remove(p.copy)
     for p, (name, leaf) in zip(parameters, matching_leaves(params, tree, "copy_to"), strict=True):
         array = p.unwrap(name, leaf)
-        if not isinstance(array, np.ndarray) or array.dtype.name != "bfloat16":
-            require_array(name, array, COPIES)
+        require_array(name, array, NUMBERS)
         p.require_writable(name, array)
         memory.add(name, array)
     return map_leaves(lambda leaf: leaf, tree)
@@ -71,7 +70,7 @@ def checked_arrays(
             raise ValueError(f"{name} must have the shape {p.shape} of {p.name}, got {array.shape}")
         if array.dtype.kind == "c" and (p.is_paired or not p.is_complex):
             raise TypeError(f"{name} must be real here, got {array.dtype}")
-        dtype = {"b": np.dtype(np.bool_), "c": p.array.dtype}.get(array.dtype.kind, p.theta.dtype)
+        dtype = {"b": np.dtype(np.bool_), "c": p.array.dtype}.get(array.dtype.kind, p.dtype)
         vector = aligned_zeros(array.size, dtype)
         with np.errstate(all="ignore"):  # what doesn't fit is infinite, and refused as such
             p.shaped(vector)[...] = np.asarray(array)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastopt.engine.compile import Rule, rule
+from fastopt.engine.rounding import joined, lower_half, upper_half
 from fastopt.engine.values import first, flushed, insert_second, select, with_first, zero_like
 
 
@@ -168,6 +169,27 @@ def copying(inner: Rule) -> Rule:
     def outer(theta: Any, g: Any, lr: Any, _: Any, *rest: Any) -> Any:
         new = inner(theta, g, lr, *rest)
         return insert_second(first(new), new)
+
+    return outer
+
+
+@_transform
+def joining(inner: Rule) -> Rule:
+    """Join a theta of bfloat16 with the bits that it lost, which come before all states, and take the new one apart again."""
+
+    def outer(theta: Any, g: Any, lr: Any, lost: Any, *rest: Any) -> Any:
+        new = inner(joined(theta, lost), g, lr, *rest)
+        return insert_second(lower_half(first(new)), with_first(upper_half(first(new)), new))
+
+    return outer
+
+
+@_transform
+def joining_measure(measure: Rule) -> Rule:
+    """Join a theta of bfloat16 with the bits that it lost, which come before all states."""
+
+    def outer(theta: Any, g: Any, lr: Any, lost: Any, *rest: Any) -> Any:
+        return measure(joined(theta, lost), g, lr, *rest)
 
     return outer
 

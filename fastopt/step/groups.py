@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays import masters
 from fastopt.arrays.flat import array_of
 from fastopt.arrays.layout import aligned_zeros, parts
 from fastopt.arrays.overlaps import Memory
@@ -19,12 +20,14 @@ from fastopt.arrays.per_element import checked_arrays, checked_bounds, checked_c
 from fastopt.arrays.tree import leaves, map_leaves, with_leaves
 from fastopt.description.fields import REQUIRED, known_values
 from fastopt.description.hyperparameters import checked, hint, is_choice
-from fastopt.description.options import DEFAULTS, Wrapped
+from fastopt.description.options import Wrapped
 from fastopt.description.recipe import Choice, Description
-from fastopt.engine.formats import encoded, storage_view
+from fastopt.engine.formats import FORMATS, encoded, plain
 from fastopt.engine.pairs import paired_states
 from fastopt.step.changes import Changes
+from fastopt.step.comparing import is_number, is_off
 from fastopt.step.scalars import Scalars, running_scalars
+from fastopt.step.states import FIXED, first_value, needed_states, require_known
 
 # Hyper-parameters that may be arrays, which each group checks against its parameters.
 ARRAYS = ("lr", "mask", "bounds", "copy_to")
@@ -96,19 +99,19 @@ class Group(MutableMapping[str, Any]):
         found = [leaf for _, leaf in leaves(params, "")]
         self.parameters = [Parameter(name, leaf, memory, complex_mode) for name, leaf in zip(names, found, strict=True)]
         self.index, self._description, self._changes, self._memory = index, description, changes, memory
-        self._checks = description.checks
-        self.scales = False
+        self._checks, self.scales = description.checks, False
         self.hyper: dict[str, Any] = {}
         self.current: dict[str, Any] = {}
         self._copies: Any = None
         self._placed: dict[str, Any] = {}
         known = known_values(type(description))
         self._take({k: value if value is known.get(k, REQUIRED) else self._checked(k, value) for k, value in hyper.items()})
-        self.state_names = needed_states(self.hyper, self._used) if state_names is None else tuple(state_names)
+        self.state_names = tuple(state_names or needed_states(self.hyper, self._used, self.parameters))
+        require_known(self.hyper, self.state_names, type(description).__name__)
         self.counter = np.zeros(1, np.int64)
         self._count: Any = memoryview(self.counter)  # type: ignore[arg-type, unused-ignore]  # which is read in a third of the time
         for p in self.parameters:
-            p.elements |= {name: aligned_zeros(p.theta.size, p.theta.dtype) for name in description.elements}
+            p.elements |= {name: aligned_zeros(p.theta.size, p.dtype) for name in description.elements}
         self._make_scalars()
 
     @functools.cached_property
@@ -193,7 +196,10 @@ class Group(MutableMapping[str, Any]):
                 what = f"{key!r}{hint(key, self.hyper)}"
                 raise TypeError(f"there is no hyper-parameter {what}; this optimizer has {', '.join(self.hyper)}")
         hyper = self.hyper | {key: self._checked(key, value) for key, value in changes.items()}
-        if missing := [name for name in needed_states(hyper, self._choose(hyper)[1]) if name not in self.state_names]:
+        if fixed := [key for key in FIXED if hyper[key] != self.hyper[key]]:
+            raise ValueError(f"{fixed[0]} must stay as at construction, {self.hyper[fixed[0]]!r}, got {hyper[fixed[0]]!r}")
+        needed = needed_states(hyper, self._choose(hyper)[1], self.parameters)
+        if missing := [name for name in needed if name not in self.state_names]:
             values = ", ".join(f"{key}={value!r}" for key, value in changes.items())
             raise ValueError(f"{values} needs the state {missing[0]!r}, which this optimizer was constructed without")
         return hyper
@@ -221,7 +227,7 @@ class Group(MutableMapping[str, Any]):
         return (
             not self.schedules
             and hyper["clip_norm"] is self.hyper["clip_norm"]
-            and all(_is_number(value, own) for value, own in changed)
+            and all(is_number(value, own) for value, own in changed)
             and self._description.choose(hyper)[0] is self._chosen
         )
 
@@ -230,7 +236,8 @@ class Group(MutableMapping[str, Any]):
         hyper = self.hyper
         kinds = [type(c) for c in self.option_coefficients]
         arrays = [value if is_tree(value) else None for value in (hyper["lr"], hyper["mask"], *(hyper["bounds"] or ()))]
-        return self.rule, self.measure, kinds, [*map(id, arrays)], hyper["frozen"], hyper["clip_norm"], [*self.schedules]
+        options = [hyper.get(key) for key in ("frozen", "clip_norm", "rounding", "seed")]  # one may have a seed of its own
+        return self.rule, self.measure, kinds, [*map(id, arrays)], options, [*self.schedules]
 
     def scale_if(self, scales: bool) -> None:
         """Let the rule take a scale of the gradient from now on, or none."""
@@ -241,7 +248,8 @@ class Group(MutableMapping[str, Any]):
 
     def paired_states(self) -> frozenset[str]:
         """The states that are complex where rules take pairs."""
-        starts = {name: [self._description.initial(name, self.hyper, p.theta) for p in self.parameters] for name in self._used}
+        description = self._description
+        starts = {n: [first_value(description, self.hyper, n, p) for p in self.parameters] for n in self._used}
         known = [name for name, values in starts.items() if any(map(np.ndim, values))]
         count = len(inspect.signature(self._chosen).parameters) - 3 - len(self._used)
         return paired_states(self._chosen, self._used, [AVERAGE, *known], count)
@@ -249,8 +257,18 @@ class Group(MutableMapping[str, Any]):
     def arrays(self, p: Parameter) -> list[NDArray[Any]]:
         """What the rule updates of a parameter: theta, the copy, the average, and the states that the optimizer's rule uses."""
         copies = [] if p.copy is None else [p.copy]
+        return [p.formed(vector) for vector in (*masters.vectors(p), *copies, *self._moved(p))]
+
+    def stochastic(self, p: Parameter) -> list[bool]:
+        """Which of these are rounded stochastically: those that go on from what they were."""
+        of_theta = len(masters.vectors(p))
+        goes_on = [of_theta == 1, *[False] * (of_theta - 1 + (p.copy is not None)), *[True] * len(self._moved(p))]
+        is_on = self.hyper["rounding"] == "stochastic"
+        return [is_on and moves and plain(a.dtype) in FORMATS for moves, a in zip(goes_on, self.arrays(p), strict=True)]
+
+    def _moved(self, p: Parameter) -> list[NDArray[Any]]:
         averages = [p.states[AVERAGE]] if self.hyper["ema_decay"] is not None else []
-        return [p.formed(vector) for vector in (p.theta, *copies, *averages, *(p.states[name] for name in self._used))]
+        return [*averages, *(p.states[name] for name in self._used)]
 
     @property
     def measured_count(self) -> int:
@@ -259,7 +277,7 @@ class Group(MutableMapping[str, Any]):
 
     def measured(self, p: Parameter) -> list[NDArray[Any]]:
         """What measures see of a parameter: theta, and the states of the optimizer's own rule."""
-        return [p.formed(vector) for vector in (p.theta, *(p.states[name] for name in self._used))]
+        return [p.formed(vector) for vector in (*masters.vectors(p, True), *(p.states[name] for name in self._used))]
 
     def _take(self, hyper: dict[str, Any]) -> None:
         self.hyper = hyper
@@ -307,14 +325,14 @@ class Group(MutableMapping[str, Any]):
                 p.copy = None
         if tree is not None:
             for p, (name, leaf) in zip(self.parameters, leaves(tree, "copy_to"), strict=True):
-                p.copy = storage_view(parts(np.asarray(array_of(leaf)).reshape(-1, order=p.order)))
+                p.copy = parts(np.asarray(array_of(leaf)).reshape(-1, order=p.order))
                 memory.add(name, p.copy)
 
     def fill_copies(self) -> None:
         """Bring the copies up to date."""
         for p in self.parameters:
             if p.copy is not None:
-                p.copy[...] = encoded(p.theta, p.copy.dtype)
+                p.copy[...] = encoded(masters.values(p), p.copy.dtype)
 
     def params_copy(self) -> Any:
         """The parameters in containers that the caller may change."""
@@ -324,7 +342,7 @@ class Group(MutableMapping[str, Any]):
         """A state nested as the parameters are, as views; None if the group hasn't got it."""
         if name not in self.state_names:
             return None
-        return with_leaves(self.params, [p.view(p.states[name]) for p in self.parameters])
+        return with_leaves(self.params, [p.view(p.states[name]) if name in p.states else None for p in self.parameters])
 
     def follow(self, values: Mapping[str, Any], step: int) -> None:
         """Take what the schedules gave after ``step`` steps, by hyper-parameter.
@@ -380,20 +398,3 @@ class Group(MutableMapping[str, Any]):
         if callable(value) and not is_choice(self._checks, key):
             return value
         return checked(self._checks, key, value)
-
-
-def _is_number(value: Any, own: Any) -> bool:
-    """Whether a number takes the place of another one, and options that are on stay on."""
-    if type(value) is tuple and type(own) is tuple:  # of decay rates, not of bounds, which may be arrays
-        return all(type(each) is float for each in (*value, *own))
-    return type(value) is float and type(own) is float and (value > 0.0) == (own > 0.0)
-
-
-def needed_states(hyper: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
-    """The states of the optimizer's own rule, and what the options need."""
-    return (AVERAGE, *names) if hyper["ema_decay"] is not None else tuple(names)
-
-
-def is_off(key: str, value: Any) -> bool:
-    """Whether a hyper-parameter is an option that does nothing."""
-    return value is False or (key in DEFAULTS and not is_tree(value) and value == DEFAULTS[key])

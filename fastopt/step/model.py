@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastopt.arrays.flat import Flat
 from fastopt.arrays.overlaps import Memory
-from fastopt.arrays.parameters import AVERAGE, Parameter, allocate
+from fastopt.arrays.parameters import Parameter, allocate
 from fastopt.arrays.per_element import is_tree
 from fastopt.arrays.tree import leaves, leaves_if_alike, map_leaves, matching_leaves, paths, with_leaves
 from fastopt.description.fields import REQUIRED, known_values
@@ -18,6 +18,7 @@ from fastopt.description.hyperparameters import checked, hint
 from fastopt.description.recipe import Description
 from fastopt.step.changes import Changes
 from fastopt.step.groups import ARRAYS, Group
+from fastopt.step.states import dtype_of, first_value, has_state
 
 
 class Model:
@@ -140,7 +141,7 @@ class Model:
         for group in self.groups:
             group.begin_anew()
             for name in group.state_names:
-                for p in group.parameters:
+                for p in (p for p in group.parameters if name in p.states):
                     p.states[name][...] = 0
                     p.start(name, self._first(group, name, p))
 
@@ -205,7 +206,7 @@ class Model:
 
     def _first(self, group: Group, name: str, p: Parameter) -> Any:
         """What a state holds before the first step."""
-        return p.theta if name == AVERAGE else self._description.initial(name, group.hyper, p.theta)
+        return first_value(self._description, group.hyper, name, p)
 
     def _allocate(self, groups: Sequence[Group]) -> None:
         """Give new groups their states; those of one name share a buffer."""
@@ -215,13 +216,14 @@ class Model:
             if any(p.is_paired for p in group.parameters):
                 self.paired |= group.paired_states()
         for name in names:
-            holders = [p for group in groups if name in group.state_names for p in group.parameters]
-            allocate(holders, name, self.memory, is_paired=name in self.paired)
-            for group in groups:
-                for p in group.parameters if name in group.state_names else []:
-                    start = self._first(group, name, p)
-                    if np.any(start) if isinstance(start, np.ndarray) else start:  # pages of zeros are best left untouched
-                        p.start(name, start)
+            having = [group for group in groups if name in group.state_names]
+            holders = [(group, p) for group in having for p in group.parameters if has_state(group.hyper, p, name)]
+            dtypes = [dtype_of(self._description, group.hyper, name, p) for group, p in holders]
+            allocate([p for _, p in holders], name, self.memory, dtypes, is_paired=name in self.paired)
+            for group, p in holders:
+                start = self._first(group, name, p)
+                if np.any(start) if isinstance(start, np.ndarray) else start:  # pages of zeros are best left untouched
+                    p.start(name, start)
         for group in groups:
             group.fill_copies()
 

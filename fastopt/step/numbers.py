@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays import masters
 from fastopt.description.recipe import Description
 from fastopt.step.clipping import squares_pass
 from fastopt.step.groups import Group
-from fastopt.step.passes import Coefficient, Pass
+from fastopt.step.passes import Coefficient, Pass, Stochastic
 from fastopt.step.plan import Plan, Work
 
 # Cautious steps are lengthened at most a thousandfold (Liang et al., 2024, in their code).
@@ -27,14 +28,17 @@ def work_of(description: Description, group: Group, has_norms: bool) -> Work:
     measure = None
     if group.measure is not None:
         coefficients = _measure_coefficients(description, group)
-        measure = Pass(group.measure, group.parameters, group.measured, lr, coefficients, is_by_tensor, group.measured_count)
+        of_measure = (group.measure, group.parameters, group.measured, lr, coefficients, is_by_tensor, group.measured_count)
+        measure = Pass(*of_measure, around=masters.around_measure)
     # Of sums only their number and form counts here.
     products = 0 if measure is None or group.hyper["cautious"] else measure.products
     sums = [np.ones(len(measure.rows)) if measure and description.per_tensor else 1.0] * products
     agreeing = np.ones(1) if group.hyper["cautious"] else None
     coefficients, _ = _update_coefficients(description, group, sums, agreeing)
     require_numbers(coefficients)
-    update = Pass(group.rule, group.parameters, group.arrays, lr, coefficients, is_by_tensor, zeroes=zeroes)
+    rounding = Stochastic(group.stochastic, group.counter, group.hyper.get("seed", 0))
+    of_update = (group.rule, group.parameters, group.arrays, lr, coefficients, is_by_tensor)
+    update = Pass(*of_update, zeroes=zeroes, around=masters.around, stochastic=rounding)
     squares = squares_pass(group) if has_norms else None
     return Work(update, group.counter, measure, squares, group.scalar_memory, group.scales)
 
