@@ -63,6 +63,8 @@ class Parameter:
         Where to write the new theta a second time, as spans take it.
     elements : dict of ndarray, shape (size,)
         What spans read for every element, by name: rates, a mask.
+    first : int
+        The place of its first element among all that stochastic rounding has noise for.
     is_paired : bool
         Whether rules take pairs. Spans then get arrays of shape ``(size / 2, 2)`` of all that is complex.
     scalars : mapping of str to ndarray, shape (tensors,)
@@ -96,6 +98,7 @@ class Parameter:
         self.theta: NDArray[Any] = parts(array.reshape(-1, order=self.order))
         self.dtype = computing(self.theta.dtype)
         self.is_paired = self.is_complex and complex_mode == "modulus"
+        self.first = 0
         self.copy: NDArray[Any] | None = None
         self.states: dict[str, NDArray[Any]] = {}
         self.elements: dict[str, NDArray[Any]] = {}

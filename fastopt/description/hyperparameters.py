@@ -141,8 +141,8 @@ def master_weights(name: str, value: Any) -> bool | str:
     """Whether, or as what, parameters of 16 bits keep what they lose."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    if value not in ("float32", "lost bits"):
-        raise ValueError(f"{name} must be True, False, 'float32' or 'lost bits', got {value!r}")
+    if value not in ("float32", "lost bits", "8 lost bits"):
+        raise ValueError(f"{name} must be True, False, 'float32', 'lost bits' or '8 lost bits', got {value!r}")
     return str(value)
 
 

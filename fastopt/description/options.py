@@ -127,8 +127,9 @@ class Options(Fields):
         False,
         master_weights,
         """Keep what parameters of 16 bits lose: with True or ``"float32"`` as a float32 copy of them, in the state
-        ``theta_master``; with ``"lost bits"`` as the 16 bits that bfloat16 lacks, in the state ``theta_lost``.""",
-        kind='bool, "float32" or "lost bits"',
+        ``theta_master``; with ``"lost bits"`` as the 16 bits that bfloat16 lacks, in the state ``theta_lost``; with
+        ``"8 lost bits"`` as the first 8 of them, in ``theta_lost_8``.""",
+        kind='bool, "float32", "lost bits" or "8 lost bits"',
     )
     mask: Any = hyper(
         None,

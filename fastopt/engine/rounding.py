@@ -34,6 +34,7 @@ FLOAT16_MAGNITUDE, FLOAT16_LEAST, FLOAT16_ABOVE = u32(0x0FFFE000), u32(0x0080000
 NINETEEN = u32(19)
 PLACES, ALL_PLACES = np.float32(2.0**24), np.float32(2.0**10)  # of float16's subnormal numbers in 1; how many of them there are
 CHANCES = np.float32(2.0**31)
+EIGHT, HALF_OF_8, HIGH_24 = u32(8), u32(0x7F), u32(0xFFFFFF00)
 LOW, HIGH, HALF_PLACE, NAN = u32(0xFFFF), u32(0xFFFF0000), u32(0x8000), u32(0x7FC00000)
 
 
@@ -223,3 +224,11 @@ def lower_half(x: Any) -> Any:
     bits = bits_of(x)
     signed = i32(i32(u32(u32(bits + HALF_PLACE) & LOW)) - i32(HALF_PLACE))
     return np.float32(select(u32(bits & MAGNITUDE) > INFINITY, i32(0), i32(signed)))
+
+
+@register_jitable
+def to_24_bits(x: Any) -> Any:
+    """Round a float32 to the nearest whose last 8 bits are 0, so that those of its `lower_half` are, too."""
+    bits = bits_of(x)
+    rounded = u32(u32(u32(bits + HALF_OF_8) + u32(u32(bits >> EIGHT) & ONE)) & HIGH_24)
+    return from_bits(select(u32(bits & MAGNITUDE) > INFINITY, NAN, rounded))

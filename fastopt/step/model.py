@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,6 +87,7 @@ class Model:
             own = None if state_names is None else state_names[i]
             self.groups.append(self._group(given, i, names, own))
         self._arrange(structure)
+        self._count_elements()
         if not self.parameters:
             raise ValueError("params holds no array")
         if len({p.name for p in self.parameters}) < len(self.parameters):
@@ -111,6 +113,7 @@ class Model:
             self.is_grouped, self.structure = True, [self.structure]
         self.groups.append(added)
         self.parameters += added.parameters
+        self._count_elements()
         self.structure.append(added.params)
         self._is_plain = None
         self._changes.note_plan()
@@ -195,6 +198,13 @@ class Model:
             by_path = {path: p for group in self.groups for path, p in zip(group.params, group.parameters, strict=True)}
             self.structure = map_leaves(lambda leaf: leaf, structure)
             self.parameters = [by_path[path] for path in paths(structure)]
+
+    def _count_elements(self) -> None:
+        """Give each parameter its place among all elements, which is the same however they are nested and stepped."""
+        for p, first in zip(
+            self.parameters, itertools.accumulate((p.length for p in self.parameters), initial=0), strict=False
+        ):
+            p.first = first
 
     def _note_form(self) -> None:
         """Take note of how gradients come, so that no step has to look at that."""

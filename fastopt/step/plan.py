@@ -93,7 +93,6 @@ class Plan:
         self._kept: list[Any] = [step_count, accumulated, works]  # whose memory is in the tables by its address
         self._count: Any = memoryview(step_count)  # type: ignore[arg-type, unused-ignore]
         self._tensors_of = _numbered(parameters)
-        self._firsts = dict(zip(parameters, itertools.accumulate((p.length for p in parameters), initial=0), strict=False))
         active = {p: work.update.zeroes for work in works for p in work.update.parameters}
         self._leaves = self._keep([self._leaf(p, active.get(p), gradients[p]) for p in parameters], LEAF)
         self._tensors = self._keep([(0, offset) for p in parameters for offset in _offsets(p)], TENSOR)
@@ -226,7 +225,7 @@ class Plan:
                 variant = each.variant(p, self._gradients[p])
                 operands = [(0, 0) if a is None else (address(a), element_of(a).itemsize) for a in each.operands(p)]
                 if variant.stochastic:
-                    operands += [(address(each.stochastic.steps), 0), (each.stochastic.seed, 0), (self._firsts[p], 1)]
+                    operands += [(address(each.stochastic.steps), 0), (each.stochastic.seed, 0), (p.first, 1)]
                 cost = variant.bytes_per_element
                 doubles = (1 + p.is_paired) * (self._gradients[p].itemsize == ITEM)
                 begin = 0

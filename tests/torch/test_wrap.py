@@ -137,7 +137,7 @@ def test_complex_tensors(torch, wrap):
 
 def test_what_can_not_be_stepped_is_refused(torch, wrap):
     with refused(TypeError, "must be of float32, float64"):
-        wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(2, dtype=torch.float16))])
+        wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(2, dtype=torch.int32), requires_grad=False)])
     with refused(ValueError, "must be contiguous"):
         wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(4, 4)[:, ::2])])
     with refused(TypeError, "optimizer must be a class of optimizers"):
@@ -157,7 +157,7 @@ def test_a_group_that_is_refused_leaves_nothing_behind(torch, wrap):
     a, b = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     optimizer = wrap(fastopt.SGD, [a], lr=1.0)
     with refused(TypeError, "must be of float32"):
-        optimizer.add_param_group({"params": [b, torch.nn.Parameter(torch.ones(2).half())]})
+        optimizer.add_param_group({"params": [b, torch.nn.Parameter(torch.ones(2).to(torch.float8_e5m2))]})
     optimizer.add_param_group({"params": [b]})
     for p in (a, b):
         p.grad = torch.ones_like(p)
