@@ -24,7 +24,7 @@ u32, u16, i32 = np.uint32, np.uint16, np.int32
 
 SIGN, MAGNITUDE, INFINITY = u32(0x80000000), u32(0x7FFFFFFF), u32(0x7F800000)
 ONE, THIRTEEN, SIXTEEN = u32(1), u32(13), u32(16)
-HALF_OF_16, QUIET_BIT = u32(0x7FFF), u32(0x0040)  # half of the last place of bfloat16, and what keeps NaN NaN
+HALF_OF_16, QUIET_BIT = u32(0x7FFF), u32(0x00400000)  # half of the last place of bfloat16, and what keeps NaN NaN
 HALF_OF_13, REBIAS = u32(0x0FFF), u32(0x38000000)  # the same of float16, and the difference of the exponents
 LEAST_NORMAL, OVERFLOW = u32(0x38800000), u32(0x47800000)  # of float16, as float32: 2^-14 and 2^16
 MAGIC = np.float32(0.5)  # its last place is that of float16's subnormal numbers
@@ -100,9 +100,9 @@ def from_bfloat16(x: Any) -> Any:
 
 @register_jitable
 def _cut_to_bfloat16(bits: Any, raised: Any) -> Any:
-    """The upper half of bits that were raised to be rounded; of NaN, that of the bits as they were."""
-    is_nan = u32(bits & MAGNITUDE) > INFINITY
-    return u16(select(is_nan, u32(u32(bits >> SIXTEEN) | QUIET_BIT), u32(raised >> SIXTEEN)))
+    """The upper half of bits that were raised to be rounded; of NaN, that of a NaN."""
+    x = from_bits(bits)
+    return u16(u32(select(x != x, u32(bits | QUIET_BIT), raised) >> SIXTEEN))
 
 
 @register_jitable
