@@ -63,7 +63,12 @@ class Field:
         return inspect.Parameter(self.name, kind, default=self.default, annotation=self.annotation)
 
     def __get__(self, optimizer: Fields | None, owner: type | None = None) -> Any:
-        return self if optimizer is None else optimizer._read(self.name)
+        if optimizer is None:
+            return self
+        own = optimizer.fields.get(self.name)
+        if own is not None and own.is_whole:  # an argument of that name in the place of this hyper-parameter
+            raise AttributeError(f"{type(optimizer).__name__} has no hyper-parameter {self.name!r}")
+        return optimizer._read(self.name)
 
     def __set__(self, optimizer: Fields, value: Any) -> None:
         optimizer._assign(self.name, value)
