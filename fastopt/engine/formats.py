@@ -6,6 +6,7 @@ arrays as integers, together with their format; all else that knows of formats i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -58,6 +59,7 @@ FORMATS: Mapping[np.dtype[Any], Format] = {
 STOCHASTIC: Mapping[str, Callable[..., Any]] = {"float16": to_float16_stochastic, "bfloat16": to_bfloat16_stochastic}
 
 
+@functools.cache
 def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype that stands for the same format without the help of other packages."""
     if dtype.names is not None:
@@ -89,6 +91,7 @@ def label(dtype: np.dtype[Any]) -> str:
     return dtype.str[1:] if dtype.names is None else f"p{dtype[0].str[1:]}"
 
 
+@functools.cache
 def computing(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype in which rules compute with numbers of some dtype."""
     return np.dtype(np.float32) if plain(dtype) in FORMATS else dtype
@@ -104,8 +107,10 @@ def encoded(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 def decoded(array: NDArray[Any]) -> NDArray[Any]:
     """An array of any dtype as spans read it: of 16-bit numbers those of float32, else itself."""
     known = FORMATS.get(plain(array.dtype))
+    if known is None:
+        return array
     with np.errstate(all="ignore"):
-        return array if known is None else known.decode(np.atleast_1d(array.view(known.bits))).reshape(array.shape)
+        return known.decode(np.atleast_1d(array.view(known.bits))).reshape(array.shape)  # type: ignore[no-any-return]
 
 
 def converted_to(dtype: np.dtype[Any], array: NDArray[Any]) -> NDArray[Any]:

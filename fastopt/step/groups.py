@@ -16,7 +16,7 @@ from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import AVERAGE, Parameter
 from fastopt.arrays.per_element import checked_tree, fill_copies, is_tree, place, place_copies
 from fastopt.arrays.tree import leaves, map_leaves, with_leaves
-from fastopt.description.fields import REQUIRED, known_values
+from fastopt.description.fields import REQUIRED, known_values_within
 from fastopt.description.hyperparameters import checked, common_range, hint, is_choice
 from fastopt.description.options import Wrapped
 from fastopt.description.recipe import Choice, Description
@@ -104,8 +104,8 @@ class Group(MutableMapping[str, Any]):
         self.hyper: dict[str, Any] = {}
         self.current: dict[str, Any] = {}
         self._placed: dict[str, Any] = {}
-        known = known_values(type(description))
-        self._take({k: (self.range.kept if v is known.get(k, REQUIRED) else self._checked)(k, v) for k, v in hyper.items()})
+        known = known_values_within(type(description), self.range)
+        self._take({k: v if v is known.get(k, REQUIRED) else self._checked(k, v) for k, v in hyper.items()})
         needed = needed_states(self.hyper, self._used, self.parameters) if state_names is None else state_names
         self.state_names = tuple(needed)
         require_known(self.hyper, self.state_names, type(description).__name__)
