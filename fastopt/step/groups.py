@@ -104,7 +104,8 @@ class Group(MutableMapping[str, Any]):
         self.hyper: dict[str, Any] = {}
         self.current: dict[str, Any] = {}
         self._placed: dict[str, Any] = {}
-        known = known_values_within(type(description), self.range)
+        cls: Any = type(description)
+        known = known_values_within(cls, self.range)
         self._take({k: v if v is known.get(k, REQUIRED) else self._checked(k, v) for k, v in hyper.items()})
         needed = needed_states(self.hyper, self._used, self.parameters) if state_names is None else state_names
         self.state_names = tuple(needed)
