@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ BASELINE = Path(__file__).with_name("baseline.json")
 TOLERANCE = 0.8  # a ratio may fall to this share of its baseline; from run to run they differ by some ten per cent
 
 
-def ratios(measured: Mapping[str, Any]) -> dict[str, float]:
-    """All ratios of what ``python -m bench --json`` wrote, by their names."""
+def ratios(measured: Any) -> dict[str, float]:
+    """All ratios of what ``python -m bench --json`` or ``python -m bench.shapes --json`` wrote, by their names."""
+    if isinstance(measured, list):
+        return {name: value for record in measured for name, value in _ratios_of_shape(record)}
     found = {}
     for record in measured["results"]:
         for contender in record["seconds"]:
@@ -28,6 +31,14 @@ def ratios(measured: Mapping[str, Any]) -> dict[str, float]:
                 name = f"{_cell(record)}, against {contender}"
                 found[name] = round(float(ratio(record, contender) or 0.0), 3)
     return found
+
+
+def _ratios_of_shape(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    ours = record["seconds"][OURS]
+    for contender, seconds in record["seconds"].items():
+        if contender != OURS:
+            share = statistics.median(other / own for other, own in zip(seconds, ours, strict=True))
+            yield f"{record['shape']}, against {contender}", round(share, 3)
 
 
 def _cell(record: Mapping[str, Any]) -> str:
@@ -45,14 +56,14 @@ def worse(baseline: Mapping[str, float], now: Mapping[str, float]) -> Iterator[s
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare, or write the baseline anew."""
     parser = argparse.ArgumentParser(prog="python -m bench.guard", description=__doc__)
-    parser.add_argument("measured", type=Path, help="what python -m bench --json wrote")
-    parser.add_argument("--write", action="store_true", help="make it the baseline instead")
+    parser.add_argument("measured", type=Path, nargs="+", help="what python -m bench --json or bench.shapes --json wrote")
+    parser.add_argument("--write", action="store_true", help="make them the baseline instead, and leave other ratios there")
     args = parser.parse_args(argv)
-    now = ratios(json.loads(args.measured.read_text()))
+    now = {name: value for path in args.measured for name, value in ratios(json.loads(path.read_text())).items()}
+    baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     if args.write:
-        BASELINE.write_text(json.dumps(now, indent=1) + "\n")
+        BASELINE.write_text(json.dumps(baseline | now, indent=1) + "\n")
         return 0
-    baseline = json.loads(BASELINE.read_text())
     found = list(worse(baseline, now))
     print("\n".join(found) if found else f"nothing got worse, of {len(baseline.keys() & now.keys())} ratios that both have")
     return 1 if found else 0

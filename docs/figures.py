@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import fastopt
+from fastopt.engine.formats import decoded
 
 Vector = NDArray[np.float64]
 Make = Callable[[Vector], fastopt.Optimizer]
@@ -210,6 +211,26 @@ def rates_over_time() -> Figure:
     return figure
 
 
+def second_moment_in_16_bits() -> Figure:
+    """Adam's second moment in bfloat16, and its exact value: of a gradient that is 1, and of one that fades."""
+    steps, low = 4000, {"state_dtype": {"v": "bfloat16"}}
+    forms: dict[str, dict[str, Any]] = {"exact": {}, "nearest": low, "stochastic": low | {"rounding": "stochastic"}}
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    later = {"a gradient of 1": 1.0, "a gradient of 1 that becomes 0.1": 0.1}
+    for axes, (title, last) in zip(figure.subplots(1, 2), later.items(), strict=True):
+        for (form, options), colour, style in zip(forms.items(), COLOURS, STYLES, strict=True):
+            optimizer = fastopt.Adam(np.zeros(1, np.float32), lr=0.0, **options)
+            moments = []
+            for t in range(steps):
+                optimizer.step(np.full(1, 1.0 if t < 1500 else last, np.float32))
+                moments.append(float(decoded(optimizer.state["v"])[0]))
+            axes.plot(np.arange(1, steps + 1), moments, style, color=colour, linewidth=1.3, label=form)
+        axes.set(title=title, xlabel="step", ylim=(0.0, 1.05))
+    figure.axes[0].set_ylabel("second moment $v$ of one element")
+    figure.axes[0].legend(loc="center right")
+    return figure
+
+
 def loss_on_quadratic() -> Figure:
     """Loss on half of the sum of h theta^2, with curvatures h from 0.1 to 10 and noise on the gradient."""
     curvature = np.geomspace(0.1, 10, 20)
@@ -292,6 +313,7 @@ FIGURES = (
     rates_over_time,
     loss_on_quadratic,
     completed_digits,
+    second_moment_in_16_bits,
 )
 
 

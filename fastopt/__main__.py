@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fastopt.commands.demo.systems import SYSTEMS
 from fastopt.commands.warmup import USUAL, compile_ahead
+from fastopt.description.hyperparameters import STATE_FORMATS
 
 FORMATS = (".pdf", ".png", ".svg")
 
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"argument --out: {problem}")
     from fastopt.commands.demo import command
 
-    command.run(options.problem, options.optimizer, options.epochs, options.seed, path)
+    command.run(options.problem, options.optimizer, options.epochs, options.seed, path, options.state)
     return 0
 
 
@@ -92,6 +93,11 @@ def _parser() -> argparse.ArgumentParser:
         help="how often to go through the data (default: 20; for inversion 120 steps)",
     )
     demo.add_argument("--seed", type=_nonnegative, default=0, help="for everything random (default: 0)")
+    demo.add_argument(
+        "--state",
+        choices=STATE_FORMATS,
+        help="keep states in this format, rounded stochastically if it has 16 bits (default: float32)",
+    )
     demo.add_argument("--out", type=Path, metavar="PATH", help="the picture (default: fastopt-<problem>.png in this folder)")
     commands.add_parser("info", help="versions, processor, threads, cache and memory bandwidth")
     warmup = commands.add_parser(

@@ -18,7 +18,7 @@ from fastopt.description.options import WHOLE
 from fastopt.description.recipe import Description
 from fastopt.saving import copies, state_dicts
 from fastopt.step.accumulation import Accumulation
-from fastopt.step.averages import exchange
+from fastopt.step.averages import swapped
 from fastopt.step.background import Background
 from fastopt.step.changes import Changes, OfWhole
 from fastopt.step.groups import Group
@@ -87,9 +87,9 @@ class Optimizer(Description):
         Parameters
         ----------
         grads : ndarray, Flat, or list, tuple or dict of them
-            Gradients of float32 or float64 (complex for complex parameters), nested as the parameters are; with groups, a list
-            with the gradients of each group. They are only read, unless `zero_grad` asks for zeros. A gradient whose elements
-            lie in another order than the parameter's (a transposed array, say) is copied first, to a buffer that is kept.
+            Gradients of float32, float64, float16 or bfloat16 (complex for complex parameters), nested as the parameters are;
+            with groups, a list with the gradients of each. They are only read, unless `zero_grad` asks for zeros. One whose
+            elements lie in another order than the parameter's (a transposed array, say) is copied first, to a kept buffer.
             Without `grads` the step takes what `accumulate` has added up.
         scale : float, default 1
             Multiplies the gradients before all else, in the same pass: the reciprocal of what a loss was scaled by, say.
@@ -271,7 +271,8 @@ class Optimizer(Description):
         Parameters
         ----------
         state_dict : mapping
-            From an optimizer of the same class, with parameters of the same structure, shapes and dtypes.
+            From an optimizer of the same class, with parameters of the same structure, shapes and dtypes. States that have
+            another `state_dtype` here are converted, which a UserWarning says.
 
         Raises
         ------
@@ -333,7 +334,7 @@ class Optimizer(Description):
     def swap_ema(self) -> Iterator[None]:
         """Let the parameters hold their averages within a ``with`` block, to evaluate them.
 
-        Meanwhile `ema` has the parameters, and the optimizer takes no step and gives no state dict.
+        Meanwhile `ema` has the parameters, if it is of their dtype, and the optimizer takes no step and gives no state dict.
 
         Raises
         ------
@@ -343,13 +344,12 @@ class Optimizer(Description):
         _ = self.ema
         self._require_unswapped()
         averaged = [group for group in self._model.groups if AVERAGE in group.state_names]
-        self._stepping.exchange(exchange, averaged)
-        self._is_swapped = True
-        try:
-            yield
-        finally:
-            self._is_swapped = False
-            self._stepping.exchange(exchange, averaged)
+        with swapped(self._stepping, averaged):
+            self._is_swapped = True
+            try:
+                yield
+            finally:
+                self._is_swapped = False
 
     def _require_unswapped(self) -> None:
         if self._is_swapped:

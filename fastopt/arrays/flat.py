@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastopt.arrays.layout import COMPLEX, COPIES, FLOATS, aligned_zeros, memory_order, one_of, require_array, shaped_like
+from fastopt.arrays.layout import NUMBERS, aligned_zeros, memory_order, one_of, require_array, shaped_like
 from fastopt.arrays.tree import leaves, map_leaves
 
 
@@ -79,7 +79,8 @@ class Flat:
         Parameters
         ----------
         dtype : dtype, optional
-            By default the same; float32, float64, complex64, complex128, float16, or uint16 for the bits of bfloat16.
+            By default the same; float32, float64, complex64, complex128, float16, bfloat16 (of ml_dtypes), or uint16 for the
+            bits of bfloat16.
 
         Returns
         -------
@@ -90,7 +91,7 @@ class Flat:
         TypeError
             If `dtype` is another one.
         """
-        chosen = self.buffer.dtype if dtype is None else one_of("dtype", dtype, COPIES)
+        chosen = self.buffer.dtype if dtype is None else one_of("dtype", dtype, NUMBERS)
         other = Flat(self.tree, aligned_zeros(self.buffer.size, chosen))
         other.layout = self.layout  # the same object, so that it need not be compared at each step
         return other
@@ -102,8 +103,8 @@ def flatten(params: Any) -> Flat:
     Parameters
     ----------
     params : ndarray, or list, tuple or dict of arrays, nested
-        float32, float64, complex64 or complex128, all of one dtype, of any shape. They are copied; the views in the result are
-        what to work with.
+        float32, float64, complex64, complex128, float16 or bfloat16, all of one dtype, of any shape. They are copied; the views
+        in the result are what to work with.
 
     Returns
     -------
@@ -121,7 +122,7 @@ def flatten(params: Any) -> Flat:
     if not named:
         raise ValueError("params holds no array")
     for name, leaf in named:
-        require_array(name, leaf, (*FLOATS, *COMPLEX))
+        require_array(name, leaf, NUMBERS)
         if leaf.dtype != named[0][1].dtype:
             raise TypeError(f"all arrays must have one dtype: {named[0][0]} has {named[0][1].dtype}, {name} has {leaf.dtype}")
     return _laid_out(params)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastopt.engine.formats import plain
 from fastopt.engine.tables import address
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
@@ -19,8 +20,11 @@ C_CONTIGUOUS, F_CONTIGUOUS, OWNDATA, ALIGNED = 0x1, 0x2, 0x4, 0x100
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 COMPLEX = (np.dtype(np.complex64), np.dtype(np.complex128))
 
-# In which a copy of parameters may be kept, besides ml_dtypes' bfloat16; uint16 holds the bits of bfloat16.
-COPIES = (*FLOATS, *COMPLEX, np.dtype(np.float16), np.dtype(np.uint16))
+# Of 16 bits: uint16 stands for bfloat16, as ml_dtypes has it or as its bits.
+NARROW = (np.dtype(np.float16), np.dtype(np.uint16))
+
+REAL = (*FLOATS, *NARROW)
+NUMBERS = (*FLOATS, *COMPLEX, *NARROW)
 
 
 def aligned_zeros(size: int, dtype: DTypeLike, page_offset: int = 0) -> NDArray[Any]:
@@ -35,8 +39,8 @@ def aligned_zeros(size: int, dtype: DTypeLike, page_offset: int = 0) -> NDArray[
 
 
 def complex_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The complex dtype whose parts have a real one."""
-    return COMPLEX[FLOATS.index(dtype)]
+    """The complex dtype whose parts have a real one; where NumPy has none, records with the parts ``real`` and ``imag``."""
+    return COMPLEX[FLOATS.index(dtype)] if dtype in FLOATS else np.dtype([("real", dtype), ("imag", dtype)])
 
 
 def is_contiguous(array: NDArray[Any]) -> bool:
@@ -59,12 +63,12 @@ def require_array(name: str, array: Any, dtypes: Sequence[np.dtype[Any]] = FLOAT
     # A masked array has a mask. To ask for its class would import numpy.ma, at the cost of everyone's first step.
     if not isinstance(array, np.ndarray) or hasattr(array, "mask"):
         raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
-    if array.dtype not in dtypes:
+    if array.dtype not in dtypes and plain(array.dtype) not in dtypes:
         raise TypeError(f"{name} must be of {_listed(dtypes)}, got {array.dtype}")
 
 
 def _listed(dtypes: Sequence[np.dtype[Any]]) -> str:
-    *others, last = map(str, dtypes)
+    *others, last = ("bfloat16 (uint16 for its bits)" if dtype == np.uint16 else str(dtype) for dtype in dtypes)
     return f"{', '.join(others)} or {last}" if others else last
 
 
@@ -79,6 +83,8 @@ def one_of(name: str, dtype: DTypeLike, dtypes: Sequence[np.dtype[Any]]) -> np.d
         for allowed in dtypes:
             if allowed == dtype:
                 return allowed
+        if plain(np.dtype(dtype)) in dtypes:
+            return np.dtype(dtype)
     except TypeError:
         pass  # not a dtype at all
     raise TypeError(f"{name} must be {_listed(dtypes)}, got {dtype!r}")

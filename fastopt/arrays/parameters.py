@@ -16,8 +16,9 @@ from fastopt.arrays.layout import (
     C_CONTIGUOUS,
     COMPLEX,
     F_CONTIGUOUS,
-    FLOATS,
+    NUMBERS,
     PAGE,
+    REAL,
     aligned_zeros,
     complex_of,
     is_contiguous,
@@ -27,6 +28,7 @@ from fastopt.arrays.layout import (
     shaped_like,
 )
 from fastopt.arrays.overlaps import Memory
+from fastopt.engine.formats import computing, encoded
 from fastopt.engine.tables import address
 
 # The state that holds the average of theta.
@@ -40,7 +42,7 @@ class Parameter:
     ----------
     name : str
         How messages call it.
-    leaf : Flat, or ndarray of float32, float64, complex64 or complex128, C- or Fortran-contiguous
+    leaf : Flat, or ndarray of one of `NUMBERS`, C- or Fortran-contiguous
         Held, not copied. Before it is stepped it must be aligned and writable; see `require_writable`.
     memory : Memory
         What the optimizer writes to; the parameter is added.
@@ -53,12 +55,16 @@ class Parameter:
         The array, or the buffer of the `Flat`.
     theta : ndarray, shape (size,)
         The same memory as a vector of real numbers: of complex ones, real and imaginary parts in turn.
+    dtype : dtype
+        In which rules compute.
     states : dict of ndarray, shape (size,)
         State vectors by name, in the order of `theta`.
     copy : ndarray of shape (size,), or None
         Where to write the new theta a second time, as spans take it.
     elements : dict of ndarray, shape (size,)
         What spans read for every element, by name: rates, a mask.
+    first : int
+        The place of its first element among all that stochastic rounding has noise for.
     is_paired : bool
         Whether rules take pairs. Spans then get arrays of shape ``(size / 2, 2)`` of all that is complex.
     scalars : mapping of str to ndarray, shape (tensors,)
@@ -74,7 +80,7 @@ class Parameter:
 
     def __init__(self, name: str, leaf: Any, memory: Memory, complex_mode: str = "parts") -> None:
         array = array_of(leaf)
-        require_array(name, array, (*FLOATS, *COMPLEX))
+        require_array(name, array, NUMBERS)
         array = np.asarray(array).view()  # an object of its own, whose shape nobody changes, and no subclass
         if not is_contiguous(array):
             raise ValueError(
@@ -89,7 +95,9 @@ class Parameter:
         self.readable = ALIGNED | self._contiguous  # those of one that spans can read
         self.is_complex = array.dtype.kind == "c"
         self.theta: NDArray[Any] = parts(array.reshape(-1, order=self.order))
+        self.dtype = computing(self.theta.dtype)
         self.is_paired = self.is_complex and complex_mode == "modulus"
+        self.first = 0
         self.copy: NDArray[Any] | None = None
         self.states: dict[str, NDArray[Any]] = {}
         self.elements: dict[str, NDArray[Any]] = {}
@@ -102,7 +110,9 @@ class Parameter:
     def start(self, name: str, value: Any) -> None:
         """Fill a state: with a vector as `theta` is one, or with a number, which is real where rules take pairs."""
         state = self.states[name]
-        (self.shaped(state) if self.is_paired and np.ndim(value) == 0 else state)[...] = value
+        numbers: NDArray[Any] = np.zeros(state.size, self.dtype)
+        (self.shaped(numbers) if self.is_paired and np.ndim(value) == 0 else numbers)[...] = value
+        state[...] = encoded(numbers, state.dtype)
 
     def require_writable(self, name: str, array: NDArray[Any]) -> None:
         """Raise TypeError or ValueError unless kernels can write the new theta to an array."""
@@ -180,21 +190,21 @@ class Parameter:
         ----------
         name : str
             How messages call it.
-        g : Flat, or ndarray of float32 or float64 (complex for complex parameters) in the parameter's shape
+        g : Flat, or ndarray of one of `REAL` (complex for complex parameters) in the parameter's shape
             Only read. If its elements don't lie in the parameter's order, it is copied to a buffer that is kept for the
             next time.
 
         Raises
         ------
         TypeError
-            If it is no array, or not of float32 or float64.
+            If it is no array, or of another dtype.
         ValueError
             If its shape differs, or if it lies in memory that the step writes to.
         """
         g = self.unwrap(name, g)
         if isinstance(g, np.generic):  # what NumPy makes of 0-d arrays
             g = np.asarray(g)
-        require_array(name, g, COMPLEX if self.is_complex else FLOATS)
+        require_array(name, g, COMPLEX if self.is_complex else REAL)
         g = np.asarray(g)  # no subclass, which could lie about its shape
         if g.shape != self.shape:
             raise ValueError(f"{name} must have the shape {self.shape} of {self.name}, got {g.shape}")
@@ -231,22 +241,23 @@ def require_writable(name: str, array: NDArray[Any]) -> None:
         raise ValueError(f"{name} must be aligned to its dtype {array.dtype}")
 
 
-def allocate(parameters: Sequence[Parameter], name: str, memory: Memory, is_paired: bool = True) -> None:
-    """Give each parameter a state of zeros under this name; those of one dtype share one flat buffer.
+def allocate(
+    parameters: Sequence[Parameter], name: str, memory: Memory, dtypes: Sequence[np.dtype[Any]], is_paired: bool = True
+) -> None:
+    """Give each parameter a state of zeros under this name, of its own dtype; those of one dtype share one flat buffer.
 
     Where rules take pairs, it is complex if it is paired itself, else real. The buffers are added to the memory.
     """
-    for dtype in FLOATS:
-        alike = [p for p in parameters if p.theta.dtype == dtype]
-        if not alike:
-            continue
+    for dtype in dict.fromkeys(dtypes):
+        alike = [p for p, own in zip(parameters, dtypes, strict=True) if own == dtype]
         grain = ALIGNMENT // dtype.itemsize
         # Streams at the same place in their pages get in each other's way, since caches and store buffers look at that first.
         others = max(len(p.states) for p in alike)
         begins, sizes, end = [], [], 0
         for p in alike:
-            # Each begins where theta does in its cache line, so that one of their vectors lies across two where all do.
-            begins.append(end + address(p.theta) % ALIGNMENT // dtype.itemsize)
+            # Where theta comes to a cache line, so does the state, so that one of their vectors lies across two where all do.
+            before = -address(p.theta) % ALIGNMENT // p.theta.itemsize
+            begins.append(end + (-before) % grain)
             sizes.append(p.theta.size if is_paired else p.length)
             end = -(-(begins[-1] + sizes[-1]) // grain) * grain
         buffer = aligned_zeros(end, dtype, page_offset=(1 + others) * 16 * ALIGNMENT % PAGE)

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays import masters
 from fastopt.arrays.flat import Flat, array_of
-from fastopt.arrays.layout import COMPLEX, COPIES, FLOATS, aligned_zeros, require_array
+from fastopt.arrays.layout import COMPLEX, FLOATS, NUMBERS, aligned_zeros, parts, require_array
 from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, with_leaves
 from fastopt.description.hyperparameters import common_range, real
+from fastopt.engine.formats import encoded
 
 
 def is_tree(value: Any) -> bool:
@@ -22,11 +24,22 @@ def is_tree(value: Any) -> bool:
     return isinstance(value, (Flat, Mapping, list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
+def checked_tree(parameters: Sequence[Parameter], params: Any, memory: Memory, key: str, value: Any) -> Any:
+    """What a hyper-parameter is that has arrays for each element; None if it has none."""
+    if value is None:
+        return None
+    if key == "bounds":
+        return checked_bounds(parameters, params, value)
+    if key == "copy_to":
+        return checked_copies(parameters, params, memory, value)
+    return checked_arrays(parameters, params, key, value, require_mask if key == "mask" else require_array)
+
+
 def checked_bounds(parameters: Sequence[Parameter], params: Any, value: Any) -> tuple[Any, Any]:
     """The lower and the upper bound, each a number or read-only arrays in the shapes of the parameters."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"bounds must be None, or a lower and an upper bound, got {value!r}")
-    within = common_range(p.theta.dtype for p in parameters)
+    within = common_range(p.dtype for p in parameters)
     sides: list[Any] = []
     for side, unbounded in zip(value, (-np.inf, np.inf), strict=True):
         if isinstance(side, (complex, np.complexfloating)):  # a bound for each part, which only arrays have
@@ -59,8 +72,7 @@ def checked_copies(parameters: Sequence[Parameter], params: Any, memory: Memory,
             memory.remove(p.copy)
     for p, (name, leaf) in zip(parameters, matching_leaves(params, tree, "copy_to"), strict=True):
         array = p.unwrap(name, leaf)
-        if not isinstance(array, np.ndarray) or array.dtype.name != "bfloat16":
-            require_array(name, array, COPIES)
+        require_array(name, array, NUMBERS)
         p.require_writable(name, array)
         memory.add(name, array)
     return map_leaves(lambda leaf: leaf, tree)
@@ -78,7 +90,7 @@ def checked_arrays(
             raise ValueError(f"{name} must have the shape {p.shape} of {p.name}, got {array.shape}")
         if array.dtype.kind == "c" and (p.is_paired or not p.is_complex):
             raise TypeError(f"{name} must be real here, got {array.dtype}")
-        dtype = {"b": np.dtype(np.bool_), "c": p.array.dtype}.get(array.dtype.kind, p.theta.dtype)
+        dtype = {"b": np.dtype(np.bool_), "c": p.array.dtype}.get(array.dtype.kind, p.dtype)
         vector = aligned_zeros(array.size, dtype)
         with np.errstate(all="ignore"):  # what doesn't fit is infinite, and refused as such
             p.shaped(vector)[...] = np.asarray(array)
@@ -114,3 +126,31 @@ def require_mask(name: str, array: Any) -> None:
 def require_bounds(name: str, array: Any) -> None:
     """Raise TypeError unless `array` is a plain array of a floating dtype."""
     require_array(name, array, (*FLOATS, *COMPLEX))
+
+
+def place(parameters: Sequence[Parameter], name: str, tree: Any) -> None:
+    """Give each parameter its array of a tree under a name, as a vector; with None, no longer."""
+    for p in parameters:
+        p.elements.pop(name, None)
+    if tree is not None:
+        for p, (path, array) in zip(parameters, leaves(tree, name), strict=True):
+            p.elements[name] = p.for_each_part(p.unwrap(path, array).reshape(-1, order=p.order))
+
+
+def place_copies(parameters: Sequence[Parameter], tree: Any, memory: Memory) -> None:
+    """Let steps write the parameters to these arrays, too; with None, no longer."""
+    for p in parameters:
+        if p.copy is not None:
+            memory.remove(p.copy)
+            p.copy = None
+    if tree is not None:
+        for p, (name, leaf) in zip(parameters, leaves(tree, "copy_to"), strict=True):
+            p.copy = parts(np.asarray(array_of(leaf)).reshape(-1, order=p.order))
+            memory.add(name, p.copy)
+
+
+def fill_copies(parameters: Sequence[Parameter]) -> None:
+    """Bring the copies up to date."""
+    for p in parameters:
+        if p.copy is not None:
+            p.copy[...] = encoded(masters.values(p), p.copy.dtype)

@@ -187,6 +187,8 @@ def _require_elementwise(optimizer: Optimizer) -> None:
     name = type(optimizer).__name__
     if group.measure is not None or optimizer._stepping.needs_norms():
         raise ValueError(f"{name} can't be embedded: with these arguments it needs sums over all elements")
+    if any(state.dtype != p.dtype for state in p.states.values()):
+        raise ValueError(f"{name} can't be embedded: its states must be of the parameters' dtype, without state_dtype")
     if group.hyper["frozen"]:
         raise ValueError(f"{name} can't be embedded: a frozen group takes no steps")
     if p.elements or p.copy is not None or group.zeroes:

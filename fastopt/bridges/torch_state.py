@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt import optimizers
+from fastopt.arrays import masters
 from fastopt.arrays.flat import Flat
 from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.per_element import is_tree
@@ -120,7 +121,7 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
                     elif state in needed and "step" in entry:
                         raise ValueError(f"{name} lacks the key {other!r}")
                     else:  # as before the first step
-                        start = np.broadcast_to(optimizer.initial(state, hyper, p.theta), p.theta.shape)
+                        start = np.broadcast_to(optimizer.initial(state, hyper, masters.values(p)), p.theta.shape)
                         array[...] = _arrays(p, start)[view]
         progress["step_count"] = _steps(list(entries.values()), i)
         for scalar in counterpart.scalars:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import textwrap
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from fastopt.description.hyperparameters import Check, OneOf, boolean, decay, decays, finite, hint, nonnegative
+from fastopt.description.hyperparameters import Check, OneOf, Range, boolean, decay, decays, finite, hint, nonnegative
 
 T = TypeVar("T")
 
@@ -63,7 +64,12 @@ class Field:
         return inspect.Parameter(self.name, kind, default=self.default, annotation=self.annotation)
 
     def __get__(self, optimizer: Fields | None, owner: type | None = None) -> Any:
-        return self if optimizer is None else optimizer._read(self.name)
+        if optimizer is None:
+            return self
+        own = optimizer.fields.get(self.name)
+        if own is not None and own.is_whole:  # an argument of that name in the place of this hyper-parameter
+            raise AttributeError(f"{type(optimizer).__name__} has no hyper-parameter {self.name!r}")
+        return optimizer._read(self.name)
 
     def __set__(self, optimizer: Fields, value: Any) -> None:
         optimizer._assign(self.name, value)
@@ -220,6 +226,15 @@ def _defaults(cls: type[Fields]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 def known_values(cls: type[Fields]) -> Mapping[str, Any]:
     """Values of hyper-parameters that need no check: the defaults."""
     return _defaults(cls)[0]
+
+
+@functools.cache
+def known_values_within(cls: Any, within: Range) -> Mapping[str, Any]:
+    """The same, after a look at whether they are numbers in the dtypes of some parameters; if not, ValueError is raised."""
+    known = known_values(cls)
+    for name, value in known.items():
+        within.kept(name, value)
+    return known
 
 
 def _collected(cls: type[Fields], inherited: Mapping[str, Field]) -> dict[str, Field]:

@@ -162,6 +162,36 @@ class OneOf:
         return value
 
 
+# In which states may be kept.
+STATE_FORMATS = ("float64", "float32", "bfloat16", "float16")
+
+
+def state_formats(name: str, value: Any) -> str | dict[str, str] | None:
+    """The format of all states, or those of some by the names of the states."""
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        return {str(state): _state_format(f"{name}[{state!r}]", each) for state, each in value.items()}
+    return _state_format(name, value)
+
+
+def _state_format(name: str, value: Any) -> str:
+    """The name of a format, or of a dtype that is one."""
+    found = value if isinstance(value, str) else getattr(value, "__name__", getattr(value, "name", None))
+    if found not in STATE_FORMATS:
+        raise ValueError(f"{name} must be {', '.join(map(repr, STATE_FORMATS[:-1]))} or {STATE_FORMATS[-1]!r}, got {value!r}")
+    return str(found)
+
+
+def master_weights(name: str, value: Any) -> bool | str:
+    """Whether, or as what, parameters of 16 bits keep what they lose."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if value not in ("float32", "lost bits", "8 lost bits"):
+        raise ValueError(f"{name} must be True, False, 'float32', 'lost bits' or '8 lost bits', got {value!r}")
+    return str(value)
+
+
 def real(name: str, value: Any) -> float:
     """Any real number, infinity and NaN too: one of Python, of NumPy, or whatever single value turns into a float."""
     if type(value) is float:
@@ -218,7 +248,7 @@ def checked(checks: Mapping[str, Check], name: str, value: Any, label: str | Non
 def is_choice(checks: Mapping[str, Check], name: str) -> bool:
     """Whether a hyper-parameter chooses what is done, so that it can't follow a schedule."""
     check = checks.get(name)
-    return check is boolean or isinstance(check, OneOf)
+    return check in (boolean, integer, master_weights, state_formats) or isinstance(check, OneOf)
 
 
 # What other libraries call the same.

@@ -11,10 +11,13 @@ from fastopt.description.hyperparameters import (
     OneOf,
     count_or_none,
     function_or_none,
+    integer,
     limit_or_none,
+    master_weights,
     nonnegative,
     positive_or_none,
     share_or_none,
+    state_formats,
 )
 from fastopt.engine.compile import Rule
 from fastopt.engine.transforms import (
@@ -40,9 +43,9 @@ from fastopt.engine.transforms import (
 Coefficient = float | str
 
 
-PARAMS = """Arrays of float32, float64, complex64 or complex128, C- or Fortran-contiguous, aligned, writable, that don't
-overlap. They are held, and each step updates them in place. A group is a dict with the key ``"params"`` and hyper-parameters
-of its own."""
+PARAMS = """Arrays of float32, float64, complex64, complex128, float16 or bfloat16 (of ml_dtypes, or uint16 for its bits), C- or
+Fortran-contiguous, aligned, writable, that don't overlap. They are held, and each step updates them in place. A group is a dict
+with the key ``"params"`` and hyper-parameters of its own."""
 
 SCHEDULE = "a schedule, called with the number of steps taken so far."
 RATE = (
@@ -114,6 +117,28 @@ class Options(Fields):
         doc="""Step only those elements whose update goes against the gradient, and further, by the share of elements that this
         leaves out of each tensor.""",
     )
+    state_dtype: Any = hyper(
+        None,
+        state_formats,
+        """The format in which states are kept: ``"float64"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, for all but those
+        that hold a copy of the parameters, or a mapping with formats by state. By default that in which the rule computes.""",
+        kind="str or mapping",
+    )
+    rounding: str = hyper(
+        "nearest",
+        OneOf("nearest", "stochastic"),
+        """How states and parameters of 16 bits are rounded: to nearest, or up as often as they are close to the number above,
+        by a hash of `seed`, step and element.""",
+    )
+    seed: int = hyper(0, integer, "Of the noise that stochastic rounding takes.", kind="int")
+    master_weights: bool | str = hyper(
+        False,
+        master_weights,
+        """Keep what parameters of 16 bits lose: with True or ``"float32"`` as a float32 copy of them, in the state
+        ``theta_master``; with ``"lost bits"`` as the 16 bits that bfloat16 lacks, in the state ``theta_lost``; with
+        ``"8 lost bits"`` as the first 8 of them, in ``theta_lost_8``.""",
+        kind='bool, "float32", "lost bits" or "8 lost bits"',
+    )
     mask: Any = hyper(
         None,
         doc="Elements with False, and their state, stay as they are.",
@@ -155,7 +180,7 @@ class Options(Fields):
     def _described(cls, name: str) -> tuple[str, str]:
         if name == "params":
             kind = "ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups"
-            return kind, "float32 or float64; updated in place." if cls.fields else " ".join(PARAMS.split())
+            return kind, "float32, float64, float16 or bfloat16; updated in place." if cls.fields else " ".join(PARAMS.split())
         if name == "options":
             return "", "What every optimizer takes besides, see `Optimizer`."
         kind, doc = super()._described(name)

@@ -22,6 +22,7 @@ from fastopt.engine import loop
 from fastopt.engine.addresses import SPAN_SIGNATURE
 from fastopt.engine.cache import cache_of
 from fastopt.engine.digest import digest
+from fastopt.engine.formats import computing, kind_of, label
 from fastopt.engine.interpreted import IS_INTERPRETED, InterpretedSpan
 from fastopt.engine.registration import registered
 
@@ -70,7 +71,7 @@ def part(function: Rule) -> Rule:
 
 
 class Variant(NamedTuple):
-    """All that tells one compiled span from another. The dtype of a pair is the complex one."""
+    """All that tells one compiled span from another. The dtype of a pair is the complex one, that of bfloat16 is uint16."""
 
     rule: Rule
     parameter: np.dtype[Any]
@@ -78,13 +79,16 @@ class Variant(NamedTuple):
     states: tuple[np.dtype[Any], ...]  # of the arrays that it updates besides the parameter
     reads: tuple[np.dtype[Any] | None, ...]  # of the rate and each coefficient, None for a number
     products: int = 0  # that a measure sums up; 0 for a rule
+    stochastic: tuple[bool, ...] = ()  # whether theta and each state are rounded so; none of them if it is empty
 
     @property
     def name(self) -> str:
         """``<rule>_<dtypes>_<digest>``: the span's name in profiles and of its cache file."""
-        others = "".join(f"_{dtype.str[1:]}" for dtype in self.states if dtype != self.parameter)
-        arrays = "".join("n" if dtype is None else dtype.str[1:] for dtype in self.reads)
-        return f"{self.rule.__name__}_{self.parameter.str[1:]}_g{self.gradient.str[1:]}{others}_{arrays}_{digest(self.rule)}"
+        others = "".join(f"_{label(dtype)}" for dtype in self.states if dtype != self.parameter)
+        arrays = "".join("n" if dtype is None else label(dtype) for dtype in self.reads)
+        rounding = "".join("_s" if each else "_n" for each in self.stochastic)
+        kinds = f"{label(self.parameter)}_g{label(self.gradient)}{others}_{arrays}{rounding}"
+        return f"{self.rule.__name__}_{kinds}_{digest(self.rule)}"
 
     @property
     def bytes_per_element(self) -> int:
@@ -94,13 +98,15 @@ class Variant(NamedTuple):
 
     def span(self) -> Callable[..., None]:
         """The loop of the rule as a function of addresses, not compiled yet."""
-        number = self.parameter.type(0).real.dtype.type
-        updated = tuple(dtype.type for dtype in (self.parameter, *self.states))
+        number = computing(self.parameter).type(0).real.dtype.type
+        dtypes = (self.parameter, *self.states)
+        updated = tuple(map(kind_of, dtypes, self.stochastic or [False] * len(dtypes)))
+        gradient = kind_of(self.gradient)
         read = tuple(loop.NUMBER if dtype is None else dtype.type for dtype in self.reads)
         if self.products:
-            span = loop.measuring_span(self.rule, number, updated, self.gradient.type, read, self.products)
+            span = loop.measuring_span(self.rule, number, updated, gradient, read, self.products)
         else:
-            span = loop.updating_span(self.rule, number, updated, self.gradient.type, read)
+            span = loop.updating_span(self.rule, number, updated, gradient, read)
         span.__name__ = span.__qualname__ = self.name
         return span
 

@@ -1,112 +1,205 @@
-"""16-bit floating-point formats, in the form of integers with the same bits: int16 for float16, uint16 for bfloat16.
+"""Formats in which numbers lie in memory, where these are not the numbers that Numba computes with.
 
-Numba computes with neither of them on the CPU, and NumPy doesn't know the second. Both are rounded to nearest, ties to even, by
-integer operations that run on scalars in compiled code and on whole NumPy arrays.
+A format is one thing in one place: the dtype of its arrays, and how a number of it is read and written. Compiled code has its
+arrays as integers, together with their format; all else that knows of formats is `engine.storage`, which loads and stores.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic, overload, register_jitable
+from numba.core import cgutils
+from numba.core.imputils import lower_constant
+from numba.extending import intrinsic, make_attribute_wrapper, models, overload, register_model, typeof_impl
 from numpy.typing import NDArray
 
-from fastopt.engine.values import select
-
-# Numba adds two uint32 in 64 bits; cast back each time, the compiler sees that 32 are enough.
-u32, u16, i16 = np.uint32, np.uint16, np.int16
-
-SIGN, MAGNITUDE, INFINITY = u32(0x80000000), u32(0x7FFFFFFF), u32(0x7F800000)
-ONE, THIRTEEN, SIXTEEN = u32(1), u32(13), u32(16)
-HALF_OF_16, QUIET_BIT = u32(0x7FFF), u32(0x0040)  # half of the last place of bfloat16, and what keeps NaN NaN
-HALF_OF_13, REBIAS = u32(0x0FFF), u32(0x38000000)  # the same of float16, and the difference of the exponents
-LEAST_NORMAL, OVERFLOW = u32(0x38800000), u32(0x47800000)  # of float16, as float32: 2^-14 and 2^16
-MAGIC = np.float32(0.5)  # its last place is that of float16's subnormal numbers
-FLOAT16_INFINITY, FLOAT16_NAN, FLOAT16_SIGN = u32(0x7C00), u32(0x7E00), u32(0x8000)
+from fastopt.engine.rounding import (
+    from_bfloat16,
+    from_float16,
+    to_bfloat16,
+    to_bfloat16_stochastic,
+    to_float16,
+    to_float16_stochastic,
+)
 
 
-def _bits(x: Any) -> Any:
-    """The bits of float32."""
-    return x.view(np.uint32)
+class Format(NamedTuple):
+    """How numbers lie in memory, and how they are read and written.
+
+    Attributes
+    ----------
+    name : str
+    bits : type
+        The NumPy integer type that compiled code has in place of them.
+    decode, encode : callable
+        ``decode(bits)`` gives a float32; ``encode(x)``, or ``encode(x, noise)`` if rounding is stochastic, gives bits.
+    is_stochastic : bool
+        Whether it is.
+    is_paired : bool
+        Whether two numbers, the parts of a complex one, lie side by side.
+    """
+
+    name: str
+    bits: type
+    decode: Callable[[Any], Any]
+    encode: Callable[..., Any]
+    is_stochastic: bool = False
+    is_paired: bool = False
 
 
-def _from_bits(x: Any) -> Any:
-    """The float32 with some bits."""
-    return x.view(np.float32)
+# By the dtype of arrays. uint16 stands for bfloat16, whose dtype NumPy knows only from others.
+FORMATS: Mapping[np.dtype[Any], Format] = {
+    np.dtype(np.float16): Format("float16", np.uint16, from_float16, to_float16),
+    np.dtype(np.uint16): Format("bfloat16", np.uint16, from_bfloat16, to_bfloat16),
+}
+STOCHASTIC: Mapping[str, Callable[..., Any]] = {"float16": to_float16_stochastic, "bfloat16": to_bfloat16_stochastic}
 
 
-def _reinterpreting(source: Any, result: Any) -> Any:
-    @intrinsic
-    def reinterpret(typing_context: Any, x: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.bitcast(arguments[0], context.get_value_type(result))
-
-        return result(source), generate
-
-    return reinterpret
+@functools.cache
+def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that stands for the same format without the help of other packages."""
+    if dtype.names is not None:
+        return np.dtype([(name, plain(dtype[name])) for name in dtype.names])
+    return np.dtype(np.uint16) if dtype.name == "bfloat16" else dtype
 
 
-_bits_of_single = _reinterpreting(types.float32, types.uint32)
-_single_of_bits = _reinterpreting(types.uint32, types.float32)
+def bfloat16() -> np.dtype[Any]:
+    """The dtype of ml_dtypes for bfloat16; where that is missing, uint16, for the bits."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        return np.dtype(np.uint16)
+    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return found
 
 
-@overload(_bits, strict=False)
-def _compiled_bits(x: Any) -> Callable[..., Any]:
-    return lambda x: _bits_of_single(x)
+def kind_of(dtype: np.dtype[Any], is_stochastic: bool = False) -> Any:
+    """What compiled code is told about arrays of a dtype: a NumPy scalar type, or a format."""
+    number = dtype if dtype.names is None else dtype[0]
+    if number not in FORMATS:
+        return number.type
+    chosen = FORMATS[number]._replace(is_paired=dtype.names is not None)
+    return chosen._replace(encode=STOCHASTIC[chosen.name], is_stochastic=True) if is_stochastic else chosen
 
 
-@overload(_from_bits, strict=False)
-def _compiled_from_bits(x: Any) -> Callable[..., Any]:
-    return lambda x: _single_of_bits(x)
+def label(dtype: np.dtype[Any]) -> str:
+    """A short name for a dtype."""
+    return dtype.str[1:] if dtype.names is None else f"p{dtype[0].str[1:]}"
 
 
-@register_jitable
-def _single(x: Any) -> Any:
-    """The bits of float32 that round to the same 16 bits as `x` does: rounded to odd, so that it can be rounded again."""
-    single = np.float32(x)
-    back = np.float64(single)
-    truncated = u32(_bits(single) - u32(np.abs(back) > np.abs(x)))
-    return u32(truncated | u32(back != x))
-
-
-@register_jitable
-def to_bfloat16(x: Any) -> Any:
-    """Round float32 or float64 to bfloat16, as the uint16 with its bits."""
-    bits = _single(x)
-    rounded = u32(u32(bits + HALF_OF_16) + u32(u32(bits >> SIXTEEN) & ONE))
-    is_nan = u32(bits & MAGNITUDE) > INFINITY
-    return u16(select(is_nan, u32(u32(bits >> SIXTEEN) | QUIET_BIT), u32(rounded >> SIXTEEN)))
-
-
-@register_jitable
-def to_float16(x: Any) -> Any:
-    """Round float32 or float64 to float16, as the int16 with its bits."""
-    bits = _single(x)
-    sign, magnitude = u32(u32(bits & SIGN) >> SIXTEEN), u32(bits & MAGNITUDE)
-    rounded = u32(u32(magnitude + HALF_OF_13) + u32(u32(magnitude >> THIRTEEN) & ONE))
-    normal = u32(u32(rounded - REBIAS) >> THIRTEEN)
-    # The addition rounds, at the place where float16's subnormal numbers end.
-    subnormal = u32(_bits(np.float32(_from_bits(magnitude) + MAGIC)) - _bits(MAGIC))
-    finite = select(magnitude < LEAST_NORMAL, subnormal, normal)
-    special = select(magnitude > INFINITY, FLOAT16_NAN, FLOAT16_INFINITY)
-    return i16(u32(select(magnitude < OVERFLOW, finite, special)) | sign)
-
-
-ENCODE: Mapping[np.dtype[Any], Callable[[Any], Any]] = {np.dtype(np.int16): to_float16, np.dtype(np.uint16): to_bfloat16}
+@functools.cache
+def computing(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in which rules compute with numbers of some dtype."""
+    return np.dtype(np.float32) if plain(dtype) in FORMATS else dtype
 
 
 def encoded(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """An array of float32 or float64 as kernels write it to one of some dtype."""
+    """An array of float32 or float64 as spans write it to one of some dtype."""
     with np.errstate(all="ignore"):
-        result: NDArray[Any] = ENCODE[dtype](array) if dtype in ENCODE else array.astype(dtype)
-        return result
+        known = FORMATS.get(plain(dtype))
+        return array.astype(dtype) if known is None else known.encode(array).view(dtype)
 
 
-def storage_view(array: NDArray[Any]) -> NDArray[Any]:
-    """The same memory as kernels take it: 16-bit numbers as integers."""
-    if array.dtype == np.float16:
-        return array.view(np.int16)
-    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+def decoded(array: NDArray[Any]) -> NDArray[Any]:
+    """An array of any dtype as spans read it: of 16-bit numbers those of float32, else itself."""
+    known = FORMATS.get(plain(array.dtype))
+    if known is None:
+        return array
+    with np.errstate(all="ignore"):
+        return known.decode(np.atleast_1d(array.view(known.bits))).reshape(array.shape)  # type: ignore[no-any-return]
+
+
+def converted_to(dtype: np.dtype[Any], array: NDArray[Any]) -> NDArray[Any]:
+    """The numbers of an array in another format; of complex ones each part by itself."""
+    if array.dtype == dtype:
+        return array
+    if dtype.kind != "c" and dtype.names is None:
+        return encoded(decoded(array), dtype)
+    made = np.zeros(array.shape, dtype)
+    for part in ("real", "imag"):
+        given = array[part] if array.dtype.names else getattr(array, part)
+        if dtype.names:
+            made[part] = encoded(decoded(given), dtype[0])
+        else:
+            setattr(made, part, decoded(given))
+    return made
+
+
+class FormatType(types.Dummy):  # type: ignore[misc]
+    """The type of a format in compiled code, which is all that is known of it there."""
+
+    def __init__(self, form: Format) -> None:
+        self.form = form
+        super().__init__(name=f"Format({form.name}, {form.is_stochastic}, {form.is_paired})")
+
+
+register_model(FormatType)(models.OpaqueModel)
+
+
+@typeof_impl.register(Format)
+def _typeof(value: Format, context: Any) -> FormatType:
+    return FormatType(value)
+
+
+@lower_constant(FormatType)
+def _constant(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    return context.get_dummy_value()
+
+
+class Formatted(NamedTuple):
+    """An array of integers with their format, without a compiler."""
+
+    array: NDArray[Any]
+    form: Format
+
+
+class FormattedType(types.Type):  # type: ignore[misc]
+    """An array of integers with their format."""
+
+    def __init__(self, array: Any, form: Format) -> None:
+        self.array, self.form = array, form
+        super().__init__(name=f"Formatted({array}, {FormatType(form).name})")
+
+
+@register_model(FormattedType)
+class _FormattedModel(models.StructModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, [("array", kind.array)])
+
+
+make_attribute_wrapper(FormattedType, "array", "array")
+
+
+def formatted(array: Any, kind: Any) -> Any:
+    """An array of integers with their format."""
+    return Formatted(array, kind)
+
+
+@intrinsic
+def _formatted(typing_context: Any, array: Any, kind: Any) -> Any:
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        made = cgutils.create_struct_proxy(signature.return_type)(context, builder)
+        made.array = arguments[0]
+        return made._getvalue()
+
+    return FormattedType(array, kind.form)(array, kind), generate
+
+
+@overload(formatted, strict=False)
+def _compiled_formatted(array: Any, kind: Any) -> Callable[..., Any]:
+    return lambda array, kind: _formatted(array, kind)
+
+
+def array_of(source: Any) -> Any:
+    """The array of one with its format, and any other as it is."""
+    return source.array if isinstance(source, Formatted) else source
+
+
+@overload(array_of, strict=False)
+def _array_of(source: Any) -> Callable[..., Any]:
+    return (lambda source: source.array) if isinstance(source, FormattedType) else (lambda source: source)

@@ -9,16 +9,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import float64, int64, types, uint64
+from numba import float64, int64, types, uint32, uint64
 from numba.extending import overload, register_jitable
 
 from fastopt.engine.addresses import matrix, vector, word
+from fastopt.engine.formats import Format, FormatType, array_of, formatted
+from fastopt.engine.noise import key_of
 from fastopt.engine.pairs import parts_in_memory
-from fastopt.engine.storage import load, store
+from fastopt.engine.storage import drawn, load, store
 from fastopt.engine.sums import LANES, add_lanes, add_products
 
-# NumPy scalar types of arrays, one for each.
-Kinds = tuple[type, ...]
+# What arrays hold: for each a NumPy scalar type, or a format.
+Kind = type | Format
+Kinds = tuple[Kind, ...]
 
 CACHE_LINE = 64  # bytes
 ITEM = 8  # bytes of an address, and of a coefficient
@@ -26,6 +29,9 @@ ITEM = 8  # bytes of an address, and of a coefficient
 
 # Among the kinds of what a rule reads: not an array, but the next number in the row of coefficients.
 NUMBER = np.int64
+
+# How many words stochastic rounding needs: the address of the count of steps, the seed, the place of the first element.
+NOISE = 3
 
 
 def elements(begin: Any, end: Any) -> Any:
@@ -40,17 +46,21 @@ def _elements(begin: Any, end: Any) -> Callable[..., Any]:
 
 
 @register_jitable
-def span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any) -> None:
-    """Update the elements ``[lo, hi)`` of ``arrays``, which are ``(theta, *states)``."""
+def span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any, source: Any = None) -> None:
+    """Update the elements ``[lo, hi)`` of ``arrays``, which are ``(theta, *states)``.
+
+    What is rounded stochastically takes noise from a source: a key, and the place of element 0 among all that have noise.
+    """
     # In two parts, so that the second begins on a cache line: vectors that lie across two take longer.
     # In a caller's own loop theta may be a view with any stride; then it makes no difference where the second part begins.
-    stride = arrays[0].strides[0]
-    head = min(hi, lo + -(int64(arrays[0].ctypes.data) + lo * stride) % CACHE_LINE // max(1, stride))
+    theta = array_of(arrays[0])
+    stride = theta.strides[0]
+    head = min(hi, lo + -(int64(theta.ctypes.data) + lo * stride) % CACHE_LINE // max(1, stride))
     for begin, end in ((lo, head), (head, hi)):
         for i in elements(begin, end):
             old = load(arrays, i, dtype)
             new = rule(old[0], load(g, i, dtype), load(lr, i, dtype), *(old[1:] + load(coefficients, i, dtype)))
-            store(arrays, i, new, dtype)
+            store(arrays, i, new, dtype, drawn(source, i))
 
 
 @register_jitable
@@ -88,7 +98,7 @@ def operands_at(addresses: Any, row: Any, size: Any, kinds: Any) -> Any:
 def _operands_at(addresses: Any, row: Any, size: Any, kinds: Any) -> Callable[..., Any]:
     if len(kinds) == 0:
         return lambda addresses, row, size, kinds: ()
-    if kinds[0].instance_type == types.int64:
+    if getattr(kinds[0], "instance_type", None) == types.int64:
         return lambda addresses, row, size, kinds: (
             vector(row, 1, float64)[0],
             *operands_at(addresses, row + ITEM, size, kinds[1:]),
@@ -100,7 +110,10 @@ def _operands_at(addresses: Any, row: Any, size: Any, kinds: Any) -> Callable[..
 
 
 def array_at(address: Any, size: Any, kind: Any) -> Any:
-    """An array of a NumPy scalar type; of a complex one, pairs of its parts."""
+    """An array of a NumPy scalar type, of a complex one pairs of its parts; or one with its format."""
+    if isinstance(kind, Format):
+        bits = matrix(address, size, 2, kind.bits) if kind.is_paired else vector(address, size, kind.bits)
+        return formatted(bits, kind)
     if not issubclass(kind, np.complexfloating):
         return vector(address, size, kind)
     return matrix(address, size, 2, kind(0).real.dtype.type)
@@ -108,13 +121,16 @@ def array_at(address: Any, size: Any, kind: Any) -> Any:
 
 @overload(array_at, strict=False)
 def _array_at(address: Any, size: Any, kind: Any) -> Callable[..., Any]:
+    if isinstance(kind, FormatType):
+        bits = parts_in_memory(np.dtype(kind.form.bits)) if kind.form.is_paired else kind.form.bits
+        return lambda address, size, kind: formatted(vector(address, size, bits), kind)
     if not isinstance(kind.instance_type, types.Complex):
         return lambda address, size, kind: vector(address, size, kind)
     parts = parts_in_memory(kind.instance_type.underlying_float)
     return lambda address, size, kind: vector(address, size, parts)
 
 
-def updating_span(rule: Callable[..., Any], dtype: type, updated: Kinds, gradient: type, read: Kinds) -> Callable[..., None]:
+def updating_span(rule: Callable[..., Any], dtype: type, updated: Kinds, gradient: Kind, read: Kinds) -> Callable[..., None]:
     """Span that steps elements.
 
     Parameters
@@ -123,10 +139,10 @@ def updating_span(rule: Callable[..., Any], dtype: type, updated: Kinds, gradien
         ``rule(theta, g, lr, *states, *coefficients)`` gives the new theta and states of one element.
     dtype : type
         The NumPy scalar type to compute in.
-    updated : tuple of type
-        The NumPy scalar types of theta and of what is updated besides; a complex one is one of pairs.
-    gradient : type
-        That of the gradient.
+    updated : tuple of type or Format
+        What theta holds, and what is updated besides: NumPy scalar types, of which a complex one is one of pairs, or formats.
+    gradient : type or Format
+        What the gradient holds.
     read : tuple of type
         Of the rate and the coefficients: `NUMBER`, or the type of an array.
 
@@ -134,20 +150,29 @@ def updating_span(rule: Callable[..., Any], dtype: type, updated: Kinds, gradien
     -------
     callable
         ``span(operands, g, coefficients, begin, end, sums)``, not compiled yet: the address of the addresses of all arrays but
-        the gradient, that of the gradient, and that of the numbers; which elements; and nothing.
+        the gradient, that of the gradient, and that of the numbers; which elements; and nothing. With stochastic rounding the
+        words of `NOISE` follow the addresses of the arrays.
     """
     arrays_read = ITEM * len(updated)
+    noise_begin = ITEM * (len(updated) + sum(kind is not NUMBER for kind in read))
 
     def kernel(operands: Any, g: Any, coefficients: Any, begin: Any, end: Any, sums: Any) -> None:
         arrays = operands_at(operands, coefficients, end, updated)
         others = operands_at(operands + arrays_read, coefficients, end, read)
         span(rule, dtype, arrays, array_at(g, end, gradient), others[0], others[1:], begin, end)
 
-    return kernel
+    def kernel_stochastic(operands: Any, g: Any, coefficients: Any, begin: Any, end: Any, sums: Any) -> None:
+        arrays = operands_at(operands, coefficients, end, updated)
+        others = operands_at(operands + arrays_read, coefficients, end, read)
+        of_noise = vector(operands + noise_begin, NOISE, int64)  # the address of the count of steps, seed, first element
+        source = key_of(of_noise[1], word(of_noise[0])), uint32(of_noise[2])
+        span(rule, dtype, arrays, array_at(g, end, gradient), others[0], others[1:], begin, end, source)
+
+    return kernel_stochastic if any(isinstance(kind, Format) and kind.is_stochastic for kind in updated) else kernel
 
 
 def measuring_span(
-    measure: Callable[..., Any], dtype: type, updated: Kinds, gradient: type, read: Kinds, products: int
+    measure: Callable[..., Any], dtype: type, updated: Kinds, gradient: Kind, read: Kinds, products: int
 ) -> Callable[..., None]:
     """Span that only reads: the measure gives pairs of factors, whose products are added up at ``sums``.
 

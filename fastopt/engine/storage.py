@@ -1,8 +1,7 @@
 """Load and store one element of whatever a kernel was given; many of them, where the index is an array.
 
-The loop hands over arrays, scalars, and (nested) tuples of both; Numba picks the implementation by type while it
-compiles. This is the only place that knows how a number lies in memory, so another storage format is one more case here:
-neither the rules nor the loop would change.
+The loop hands over arrays, scalars, and (nested) tuples of both; Numba picks the implementation by type while it compiles.
+Arrays whose numbers Numba can't compute with come with their format (`engine.formats`); neither the rules nor the loop know it.
 """
 
 from __future__ import annotations
@@ -11,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import types
+from numba import types, uint32
 from numba.core.errors import TypingError
 from numba.extending import overload
 from numba.np.numpy_support import as_dtype
 
-from fastopt.engine.formats import ENCODE, encoded
+from fastopt.engine.formats import Formatted, FormattedType, array_of
+from fastopt.engine.noise import noise, product, salt_of
 from fastopt.engine.pairs import Pair, PairType, pair
 
 
@@ -25,6 +25,9 @@ def load(source: Any, i: Any, dtype: Any) -> Any:
 
     Of an array of records it is a pair. A mask's booleans stay what they are.
     """
+    if isinstance(source, Formatted):
+        decode, array = source.form.decode, source.array
+        return Pair(dtype(decode(array[i, 0])), dtype(decode(array[i, 1]))) if array.ndim == 2 else dtype(decode(array[i]))
     if isinstance(source, tuple):
         return tuple(load(each, i, dtype) for each in source)
     if not isinstance(source, np.ndarray):
@@ -34,21 +37,28 @@ def load(source: Any, i: Any, dtype: Any) -> Any:
     return source[i] if source.dtype == bool else dtype(source[i])
 
 
-def store(destination: Any, i: Any, values: Any, dtype: Any) -> Any:
-    """Write ``values`` of ``dtype`` to element ``i`` of an array or a tuple of arrays, in its format."""
-    if isinstance(destination, np.ndarray):
-        for column, part in enumerate((values.x, values.y) if isinstance(values, Pair) else (values,)):
-            destination[(i, column) if destination.ndim == 2 else i] = encoded(np.asarray(part), destination.dtype)
+def store(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> Any:
+    """Write ``values`` of ``dtype`` to element ``i`` of an array or a tuple of arrays, in its format.
+
+    Random ``bits`` are for what is rounded stochastically; else they are None.
+    """
+    if isinstance(destination, (np.ndarray, Formatted)):
+        array = array_of(destination)
+        if array.ndim == 2:
+            array[i, 0] = _written(destination, values.x, bits)
+            array[i, 1] = _written(destination, values.y, _salted(bits, salt_of(0)))
+        else:
+            array[i] = _written(destination, values, bits)
         return
     given = values if isinstance(values, tuple) else (values,)
     if len(given) != len(destination):
         raise _wrong_count(len(given), len(destination))
-    for array, value in zip(destination, given, strict=True):
-        number, expected = _form(value), "Pair({})" if array.ndim == 2 else "{}"
+    for each, value in zip(destination, given, strict=True):
+        number, expected = _form(value), "Pair({})" if array_of(each).ndim == 2 else "{}"
         if number != expected.format(np.dtype(dtype)):
             raise _wrong_type(number, expected.format(np.dtype(dtype)))
-    for array, value in zip(destination, given, strict=True):
-        store(array, i, value, dtype)
+    for left, each, value in zip(range(len(destination), 0, -1), destination, given, strict=True):
+        store(each, i, value, dtype, _salted(bits, salt_of(left)))
 
 
 def _form(value: Any) -> str:
@@ -63,12 +73,37 @@ def _wrong_count(returned: int, stored: int) -> TypingError:
     return TypingError(f"the rule returned {returned} values where theta and {stored - 1} states are stored")
 
 
+def _written(destination: Any, value: Any, bits: Any) -> Any:
+    """What is written to an array for a value."""
+    number = np.asarray(value)
+    with np.errstate(all="ignore"):
+        if not isinstance(destination, Formatted):
+            return number.astype(destination.dtype)
+        encode = destination.form.encode
+        return encode(number, bits) if destination.form.is_stochastic else encode(number)
+
+
+def drawn(source: Any, i: Any) -> Any:
+    """Random bits for element ``i``, if there is a source of noise."""
+    return None if source is None else noise(source[0], np.uint32(source[1] + np.uint32(i)))
+
+
+def _salted(bits: Any, salt: Any) -> Any:
+    """Random bits of their own, if there are any."""
+    return None if bits is None else product(bits, salt)
+
+
 @overload(load, strict=False)  # annotations of the implementations need not match
 def _load(source: Any, i: Any, dtype: Any) -> Callable[..., Any]:
     if isinstance(source, types.BaseTuple):
         if len(source) == 0:
             return lambda source, i, dtype: ()
         return lambda source, i, dtype: (load(source[0], i, dtype), *load(source[1:], i, dtype))
+    if isinstance(source, FormattedType):
+        decode = source.form.decode
+        if source.form.is_paired:
+            return lambda source, i, dtype: pair(dtype(decode(source.array[i].x)), dtype(decode(source.array[i].y)))
+        return lambda source, i, dtype: dtype(decode(source.array[i]))
     if isinstance(source, types.Array):
         if isinstance(source.dtype, types.Record):
             return lambda source, i, dtype: pair(dtype(source[i].x), dtype(source[i].y))
@@ -79,34 +114,58 @@ def _load(source: Any, i: Any, dtype: Any) -> Callable[..., Any]:
 
 
 @overload(store, strict=False)
-def _store(destination: Any, i: Any, values: Any, dtype: Any) -> Callable[..., Any]:
-    if isinstance(destination, types.Array):
+def _store(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> Callable[..., Any]:
+    if isinstance(destination, (types.Array, FormattedType)):
         # An implicit cast would hide a rule that left the compute dtype, and a float32 kernel would run at half its speed.
-        number = dtype.instance_type
-        is_pair = isinstance(destination.dtype, types.Record)
+        of_other_part, number = salt_of(0), dtype.instance_type
+        array: Any = destination.array if isinstance(destination, FormattedType) else destination
+        is_pair = isinstance(array.dtype, types.Record)
         if values != (given := PairType(number) if is_pair else number):
             raise _wrong_type(values, given)
-        dtype_there = as_dtype(destination.dtype.typeof("x") if is_pair else destination.dtype)
-        encode = ENCODE.get(dtype_there, dtype_there.type)
 
-        def store_number(destination: Any, i: Any, values: Any, dtype: Any) -> None:
-            destination[i] = encode(values)
+        def store_number(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> None:
+            array_of(destination)[i] = _written(destination, values, bits)
 
-        def store_pair(destination: Any, i: Any, values: Any, dtype: Any) -> None:
-            destination[i].x = encode(values.x)
-            destination[i].y = encode(values.y)
+        def store_pair(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> None:
+            array_of(destination)[i].x = _written(destination, values.x, bits)
+            array_of(destination)[i].y = _written(destination, values.y, _salted(bits, of_other_part))
 
         return store_pair if is_pair else store_number
+    salt = salt_of(len(destination))
     returned = len(values) if isinstance(values, types.BaseTuple) else 1
     if returned != len(destination):
         raise _wrong_count(returned, len(destination))
     if not isinstance(values, types.BaseTuple):
-        return lambda destination, i, values, dtype: store(destination[0], i, values, dtype)
+        return lambda destination, i, values, dtype, bits: store(destination[0], i, values, dtype, _salted(bits, salt))
     if len(destination) == 1:
-        return lambda destination, i, values, dtype: store(destination[0], i, values[0], dtype)
+        return lambda destination, i, values, dtype, bits: store(destination[0], i, values[0], dtype, _salted(bits, salt))
 
-    def store_tuple(destination: Any, i: Any, values: Any, dtype: Any) -> None:
-        store(destination[0], i, values[0], dtype)
-        store(destination[1:], i, values[1:], dtype)
+    def store_tuple(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> None:
+        store(destination[0], i, values[0], dtype, _salted(bits, salt))
+        store(destination[1:], i, values[1:], dtype, bits)
 
     return store_tuple
+
+
+@overload(_written, strict=False)
+def _written_in_place(destination: Any, value: Any, bits: Any) -> Callable[..., Any]:
+    if not isinstance(destination, FormattedType):
+        is_pair = isinstance(destination.dtype, types.Record)
+        cast = as_dtype(destination.dtype.typeof("x") if is_pair else destination.dtype).type
+        return lambda destination, value, bits: cast(value)
+    encode = destination.form.encode
+    if destination.form.is_stochastic:
+        return lambda destination, value, bits: encode(value, bits)
+    return lambda destination, value, bits: encode(value)
+
+
+@overload(drawn, strict=False)
+def _drawn(source: Any, i: Any) -> Callable[..., Any]:
+    if isinstance(source, types.BaseTuple):
+        return lambda source, i: noise(source[0], uint32(source[1] + uint32(i)))
+    return lambda source, i: None
+
+
+@overload(_salted, strict=False)
+def _salted_bits(bits: Any, salt: Any) -> Callable[..., Any]:
+    return (lambda bits, salt: product(bits, salt)) if bits == types.uint32 else (lambda bits, salt: None)

@@ -11,7 +11,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from fastopt.engine.compile import Rule, rule
+from fastopt.engine.rounding import joined, lower_half, to_24_bits, upper_half
 from fastopt.engine.values import (
     at_least,
     at_most,
@@ -24,6 +27,8 @@ from fastopt.engine.values import (
     with_first,
     zero_like,
 )
+
+PLACE = np.float32(256.0)  # of the last of the first 8 bits that bfloat16 lacks, in the last of all 16
 
 
 def _transform(make: Callable[[Rule], Rule]) -> Callable[[Rule], Rule]:
@@ -186,6 +191,49 @@ def copying(inner: Rule) -> Rule:
     def outer(theta: Any, g: Any, lr: Any, _: Any, *rest: Any) -> Any:
         new = inner(theta, g, lr, *rest)
         return insert_second(first(new), new)
+
+    return outer
+
+
+@_transform
+def joining(inner: Rule) -> Rule:
+    """Join a theta of bfloat16 with the bits that it lost, which come before all states, and take the new one apart again."""
+
+    def outer(theta: Any, g: Any, lr: Any, lost: Any, *rest: Any) -> Any:
+        new = inner(joined(theta, lost), g, lr, *rest)
+        return insert_second(lower_half(first(new)), with_first(upper_half(first(new)), new))
+
+    return outer
+
+
+@_transform
+def joining_8(inner: Rule) -> Rule:
+    """The same with the first 8 of the bits that it lost: the new theta is rounded to these."""
+
+    def outer(theta: Any, g: Any, lr: Any, lost: Any, *rest: Any) -> Any:
+        new = inner(joined(theta, lost * PLACE), g, lr, *rest)
+        kept = to_24_bits(first(new))
+        return insert_second(lower_half(kept) / PLACE, with_first(upper_half(kept), new))
+
+    return outer
+
+
+@_transform
+def joining_measure(measure: Rule) -> Rule:
+    """Join a theta of bfloat16 with the bits that it lost, which come before all states."""
+
+    def outer(theta: Any, g: Any, lr: Any, lost: Any, *rest: Any) -> Any:
+        return measure(joined(theta, lost), g, lr, *rest)
+
+    return outer
+
+
+@_transform
+def joining_measure_8(measure: Rule) -> Rule:
+    """The same with 8 of the bits that it lost."""
+
+    def outer(theta: Any, g: Any, lr: Any, lost: Any, *rest: Any) -> Any:
+        return measure(joined(theta, lost * PLACE), g, lr, *rest)
 
     return outer
 

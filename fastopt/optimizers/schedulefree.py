@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from fastopt.arrays import masters
 from fastopt.arrays.tree import with_leaves
 from fastopt.description.fields import hyper
 from fastopt.description.hyperparameters import decay, nonnegative
@@ -16,6 +17,7 @@ from fastopt.description.options import Rate
 from fastopt.description.recipe import Choice
 from fastopt.engine.compile import Rule, rule
 from fastopt.engine.decisions import decision
+from fastopt.engine.formats import decoded
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import normalized
 
@@ -104,8 +106,8 @@ class _ScheduleFree(Optimizer):
         for group in self._model.groups:
             beta = self._beta(group.hyper)
             for p in group.parameters:
-                z = p.states["z"]
-                averages[p] = p.view((p.theta - p.theta.dtype.type(1.0 - beta) * z) / p.theta.dtype.type(beta))
+                z, number = decoded(p.states["z"]), p.dtype.type
+                averages[p] = p.view((masters.values(p) - number(1.0 - beta) * z) / number(beta))
         return with_leaves(self._model.structure, [averages[p] for p in self._model.parameters])
 
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:

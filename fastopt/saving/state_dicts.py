@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays import masters
 from fastopt.arrays.flat import array_of
-from fastopt.arrays.layout import COMPLEX, FLOATS, require_array
+from fastopt.arrays.layout import REAL, complex_of, require_array
 from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.tree import map_leaves
 from fastopt.description.hyperparameters import Check, checked, integer, real
 from fastopt.description.options import WHOLE
+from fastopt.engine.formats import converted_to, plain
 from fastopt.schedules.nested import load_together, remembers
 from fastopt.step.groups import Group
+from fastopt.step.states import FIXED
 
 VERSION = 1
+
+# Which state dicts of earlier versions lack.
+FORMAT_OPTIONS = ("state_dtype", "rounding", "seed", "master_weights")
 
 # What belongs to no group, can change after construction, and means the same on another machine.
 CHANGING = tuple(key for key in WHOLE if key not in ("complex_mode", "reduce", "threads"))
@@ -36,10 +43,7 @@ def save(
             {key: map_leaves(_copied, value) for key, value in group.hyper.items() if _is_saved(key, value)} for group in groups
         ],
         "progress": [_progress(group) for group in groups],
-        "state": {
-            name: {p.name: _copied(p.shaped(p.states[name])) if copy else p.shaped(p.states[name]) for p in parameters}
-            for name, parameters in _holders(groups).items()
-        },
+        "state": {name: {p.name: _saved(p, name, copy) for p in parameters} for name, parameters in _holders(groups).items()},
     }
 
 
@@ -81,7 +85,8 @@ def load(
     whole = _checked_whole(checks, saved["whole"])
     progress = _checked_progress(groups, saved["progress"])
     hyper = _checked_hyper(groups, saved["groups"], [values["schedules"] for values in progress])
-    states = _checked_states(groups, saved["state"])
+    chosen = [group.get("state_dtype") for group in saved["groups"]]
+    states, converted = _checked_states(groups, saved["state"], chosen)
     # Schedules check their own states, and so come first.
     load_together(
         pair for group, values in zip(groups, progress, strict=True) for pair in _memories(group, values["schedules"])
@@ -96,6 +101,8 @@ def load(
         own[...] = array
     for group in groups:
         group.fill_copies()  # parameters may have been loaded before
+    if converted:
+        warnings.warn(f"states were converted to the formats that they have here: {', '.join(converted)}", stacklevel=3)
     return step_count, whole
 
 
@@ -157,9 +164,10 @@ def _checked_hyper(groups: Sequence[Group], saved: Any, schedules: Sequence[Mapp
     _require_length("state_dict['groups']", saved, groups)
     checked = []
     for i, (group, values, scheduled) in enumerate(zip(groups, saved, schedules, strict=True)):
-        optional = {*group.schedules, *scheduled}
+        optional = {*group.schedules, *scheduled, *FORMAT_OPTIONS}
         _require_keys(f"state_dict['groups'][{i}]", values, [key for key in group.hyper if key != "copy_to"], optional)
-        checked.append(group.check({key: value for key, value in values.items() if key not in group.schedules}))
+        stays = {*group.schedules, *FIXED}
+        checked.append(group.check({key: value for key, value in values.items() if key not in stays}))
     return checked
 
 
@@ -170,22 +178,36 @@ def _memories(group: Group, saved: Mapping[str, Any]) -> Iterator[tuple[Any, Map
             yield schedule, saved[key]
 
 
-def _checked_states(groups: Sequence[Group], saved: Any) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Pairs of an own state array and the saved one to copy from."""
+def _checked_states(
+    groups: Sequence[Group], saved: Any, chosen: Sequence[Any]
+) -> tuple[list[tuple[NDArray[Any], NDArray[Any]]], list[str]]:
+    """Pairs of an own state array and the numbers for it; and which states had other formats, as groups may choose."""
     holders = _holders(groups)
     _require_keys("state_dict['state']", saved, holders)
-    pairs = []
+    with_formats = [g for g, there in zip(groups, chosen, strict=True) if there or g.hyper["state_dtype"]]
+    choosing = {p for group in with_formats for p in group.parameters}
+    pairs, converted = [], []
     for state, parameters in holders.items():
         _require_keys(f"state_dict['state'][{state!r}]", saved[state], [p.name for p in parameters])
         for p in parameters:
-            name, own, array = f"state_dict['state'][{state!r}][{p.name!r}]", p.shaped(p.states[state]), saved[state][p.name]
-            require_array(name, array, (*FLOATS, *COMPLEX))
-            if array.dtype != own.dtype:
-                raise TypeError(f"{name} must be of {own.dtype}, got {array.dtype}")
+            name, array = f"state_dict['state'][{state!r}][{p.name!r}]", saved[state][p.name]
+            own, full = _bits(p.shaped(p.states[state])), masters.DTYPES.get(state, p.dtype)
+            is_complex = own.dtype.kind == "c" or own.dtype.names is not None
+            others = [d for d in REAL if d != full] if p in choosing and state not in masters.DTYPES else []
+            require_array(name, array, [complex_of(d) if is_complex else d for d in dict.fromkeys([full, *others])])
             if array.shape != own.shape:
                 raise ValueError(f"{name} must have the shape {own.shape}, got {array.shape}")
-            pairs.append((own, p.detached(np.asarray(array))))
-    return pairs
+            array = _bits(p.detached(np.asarray(array)))
+            if array.dtype != own.dtype:
+                converted.append(f"{state!r} of {p.name} from {array.dtype} to {own.dtype}")
+            pairs.append((own, converted_to(own.dtype, array)))
+    return pairs, converted
+
+
+def _saved(p: Parameter, name: str, copy: bool) -> NDArray[Any]:
+    """A state as state dicts have it."""
+    array = _bits(p.shaped(p.states[name]))
+    return array.copy("K") if copy else array
 
 
 def _holders(groups: Sequence[Group]) -> dict[str, list[Parameter]]:
@@ -193,7 +215,7 @@ def _holders(groups: Sequence[Group]) -> dict[str, list[Parameter]]:
     holders: dict[str, list[Parameter]] = {}
     for group in groups:
         for state in group.state_names:
-            holders.setdefault(state, []).extend(group.parameters)
+            holders.setdefault(state, []).extend(p for p in group.parameters if state in p.states)
     return holders
 
 
@@ -205,6 +227,11 @@ def _require_keys(name: str, mapping: Any, keys: Any, optional: Any = ()) -> Non
     known = set(keys)
     if extra := [key for key in mapping if key not in known]:
         raise ValueError(f"{name} has the unknown key {extra[0]!r}")
+
+
+def _bits(array: NDArray[Any]) -> NDArray[Any]:
+    """The same memory in a dtype that NumPy knows itself."""
+    return array.view(plain(array.dtype))
 
 
 def _copied(value: Any) -> Any:

@@ -62,7 +62,7 @@ class Accumulation:
         begun, active = self._known_sums(), {p for group in self._model.active for p in group.parameters}
         if self._built_for != (begun, active):
             self._begun, self._built_for = begun, (begun, active)
-            self._buffers |= {p: aligned_zeros(p.theta.size, p.theta.dtype) for p in active - self._buffers.keys()}
+            self._buffers |= {p: aligned_zeros(p.theta.size, p.dtype) for p in active - self._buffers.keys()}
             self._plans.renew(functools.partial(_built, self._model, self._works(active), self._counter))
         self._attempt = self.count, active
         self._plans.run(grads, "grads", lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))

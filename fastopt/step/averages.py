@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fastopt.arrays.parameters import AVERAGE
+from fastopt.arrays.parameters import AVERAGE, Parameter
 from fastopt.engine.compile import part
+from fastopt.engine.formats import decoded, encoded
 from fastopt.step.groups import Group
 from fastopt.step.passes import Pass
+from fastopt.step.stepping import Stepping
 
 
 @part
@@ -16,6 +20,32 @@ def exchanged(theta: Any, g: Any, lr: Any, average: Any) -> Any:
     return average, theta
 
 
-def exchange(group: Group) -> Pass:
-    """Let each parameter of a group hold its average, and the other way round."""
-    return Pass(exchanged, group.parameters, lambda p: [p.formed(p.theta), p.formed(p.states[AVERAGE])], 0.0, ())
+@contextlib.contextmanager
+def swapped(stepping: Stepping, groups: Sequence[Group]) -> Iterator[None]:
+    """Let each parameter of these groups hold its average within a ``with`` block, and the other way round.
+
+    An average of another dtype would lose what the parameter has: it stays as it is, and the parameter is kept in a copy.
+    """
+    alike = [group for group in groups if any(map(_is_alike, group.parameters))]
+    others = [p for group in groups for p in group.parameters if not _is_alike(p)]
+    if alike:
+        stepping.exchange(_exchange, alike)
+    kept = [p.theta.copy() for p in others]
+    for p in others:
+        p.theta[...] = encoded(decoded(p.states[AVERAGE]), p.theta.dtype)
+    try:
+        yield
+    finally:
+        for p, theta in zip(others, kept, strict=True):
+            p.theta[...] = theta
+        if alike:
+            stepping.exchange(_exchange, alike)
+
+
+def _is_alike(p: Parameter) -> bool:
+    return p.states[AVERAGE].dtype == p.theta.dtype
+
+
+def _exchange(group: Group) -> Pass:
+    parameters = [p for p in group.parameters if _is_alike(p)]
+    return Pass(exchanged, parameters, lambda p: [p.formed(p.theta), p.formed(p.states[AVERAGE])], 0.0, ())

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastopt.arrays.parameters import Parameter
 from fastopt.engine.compile import part
+from fastopt.engine.formats import decoded
 from fastopt.engine.steps import LARGEST, LEAST, limited_norm
 from fastopt.engine.transforms import excluding, scaling
 from fastopt.step.groups import Group
@@ -74,7 +75,7 @@ def _element(p: Parameter, i: int, rows: Rows) -> int:
 
 
 def _norm(p: Parameter, seen: NDArray[Any], total: float) -> float:
-    if LEAST <= total <= LARGEST or p.theta.dtype != np.float64:
+    if LEAST <= total <= LARGEST or p.dtype != np.float64:
         return math.sqrt(total) if total >= 0.0 else math.nan
     with np.errstate(all="ignore"):
         magnitudes = np.abs(seen)
@@ -88,7 +89,7 @@ def _seen(group: Group, vectors: Vectors, scale: float, rows: Rows) -> Iterator[
     """The gradients as the rule will see them, but for the clipping; 0 where it sees none."""
     for p in (p for p in group.parameters if p in vectors):
         with np.errstate(all="ignore"):
-            seen = vectors[p].astype(p.theta.dtype)
+            seen = decoded(vectors[p]).astype(p.dtype)
             if group.scales:
                 seen *= seen.dtype.type(scale)
         if group.hyper["mask"] is not None:

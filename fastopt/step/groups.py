@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays.flat import array_of
-from fastopt.arrays.layout import aligned_zeros, parts
+from fastopt.arrays import masters
+from fastopt.arrays.layout import aligned_zeros
 from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import AVERAGE, Parameter
-from fastopt.arrays.per_element import checked_arrays, checked_bounds, checked_copies, is_tree, require_mask
+from fastopt.arrays.per_element import checked_tree, fill_copies, is_tree, place, place_copies
 from fastopt.arrays.tree import leaves, map_leaves, with_leaves
-from fastopt.description.fields import REQUIRED, known_values
+from fastopt.description.fields import REQUIRED, known_values_within
 from fastopt.description.hyperparameters import checked, common_range, hint, is_choice
-from fastopt.description.options import DEFAULTS, Wrapped
+from fastopt.description.options import Wrapped
 from fastopt.description.recipe import Choice, Description
-from fastopt.engine.formats import encoded, storage_view
+from fastopt.engine.formats import FORMATS, plain
 from fastopt.engine.pairs import paired_states
 from fastopt.step.changes import Changes
-from fastopt.step.scalars import Scalars, running_scalars
+from fastopt.step.comparing import is_number, is_off
+from fastopt.step.scalars import scalars_of
+from fastopt.step.states import FIXED, first_value, needed_states, require_known
 
 # Hyper-parameters that may be arrays, which each group checks against its parameters.
 TREES = ("mask", "bounds", "copy_to")
@@ -97,39 +98,28 @@ class Group(MutableMapping[str, Any]):
         self.params = map_leaves(lambda leaf: leaf, params)  # containers of its own: the caller's may change
         found = [leaf for _, leaf in leaves(params, "")]
         self.parameters = [Parameter(name, leaf, memory, complex_mode) for name, leaf in zip(names, found, strict=True)]
-        self.range = common_range(p.theta.dtype for p in self.parameters)
+        self.range = common_range(p.dtype for p in self.parameters)
         self.index, self._description, self._changes, self._memory = index, description, changes, memory
-        self._checks = description.checks
-        self.scales = False
+        self._checks, self.scales = description.checks, False
         self.hyper: dict[str, Any] = {}
         self.current: dict[str, Any] = {}
-        self._copies: Any = None
         self._placed: dict[str, Any] = {}
-        known = known_values(type(description))
-        self._take({k: (self.range.kept if v is known.get(k, REQUIRED) else self._checked)(k, v) for k, v in hyper.items()})
-        self.state_names = needed_states(self.hyper, self._used) if state_names is None else tuple(state_names)
+        cls: Any = type(description)
+        known = known_values_within(cls, self.range)
+        self._take({k: v if v is known.get(k, REQUIRED) else self._checked(k, v) for k, v in hyper.items()})
+        needed = needed_states(self.hyper, self._used, self.parameters) if state_names is None else state_names
+        self.state_names = tuple(needed)
+        require_known(self.hyper, self.state_names, type(description).__name__)
         self.counter = np.zeros(1, np.int64)
         self._count: Any = memoryview(self.counter)  # type: ignore[arg-type, unused-ignore]  # which is read in a third of the time
         for p in self.parameters:
-            p.elements |= {name: aligned_zeros(p.theta.size, p.theta.dtype) for name in description.elements}
-        self._make_scalars()
+            p.elements |= {name: aligned_zeros(p.theta.size, p.dtype) for name in description.elements}
+        self.scalar_memory, self.running, self.scalars = scalars_of(description, self.parameters)
 
     @functools.cached_property
     def sizes(self) -> NDArray[Any]:
         """How many elements loops go over in each tensor: shape (tensors,)."""
         return np.array([size for p in self.parameters for size in p.tensor_sizes()], np.float64)
-
-    def _make_scalars(self) -> None:
-        """Give the group its running scalars, or each tensor its own."""
-        first, tensors = self._description.scalars, [p.tensors for p in self.parameters]
-        is_by_tensor = self._description.per_tensor
-        self.scalar_memory = running_scalars(first, sum(tensors) if is_by_tensor else 1)
-        self.running = Scalars(first, self.scalar_memory, is_single=not is_by_tensor)
-        self.scalars = Scalars({}, self.scalar_memory, is_single=True) if is_by_tensor else self.running
-        if is_by_tensor:
-            ends = itertools.accumulate(tensors)
-            for p, count, end in zip(self.parameters, tensors, ends, strict=True):
-                p.scalars = Scalars(first, self.scalar_memory[:, end - count : end], is_single=False)
 
     def begin_anew(self) -> None:
         """Have taken no step."""
@@ -193,11 +183,13 @@ class Group(MutableMapping[str, Any]):
         given = {key: self._checked(key, value) for key, value in changes.items()}
         if self._is_rate(given):
             return given
+        if fixed := [key for key in FIXED if key in given and given[key] != self.hyper[key]]:
+            raise ValueError(f"{fixed[0]} must stay as at construction, {self.hyper[fixed[0]]!r}, got {given[fixed[0]]!r}")
         hyper = {**self.hyper, **given}
         rule, names = self._choose(hyper)
         if rule is self._chosen and "ema_decay" not in given:
             return given
-        if missing := [name for name in needed_states(hyper, names) if name not in self.state_names]:
+        if missing := [name for name in needed_states(hyper, names, self.parameters) if name not in self.state_names]:
             values = ", ".join(f"{key}={value!r}" for key, value in changes.items())
             raise ValueError(f"{values} needs the state {missing[0]!r}, which this optimizer was constructed without")
         return given
@@ -236,7 +228,7 @@ class Group(MutableMapping[str, Any]):
         if self.schedules or "clip_norm" in changes:
             return False
         for key, value in changes.items():
-            if not _is_number(value, self.hyper[key]):
+            if not is_number(value, self.hyper[key]):
                 return False
         return self._description.choose(hyper)[0] is self._chosen
 
@@ -245,7 +237,8 @@ class Group(MutableMapping[str, Any]):
         hyper = self.hyper
         kinds: list[type] = [type(c) for c in self.option_coefficients]
         arrays = [value if is_tree(value) else None for value in (hyper["lr"], hyper["mask"], *(hyper["bounds"] or ()))]
-        return self.rule, self.measure, kinds, [*map(id, arrays)], hyper["frozen"], hyper["clip_norm"], [*self.schedules]
+        options = [hyper.get(key) for key in ("frozen", "clip_norm", "rounding", "seed")]  # one may have a seed of its own
+        return self.rule, self.measure, kinds, [*map(id, arrays)], options, [*self.schedules]
 
     def scale_if(self, scales: bool) -> None:
         """Let the rule take a scale of the gradient from now on, or none."""
@@ -256,7 +249,8 @@ class Group(MutableMapping[str, Any]):
 
     def paired_states(self) -> frozenset[str]:
         """The states that are complex where rules take pairs."""
-        starts = {name: [self._description.initial(name, self.hyper, p.theta) for p in self.parameters] for name in self._used}
+        description = self._description
+        starts = {n: [first_value(description, self.hyper, n, p) for p in self.parameters] for n in self._used}
         known = [name for name, values in starts.items() if any(map(np.ndim, values))]
         count = len(inspect.signature(self._chosen).parameters) - 3 - len(self._used)
         return paired_states(self._chosen, self._used, [AVERAGE, *known], count)
@@ -264,8 +258,18 @@ class Group(MutableMapping[str, Any]):
     def arrays(self, p: Parameter) -> list[NDArray[Any]]:
         """What the rule updates of a parameter: theta, the copy, the average, and the states that the optimizer's rule uses."""
         copies = [] if p.copy is None else [p.copy]
+        return [p.formed(vector) for vector in (*masters.vectors(p), *copies, *self._moved(p))]
+
+    def stochastic(self, p: Parameter) -> list[bool]:
+        """Which of these are rounded stochastically: those that go on from what they were."""
+        of_theta = len(masters.vectors(p))
+        goes_on = [of_theta == 1, *[False] * (of_theta - 1 + (p.copy is not None)), *[True] * len(self._moved(p))]
+        is_on = self.hyper["rounding"] == "stochastic"
+        return [is_on and moves and plain(a.dtype) in FORMATS for moves, a in zip(goes_on, self.arrays(p), strict=True)]
+
+    def _moved(self, p: Parameter) -> list[NDArray[Any]]:
         averages = [p.states[AVERAGE]] if self.hyper["ema_decay"] is not None else []
-        return [p.formed(vector) for vector in (p.theta, *copies, *averages, *(p.states[name] for name in self._used))]
+        return [*averages, *(p.states[name] for name in self._used)]
 
     @property
     def measured_count(self) -> int:
@@ -274,7 +278,7 @@ class Group(MutableMapping[str, Any]):
 
     def measured(self, p: Parameter) -> list[NDArray[Any]]:
         """What measures see of a parameter: theta, and the states of the optimizer's own rule."""
-        return [p.formed(vector) for vector in (p.theta, *(p.states[name] for name in self._used))]
+        return [p.formed(vector) for vector in (*masters.vectors(p, True), *(p.states[name] for name in self._used))]
 
     def _take(self, hyper: dict[str, Any]) -> None:
         self.hyper = hyper
@@ -284,14 +288,15 @@ class Group(MutableMapping[str, Any]):
         self.current = hyper
         self.has_rates = is_tree(hyper["lr"])
         self._wrap()
-        sides = hyper["bounds"] or (None, None)
-        self._place("lr", hyper["lr"] if self.has_rates else None)
-        self._place("mask", hyper["mask"])
-        for name, side in zip(("lower", "upper"), sides, strict=True):
-            self._place(name, side if is_tree(side) else None)
-        if hyper["copy_to"] is not self._copies:
-            self._copies = hyper["copy_to"]
-            self._place_copies(self._copies, self._memory)
+        lower, upper = (side if is_tree(side) else None for side in hyper["bounds"] or (None, None))
+        rates = hyper["lr"] if self.has_rates else None
+        for name, tree in {"lr": rates, "mask": hyper["mask"], "lower": lower, "upper": upper}.items():
+            if tree is not self._placed.get(name):
+                self._placed[name] = tree  # whose arrays the plan has by their addresses
+                place(self.parameters, name, tree)
+        if (copies := hyper["copy_to"]) is not self._placed.get("copy_to"):
+            self._placed["copy_to"] = copies
+            place_copies(self.parameters, copies, self._memory)
 
     def _wrap(self) -> None:
         """Make the rule and the measure with what the options do around them."""
@@ -305,33 +310,9 @@ class Group(MutableMapping[str, Any]):
         self._wrapped_measure = None if measure is None else Wrapped(measure, hyper, own, True, self.scales)
         self.measure = None if self._wrapped_measure is None else self._wrapped_measure.rule
 
-    def _place(self, name: str, tree: Any) -> None:
-        """Give each parameter its array of a tree, as a vector."""
-        if self._placed.get(name) is tree:
-            return
-        self._placed[name] = tree  # whose arrays the plan has by their addresses
-        for p in self.parameters:
-            p.elements.pop(name, None)
-        if tree is not None:
-            for p, (path, array) in zip(self.parameters, leaves(tree, name), strict=True):
-                p.elements[name] = p.for_each_part(p.unwrap(path, array).reshape(-1, order=p.order))
-
-    def _place_copies(self, tree: Any, memory: Memory) -> None:
-        """Let steps write the parameters to these arrays, too."""
-        for p in self.parameters:
-            if p.copy is not None:
-                memory.remove(p.copy)
-                p.copy = None
-        if tree is not None:
-            for p, (name, leaf) in zip(self.parameters, leaves(tree, "copy_to"), strict=True):
-                p.copy = storage_view(parts(np.asarray(array_of(leaf)).reshape(-1, order=p.order)))
-                memory.add(name, p.copy)
-
     def fill_copies(self) -> None:
         """Bring the copies up to date."""
-        for p in self.parameters:
-            if p.copy is not None:
-                p.copy[...] = encoded(p.theta, p.copy.dtype)
+        fill_copies(self.parameters)
 
     def params_copy(self) -> Any:
         """The parameters in containers that the caller may change."""
@@ -341,7 +322,7 @@ class Group(MutableMapping[str, Any]):
         """A state nested as the parameters are, as views; None if the group hasn't got it."""
         if name not in self.state_names:
             return None
-        return with_leaves(self.params, [p.view(p.states[name]) for p in self.parameters])
+        return with_leaves(self.params, [p.view(p.states[name]) if name in p.states else None for p in self.parameters])
 
     def follow(self, key: str, value: Any, step: int) -> None:
         """Take what a schedule gave after ``step`` steps.
@@ -403,35 +384,13 @@ class Group(MutableMapping[str, Any]):
     def _checked(self, key: str, value: Any) -> Any:
         if type(value) is float and key not in TREES:
             return checked(self._checks, key, value, within=self.range)
-        if key == "lr" and is_tree(value):
-            if not self._description.takes_rates:
-                raise TypeError(
-                    f"lr must be a number or a schedule for {type(self._description).__name__}, got {type(value).__name__}"
-                )
-            return checked_arrays(self.parameters, self.params, key, value)
-        if key == "mask":
-            return None if value is None else checked_arrays(self.parameters, self.params, key, value, require_mask)
-        if key == "bounds":
-            return None if value is None else checked_bounds(self.parameters, self.params, value)
-        if key == "copy_to":
-            return None if value is None else checked_copies(self.parameters, self.params, self._memory, value)
+        has_rates = key == "lr" and is_tree(value)
+        if has_rates and not self._description.takes_rates:
+            raise TypeError(
+                f"lr must be a number or a schedule for {type(self._description).__name__}, got {type(value).__name__}"
+            )
+        if has_rates or key in TREES:
+            return checked_tree(self.parameters, self.params, self._memory, key, value)
         if callable(value) and not is_choice(self._checks, key):
             return value
         return checked(self._checks, key, value, within=self.range)
-
-
-def _is_number(value: Any, own: Any) -> bool:
-    """Whether a number takes the place of another one, and options that are on stay on."""
-    if type(value) is tuple and type(own) is tuple:  # of decay rates, not of bounds, which may be arrays
-        return all(type(each) is float for each in (*value, *own))
-    return type(value) is float and type(own) is float and (value > 0.0) == (own > 0.0)
-
-
-def needed_states(hyper: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
-    """The states of the optimizer's own rule, and what the options need."""
-    return (AVERAGE, *names) if hyper["ema_decay"] is not None else tuple(names)
-
-
-def is_off(key: str, value: Any) -> bool:
-    """Whether a hyper-parameter is an option that does nothing."""
-    return value is False or (key in DEFAULTS and not is_tree(value) and value == DEFAULTS[key])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastopt.arrays.flat import Flat
 from fastopt.arrays.overlaps import Memory
-from fastopt.arrays.parameters import AVERAGE, Parameter, allocate, require_writable
+from fastopt.arrays.parameters import Parameter, allocate, require_writable
 from fastopt.arrays.per_element import is_tree
 from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, paths, picker, with_leaves
 from fastopt.description.fields import REQUIRED, known_values
@@ -18,6 +19,7 @@ from fastopt.description.hyperparameters import checked, common_range, hint
 from fastopt.description.recipe import Description
 from fastopt.step.changes import Changes
 from fastopt.step.groups import ARRAYS, Group
+from fastopt.step.states import dtype_of, first_value, has_state
 
 
 class Model:
@@ -88,6 +90,7 @@ class Model:
             own = None if state_names is None else state_names[i]
             self.groups.append(self._group(given, i, names, own))
         self._arrange(structure)
+        self._count_elements()
         if not self.parameters:
             raise ValueError("params holds no array")
         if len({p.name for p in self.parameters}) < len(self.parameters):
@@ -96,7 +99,7 @@ class Model:
             require_all_writable(self.parameters)
         self._allocate(self.groups)
         self._note_form()
-        self.range = common_range(p.theta.dtype for p in self.parameters)
+        self.range = common_range(p.dtype for p in self.parameters)
 
     def add(self, given: Mapping[str, Any]) -> None:
         """Add a group; see `Optimizer.add_param_group`."""
@@ -118,7 +121,8 @@ class Model:
             self.is_grouped, self.structure = True, [self.structure]
         self.groups.append(added)
         self.parameters += added.parameters
-        self.range = common_range(p.theta.dtype for p in self.parameters)
+        self.range = common_range(p.dtype for p in self.parameters)
+        self._count_elements()
         self.structure.append(added.params)
         self._note_form()
         self._changes.note_plan()
@@ -144,7 +148,7 @@ class Model:
         for group in self.groups:
             group.begin_anew()
             for name in group.state_names:
-                for p in group.parameters:
+                for p in (p for p in group.parameters if name in p.states):
                     p.states[name][...] = 0
                     p.start(name, self._first(group, name, p))
 
@@ -200,6 +204,13 @@ class Model:
             self.structure = map_leaves(lambda leaf: leaf, structure)
             self.parameters = [by_path[path] for path in paths(structure)]
 
+    def _count_elements(self) -> None:
+        """Give each parameter its place among all elements, which is the same however they are nested and stepped."""
+        for p, first in zip(
+            self.parameters, itertools.accumulate((p.length for p in self.parameters), initial=0), strict=False
+        ):
+            p.first = first
+
     def _note_form(self) -> None:
         """Take note of how gradients come, so that no step has to look at that."""
         leaves_of = [p.leaf for p in self.parameters]
@@ -212,7 +223,7 @@ class Model:
 
     def _first(self, group: Group, name: str, p: Parameter) -> Any:
         """What a state holds before the first step."""
-        return p.theta if name == AVERAGE else self._description.initial(name, group.hyper, p.theta)
+        return first_value(self._description, group.hyper, name, p)
 
     def _allocate(self, groups: Sequence[Group]) -> None:
         """Give new groups their states; those of one name share a buffer."""
@@ -222,13 +233,14 @@ class Model:
             if any(p.is_paired for p in group.parameters):
                 self.paired |= group.paired_states()
         for name in names:
-            holders = [p for group in groups if name in group.state_names for p in group.parameters]
-            allocate(holders, name, self.memory, is_paired=name in self.paired)
-            for group in groups:
-                for p in group.parameters if name in group.state_names else []:
-                    start = self._first(group, name, p)
-                    if np.any(start) if isinstance(start, np.ndarray) else start:  # pages of zeros are best left untouched
-                        p.start(name, start)
+            having = [group for group in groups if name in group.state_names]
+            holders = [(group, p) for group in having for p in group.parameters if has_state(group.hyper, p, name)]
+            dtypes = [dtype_of(self._description, group.hyper, name, p) for group, p in holders]
+            allocate([p for _, p in holders], name, self.memory, dtypes, is_paired=name in self.paired)
+            for group, p in holders:
+                start = self._first(group, name, p)
+                if np.any(start) if isinstance(start, np.ndarray) else start:  # pages of zeros are best left untouched
+                    p.start(name, start)
         for group in groups:
             group.fill_copies()
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fastopt.arrays import masters
 from fastopt.description.recipe import Description
 from fastopt.engine.compile import Rule
 from fastopt.step.clipping import squares_pass
 from fastopt.step.decided import Call, Decided, lengthening
 from fastopt.step.groups import Group
-from fastopt.step.passes import Coefficient, Pass
+from fastopt.step.passes import Coefficient, Pass, Stochastic
 from fastopt.step.plan import Work
 
 
@@ -28,7 +29,9 @@ def work_of(description: Description, group: Group, has_norms: bool) -> Work:
     if is_cautious:  # what is measured is the rule itself
         of_measure, measure = decided, _measure_pass(group, own, is_by_tensor=True)
     around, is_by_tensor = group.last_coefficients, has_own or is_cautious
-    update = Pass(group.rule, group.parameters, group.arrays, group.rate, own + around, is_by_tensor, zeroes=group.zeroes)
+    rounding = Stochastic(group.stochastic, group.counter, group.hyper.get("seed", 0))
+    of_update = (group.rule, group.parameters, group.arrays, group.rate, own + around, is_by_tensor)
+    update = Pass(*of_update, zeroes=group.zeroes, around=masters.around, stochastic=rounding)
     calls = []
     if decided is not None:
         calls.append(Call(decided, update, update.offset_of(0), decided.decision.sums == 0, has_own, has_own))
@@ -95,7 +98,8 @@ def _placeholders(decided: Decided | None) -> tuple[Coefficient, ...]:
 def _measure_pass(group: Group, own: tuple[Coefficient, ...], is_by_tensor: bool) -> Pass:
     assert group.measure is not None
     coefficients = group.measure_coefficients(own) + group.scale_coefficient()
-    return Pass(group.measure, group.parameters, group.measured, group.rate, coefficients, is_by_tensor, group.measured_count)
+    of_measure = (group.measure, group.parameters, group.measured, group.rate, coefficients, is_by_tensor, group.measured_count)
+    return Pass(*of_measure, around=masters.around_measure)
 
 
 def require_numbers(coefficients: Any) -> None:

@@ -5,18 +5,31 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays.layout import complex_of
 from fastopt.arrays.parameters import Parameter, require_writable
 from fastopt.engine.compile import Rule, Variant
+from fastopt.engine.formats import plain
 from fastopt.engine.loop import ITEM
 from fastopt.engine.tables import address
 
 # A number, or the name of an array that has one for each element.
 Coefficient = float | str
+
+
+class Stochastic(NamedTuple):
+    """What is rounded stochastically, and where its noise comes from."""
+
+    of: Callable[[Parameter], Sequence[bool]]  # which of the arrays that the rule updates
+    steps: NDArray[Any]  # their count, shape (1,)
+    seed: int
+
+
+NEAREST = Stochastic(lambda p: (), np.zeros(1, np.int64), 0)
 
 
 class Pass:
@@ -40,6 +53,10 @@ class Pass:
         If the rule gives pairs of factors, whose products are summed up: how many arrays it reads besides the gradient.
     zeroes : bool, default False
         Whether the rule updates the gradient, right after theta.
+    around : callable, optional
+        Gives what makes the rule one for the arrays that hold a parameter, see `masters.around`.
+    stochastic : Stochastic, optional
+        What is rounded stochastically.
 
     Attributes
     ----------
@@ -61,8 +78,11 @@ class Pass:
         is_by_tensor: bool = False,
         measures: int = 0,
         zeroes: bool = False,
+        around: Callable[[Parameter], Callable[[Rule], Rule] | None] = lambda p: None,
+        stochastic: Stochastic = NEAREST,
     ) -> None:
-        self.rule, self.parameters, self.zeroes = rule, parameters, zeroes
+        self.rule, self.parameters, self.zeroes, self.stochastic = rule, parameters, zeroes, stochastic
+        self._around = around
         self._arrays = arrays
         self.names = [None if lr is not None else "lr", *(c if isinstance(c, str) else None for c in coefficients)]
         self._has_names = any(isinstance(c, str) for c in coefficients)
@@ -129,26 +149,31 @@ class Pass:
     def variant(self, p: Parameter, gradient: np.dtype[Any]) -> Variant:
         """Which span goes over a parameter with gradients of some dtype."""
         theta, *states = map(element_of, self._arrays(p))
-        g = np.result_type(gradient, np.complex64) if theta.kind == "c" else gradient
+        g = np.result_type(gradient, np.complex64) if theta.kind == "c" else plain(gradient)
+        around, stochastic = self._around(p), [*self.stochastic.of(p)]
         if self.zeroes:
-            states.insert(0, g)
+            states.insert(self.zeroed(p) - 1, g)
+            stochastic.insert(self.zeroed(p), False)
         reads = tuple(None if name is None else p.elements[name].dtype for name in self.names)
-        return Variant(self.rule, theta, g, tuple(states), reads, self.products)
+        rule = self.rule if around is None else around(self.rule)
+        return Variant(rule, theta, g, tuple(states), reads, self.products, tuple(stochastic) if any(stochastic) else ())
 
     def operands(self, p: Parameter) -> list[NDArray[Any] | None]:
         """All arrays in the order in which spans take them, None in the place of a gradient that is set to zero."""
-        theta, *others = self._arrays(p)
-        return [
-            theta,
-            *([None] if self.zeroes else []),
-            *others,
-            *(p.elements[name] for name in self.names if name is not None),
-        ]
+        arrays: list[NDArray[Any] | None] = [*self._arrays(p)]
+        if self.zeroes:
+            arrays.insert(self.zeroed(p), None)
+        return [*arrays, *(p.elements[name] for name in self.names if name is not None)]
+
+    def zeroed(self, p: Parameter) -> int:
+        """The place of the gradient among the operands, if it is set to zero: after what holds theta."""
+        return 1 if self._around(p) is None else 2
 
 
 def element_of(array: NDArray[Any]) -> np.dtype[Any]:
     """The dtype of what a loop takes at once: a number, or a pair, which is the complex number that its parts make."""
-    return array.dtype if array.ndim == 1 else np.dtype(f"c{2 * array.itemsize}")
+    dtype = plain(array.dtype)
+    return dtype if array.ndim == 1 else complex_of(dtype)
 
 
 @functools.cache

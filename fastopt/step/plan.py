@@ -240,13 +240,15 @@ class Plan:
                 compiled = compiled_span(variant)
                 self._kept += [compiled, *arrays]
                 operands = [(0, 0) if a is None else (address(a), element_of(a).itemsize) for a in arrays]
+                if variant.stochastic:
+                    operands += [(address(each.stochastic.steps), 0), (each.stochastic.seed, 0), (p.first, 1)]
                 cost = variant.bytes_per_element
                 doubles = (1 + p.is_paired) * (self._gradients[p].itemsize == ITEM)
                 begin = 0
                 for t, size in zip(self._tensors_of[p], p.tensor_sizes(), strict=True):
                     size = 0 if p in self._left_out else size
                     place = (compiled.address, ITEM * len(words), row, t, size, work, cost, blocks)
-                    zeroed = ITEM * (len(words) + 1) if each.zeroes else -1
+                    zeroed = ITEM * (len(words) + each.zeroed(p)) if each.zeroes else -1
                     rows.append((*place, zeroed, p.theta.dtype.itemsize == ITEM, doubles))
                     words += [at + begin * item for at, item in operands]
                     begin += size

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+import itertools
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fastopt.arrays.parameters import Parameter
+from fastopt.description.recipe import Description
 
 NONE = np.zeros((2, 1, 0))
 
@@ -58,3 +62,23 @@ def running_scalars(first: Mapping[str, float], tensors: int) -> NDArray[Any]:
         return NONE
     values = np.array([*first.values()], np.float64)
     return np.array(np.broadcast_to(values, (2, tensors, len(first))), order="C")
+
+
+def scalars_of(description: Description, parameters: Sequence[Parameter]) -> tuple[NDArray[Any], Scalars, Scalars]:
+    """Make the running scalars of a group, or give each tensor its own.
+
+    Returns
+    -------
+    memory : ndarray of float64
+        As `Scalars` has it.
+    running, own : Scalars
+        Those of the group or of all its tensors, and those of the group, which are none if tensors have their own.
+    """
+    first, is_by_tensor, tensors = description.scalars, description.per_tensor, [p.tensors for p in parameters]
+    memory = running_scalars(first, sum(tensors) if is_by_tensor else 1)
+    running = Scalars(first, memory, is_single=not is_by_tensor)
+    if not is_by_tensor:
+        return memory, running, running
+    for p, count, end in zip(parameters, tensors, itertools.accumulate(tensors), strict=True):
+        p.scalars = Scalars(first, memory[:, end - count : end], is_single=False)
+    return memory, running, Scalars({}, memory, is_single=True)

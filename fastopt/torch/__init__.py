@@ -15,7 +15,19 @@ from fastopt.arrays.tree import map_leaves
 from fastopt.bridges.torch_state import Counterpart, counterpart_of, from_torch_state_dict, plain
 from fastopt.optimizer import Optimizer
 from fastopt.step.groups import Group
-from fastopt.torch.tensors import Order, Place, as_saved, as_viewed, differs, is_of_torch, one_by_one, order_of, view
+from fastopt.torch.tensors import (
+    Order,
+    Place,
+    as_saved,
+    as_viewed,
+    bits,
+    differs,
+    from_bits,
+    is_of_torch,
+    one_by_one,
+    order_of,
+    view,
+)
 
 __all__ = ["WrappedOptimizer", "wrap"]
 
@@ -230,8 +242,8 @@ def wrap(optimizer: type[Optimizer], params: Any, **arguments: Any) -> WrappedOp
     optimizer : type
         A class of optimizers, such as ``fastopt.Adam``.
     params : iterable of tensor, or of dict
-        As PyTorch's optimizers take them: on the CPU, of float32, float64, complex64 or complex128, contiguous, with the
-        dimensions in any order in memory, such as channels last.
+        As PyTorch's optimizers take them: on the CPU, of float32, float64, complex64, complex128, float16 or bfloat16,
+        contiguous, with the dimensions in any order in memory, such as channels last.
     **arguments
         What the class takes after the parameters.
 
@@ -287,8 +299,12 @@ def _from_torch(counterpart: Counterpart, group: Mapping[str, Any]) -> dict[str,
 
 
 def _as_tensor(value: Any) -> Any:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+    if not isinstance(value, np.ndarray):
+        return value
+    return from_bits(value) if value.dtype == np.uint16 else torch.from_numpy(value)
 
 
 def _as_array(value: Any) -> Any:
-    return value.numpy() if isinstance(value, torch.Tensor) else value
+    if not isinstance(value, torch.Tensor):
+        return value
+    return bits(value) if value.dtype == torch.bfloat16 else value.numpy()

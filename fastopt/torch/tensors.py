@@ -39,12 +39,23 @@ def view(tensor: torch.Tensor, order: Order | None = None) -> NDArray[Any]:
     if tensor.device.type != "cpu" or tensor.layout != torch.strided:
         raise TypeError(f"tensors must be dense and on the CPU, got one on {tensor.device} with layout {tensor.layout}")
     plain = tensor.detach().resolve_conj().resolve_neg()
+    ordered = plain.permute(order_of(tensor) if order is None else order)
     try:
-        array: NDArray[Any] = plain.permute(order_of(tensor) if order is None else order).numpy()
-    except TypeError:  # such as bfloat16
-        *others, last = map(str, (*FLOATS, *COMPLEX))
-        raise TypeError(f"tensors must be of {', '.join(others)} or {last}, got {tensor.dtype}") from None
-    return array
+        return bits(ordered) if tensor.dtype == torch.bfloat16 else ordered.numpy()  # type: ignore[no-any-return, unused-ignore]
+    except TypeError:  # such as those of 8 bits
+        known = ", ".join(map(str, (*FLOATS, *COMPLEX, "float16")))
+        raise TypeError(f"tensors must be of {known} or bfloat16, got {tensor.dtype}") from None
+
+
+def bits(tensor: torch.Tensor) -> NDArray[Any]:
+    """The memory of a tensor of bfloat16, which NumPy doesn't know, as an array of uint16."""
+    array: NDArray[Any] = tensor.view(torch.int16).numpy()
+    return array.view(np.uint16)
+
+
+def from_bits(array: NDArray[Any]) -> torch.Tensor:
+    """A tensor of bfloat16 with the memory of an array of uint16."""
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
 
 
 class Place:
@@ -69,6 +80,8 @@ class Place:
         """The memory of a gradient as an array with the dimensions of the parameter's."""
         if self._is_plain and type(gradient) is torch.Tensor and not gradient.requires_grad:
             try:
+                if gradient.dtype == torch.bfloat16:
+                    return bits(gradient)
                 return gradient.numpy()  # type: ignore[no-any-return, unused-ignore]
             except (RuntimeError, TypeError):  # what is no plain memory, or not on the CPU
                 pass

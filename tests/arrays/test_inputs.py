@@ -10,7 +10,7 @@ import fastopt
 from tests.refusal import refused
 
 SWAPPED = np.dtype(np.float64).newbyteorder("S")
-DTYPES = [np.int64, object, bool, np.clongdouble, np.float16, SWAPPED]
+DTYPES = [np.int64, object, bool, np.clongdouble, np.int16, SWAPPED]
 if np.dtype(np.longdouble) != np.float64:
     DTYPES.append(np.longdouble)
 

@@ -200,6 +200,13 @@ def test_the_guard_names_what_got_worse(tmp_path, monkeypatch, capsys):
     assert "nothing got worse, of 1 ratios" in capsys.readouterr().out
     assert guard.main([measured(2.0)]) == 1
     assert capsys.readouterr().out == "Adam, float32, 1,000 elements, 2 threads, against PyTorch fused: 1.50 instead of 3.00\n"
+    shapes = tmp_path / "shapes.json"
+    seconds = {OURS: [1.0, 2.0, 4.0], "plain": [1.0, 1.0, 1.0]}
+    shapes.write_text(json.dumps([{"shape": "a list", "bar": 1.3, "against": "plain", "seconds": seconds}]))
+    assert guard.main([str(shapes), "--write"]) == 0
+    assert json.loads(guard.BASELINE.read_text())["a list, against plain"] == 0.5
+    assert guard.main([measured(1.0), str(shapes)]) == 0
+    assert "nothing got worse, of 2 ratios" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

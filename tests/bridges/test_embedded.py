@@ -158,6 +158,12 @@ def test_rules_are_those_of_the_optimizers():
 
 BAD = [
     (fastopt.LARS, {}, ValueError, "LARS can't be embedded: with these arguments it needs sums"),
+    (
+        fastopt.Adam,
+        {"state_dtype": "bfloat16"},
+        ValueError,
+        "its states must be of the parameters' dtype",
+    ),
     (fastopt.NoisySGD, {}, ValueError, "NoisySGD can't be embedded: with these arguments it needs arrays"),
     (fastopt.SGD, {"lr": np.ones(1)}, ValueError, "needs arrays"),
     (fastopt.SGD, {"clip_norm": 1.0}, ValueError, "needs sums"),

@@ -149,6 +149,16 @@ def test_digits_with_every_configuration(tmp_path, capsys):
     assert path.stat().st_size > 10_000
 
 
+def test_states_of_16_bits_learn_as_well(tmp_path, capsys):
+    path = tmp_path / "digits.png"
+    accuracies = {}
+    for state in ("float32", "bfloat16"):
+        assert main(["demo", "--optimizer", "adam", "--epochs", "2", "--state", state, "--out", str(path)]) == 0
+        accuracies[state] = float(re.search(r"([\d.]+)%", capsys.readouterr().out)[1])
+    assert accuracies["float32"] > 90.0
+    assert abs(accuracies["bfloat16"] - accuracies["float32"]) < 3.0
+
+
 def test_the_rate_vector_is_by_fan_in():
     rates = Digits(0).rates(1.0)
     assert rates[0]["W"][0, 0] == rates[0]["b"][0] == 0.125

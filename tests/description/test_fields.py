@@ -211,7 +211,7 @@ Some text.
 Parameters
 ----------
 params : ndarray, Flat, or list, tuple or dict of them, nested; or a list of groups
-    float32 or float64; updated in place.
+    float32, float64, float16 or bfloat16; updated in place.
 lr : float, array or callable, default 0.5
     Learning rate :math:`\\alpha`: a number; an array in the parameter's shape, nested as the parameters are, with a rate for
     every element; or a schedule, called with the number of steps taken so far.

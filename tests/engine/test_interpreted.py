@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numba
 import numpy as np
 import pytest
@@ -59,10 +60,16 @@ def averaged() -> list[Any]:
         return [before, [np.copy(each) for each in optimizer.params]]
 
 
-def complex_numbers(mode: str) -> list[Any]:
+def narrow(dtype: Any, cls: Any = fastopt.Adam, **options: Any) -> list[Any]:
+    """Parameters and gradients of 16 bits."""
+    gradients = [arrays(1 + t, dtype) for t in range(3)]
+    return [*stepped(cls(arrays(0, dtype), lr=0.01, **options), lambda t: gradients[t]), gradients]
+
+
+def complex_numbers(mode: str, **options: Any) -> list[Any]:
     theta = [real + 1j * real[::-1] for real in arrays(0, sizes=(1, 5, 300))]
     gradients = [real - 1j * real for real in arrays(1, sizes=(1, 5, 300))]
-    return stepped(fastopt.Adam(theta, lr=0.1, complex_mode=mode, clip_norm=1.0), lambda t: gradients)
+    return stepped(fastopt.Adam(theta, lr=0.1, complex_mode=mode, clip_norm=1.0, **options), lambda t: gradients)
 
 
 def copied() -> list[Any]:
@@ -131,6 +138,19 @@ def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield from ((function.__name__, function) for function in functions)
     yield "complex parts", lambda: complex_numbers("parts")
     yield "complex modulus", lambda: complex_numbers("modulus")
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        name = np.dtype(dtype).name
+        for rounding in ("nearest", "stochastic"):
+            rounded = {"state_dtype": name, "rounding": rounding, "seed": 3}
+            yield f"states {rounding} {name}", lambda rounded=rounded: with_options(ema_decay=0.5, **rounded)
+            yield f"complex {rounding} {name}", lambda rounded=rounded: complex_numbers("modulus", **rounded)
+            yield (
+                f"parameters {rounding} {name}",
+                lambda dtype=dtype, rounding=rounding: narrow(dtype, rounding=rounding, zero_grad=True, cautious=True),
+            )
+        yield f"master {name}", lambda dtype=dtype: narrow(dtype, fastopt.LAMB, master_weights=True)
+    for way in ("lost bits", "8 lost bits"):
+        yield way, lambda way=way: narrow(ml_dtypes.bfloat16, fastopt.LAMB, master_weights=way)
 
 
 def digest(value: Any) -> str:
@@ -143,6 +163,8 @@ def digest(value: Any) -> str:
                 add(each)
         elif isinstance(value, dict):
             add(list(value.items()))
+        elif isinstance(value, np.ndarray) and value.dtype.names:
+            add([value[name] for name in value.dtype.names])
         elif isinstance(value, np.ndarray):
             # Any NaN equals any other, as IEEE 754 leaves their bits open.
             total.update(np.where(np.isnan(value), np.nan, value).astype(value.dtype).tobytes())

@@ -137,7 +137,7 @@ def test_complex_tensors(torch, wrap):
 
 def test_what_can_not_be_stepped_is_refused(torch, wrap):
     with refused(TypeError, "must be of float32, float64"):
-        wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(2, dtype=torch.float16))])
+        wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(2, dtype=torch.int32), requires_grad=False)])
     with refused(ValueError, "must be contiguous"):
         wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(4, 4)[:, ::2])])
     with refused(TypeError, "optimizer must be a class of optimizers"):
@@ -157,7 +157,7 @@ def test_a_group_that_is_refused_leaves_nothing_behind(torch, wrap):
     a, b = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     optimizer = wrap(fastopt.SGD, [a], lr=1.0)
     with refused(TypeError, "must be of float32"):
-        optimizer.add_param_group({"params": [b, torch.nn.Parameter(torch.ones(2).half())]})
+        optimizer.add_param_group({"params": [b, torch.nn.Parameter(torch.ones(2).to(torch.float8_e5m2))]})
     optimizer.add_param_group({"params": [b]})
     for p in (a, b):
         p.grad = torch.ones_like(p)
@@ -355,9 +355,78 @@ def test_tensors_that_never_had_a_gradient_stay(torch, wrap):
 
 
 def test_dtypes_that_numpy_lacks_are_refused_by_name(torch, wrap):
-    for dtype in (torch.bfloat16, torch.float8_e5m2):
-        with refused(TypeError, f"tensors must be of float32, float64, complex64 or complex128, got {dtype}"):
-            wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(2).to(dtype))])
+    with refused(
+        TypeError, "tensors must be of float32, float64, complex64, complex128, float16 or bfloat16, got torch.float8"
+    ):
+        wrap(fastopt.SGD, [torch.nn.Parameter(torch.ones(2).to(torch.float8_e5m2))])
+
+
+def low_precision_model(torch, dtype, seed=0):
+    """Two layers of 16 bits, the filters of one with their channels last, and a norm between them in float32."""
+    torch.manual_seed(seed)
+    layers = [
+        torch.nn.Conv2d(3, 4, 3, dtype=dtype),
+        torch.nn.GroupNorm(2, 4, dtype=torch.float32),
+        torch.nn.Linear(5, 2, dtype=dtype),
+    ]
+    return torch.nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+
+def low_precision_gradients(torch, model, step):
+    generator = torch.Generator().manual_seed(step)
+    for p in model.parameters():
+        p.grad = (
+            torch.randn(p.shape, generator=generator, dtype=torch.float32)
+            .to(p.dtype)
+            .contiguous(memory_format=torch.channels_last if p.dim() == 4 else torch.contiguous_format)
+        )
+
+
+@pytest.mark.parametrize("master", [True, "lost bits"])
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_models_of_16_bits_follow_those_of_32(torch, wrap, name, master):
+    dtype = getattr(torch, name)
+    model = low_precision_model(torch, dtype)
+    full = [torch.nn.Parameter(p.detach().float().clone()) for p in model.parameters()]
+    theirs = torch.optim.AdamW(full, lr=0.01)
+    ours = wrap(
+        fastopt.AdamW, model.parameters(), lr=0.01, weight_decay=0.01, master_weights=True if name == "float16" else master
+    )
+    for step in range(4):
+        low_precision_gradients(torch, model, step)
+        for p, own in zip(full, model.parameters(), strict=True):
+            p.grad = own.grad.float()
+        theirs.step()
+        ours.step()
+    for p, own in zip(full, model.parameters(), strict=True):
+        assert own.dtype in (dtype, torch.float32)
+        # The master follows to float32's last places, and the parameter is the nearest to it but for these.
+        eps = torch.finfo(own.dtype).eps
+        torch.testing.assert_close(own.float(), p, rtol=eps, atol=1e-6)
+
+
+def test_a_run_in_16_bits_goes_on_from_its_state_dict(torch, wrap):
+    options = {"state_dtype": "bfloat16", "rounding": "stochastic", "seed": 5, "master_weights": "lost bits"}
+    model = low_precision_model(torch, torch.bfloat16)
+    optimizer = wrap(fastopt.Adam, model.parameters(), lr=0.01, **options)
+    for step in range(2):
+        low_precision_gradients(torch, model, step)
+        optimizer.step()
+    file = io.BytesIO()
+    torch.save([model.state_dict(), optimizer.state_dict()], file)
+    file.seek(0)
+    weights, state = torch.load(file, weights_only=True)
+    assert state["state"]["state"]["m"]["params[0]['params']"].dtype == torch.bfloat16
+    again = low_precision_model(torch, torch.bfloat16, seed=1)
+    again.load_state_dict(weights)
+    resumed = wrap(fastopt.Adam, again.parameters(), lr=0.01, **options)
+    resumed.load_state_dict(state)
+    for one, other in ((model, optimizer), (again, resumed)):
+        for step in (2, 3):
+            low_precision_gradients(torch, one, step)
+            other.step()
+    for p, q in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(p, q)
 
 
 def test_schedules_stay_with_the_optimizer_that_loads(torch, wrap):

@@ -13,7 +13,7 @@ from fastopt.commands.demo.training import Problem, Run, train
 EXTRAS = ("matplotlib", "sklearn", "threadpoolctl", "tqdm")
 
 
-def run(problem: str, names: Sequence[str] | None, epochs: int | None, seed: int, path: Path) -> None:
+def run(problem: str, names: Sequence[str] | None, epochs: int | None, seed: int, path: Path, state: str | None = None) -> None:
     """Run the demo.
 
     Parameters
@@ -28,6 +28,8 @@ def run(problem: str, names: Sequence[str] | None, epochs: int | None, seed: int
         For everything random.
     path : Path
         Where to draw.
+    state : str, optional
+        The format of the states.
 
     Raises
     ------
@@ -45,12 +47,12 @@ def run(problem: str, names: Sequence[str] | None, epochs: int | None, seed: int
         digits = Digits(seed)
         # Matrices this small gain nothing from more threads of BLAS, which would keep waiting in a loop on the step's CPUs.
         with threadpool_limits(1, user_api="blas"):
-            runs = train_all(digits, names or list(SYSTEMS), epochs or digits.epochs)
+            runs = train_all(digits, names or list(SYSTEMS), epochs or digits.epochs, state)
         print(table(runs, "test accuracy", "{:.1%}"))
         picture.draw_digits(runs, path)
     else:
         inversion = Inversion(seed)
-        runs = train_all(inversion, names or ["adam"], epochs or inversion.epochs)
+        runs = train_all(inversion, names or ["adam"], epochs or inversion.epochs, state)
         print(table(runs, "field error", "{:.3f}"))
         picture.draw_inversion(inversion, runs, path)
     print(f"\nThe picture is {path}")
@@ -65,7 +67,7 @@ def require_extras() -> None:
             raise SystemExit(f'The demo needs {error.name}: pip install "fastopt[demo]"') from None
 
 
-def train_all(problem: Problem, names: Sequence[str], epochs: int) -> list[Run]:
+def train_all(problem: Problem, names: Sequence[str], epochs: int, state: str | None = None) -> list[Run]:
     """Learn a problem with each of some optimizers, under one progress bar."""
     from tqdm import tqdm
 
@@ -79,7 +81,7 @@ def train_all(problem: Problem, names: Sequence[str], epochs: int) -> list[Run]:
                 bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
                 bar.update()
 
-            runs.append(train(problem, name, epochs, report))
+            runs.append(train(problem, name, epochs, report, state))
     return runs
 
 

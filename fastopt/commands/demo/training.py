@@ -60,6 +60,8 @@ class Pair:
         Hyper-parameters for both.
     rates : Flat, optional
         Replaces the learning rate.
+    state : str, optional
+        The format in which `fastopt` keeps the states.
 
     Attributes
     ----------
@@ -69,8 +71,15 @@ class Pair:
         What each step took.
     """
 
-    def __init__(self, family: str, params: fastopt.Flat, hyper: dict[str, Any], rates: fastopt.Flat | None = None) -> None:
-        fused = hyper if rates is None else hyper | {"lr": rates}
+    def __init__(
+        self,
+        family: str,
+        params: fastopt.Flat,
+        hyper: dict[str, Any],
+        rates: fastopt.Flat | None = None,
+        state: str | None = None,
+    ) -> None:
+        fused = (hyper if rates is None else hyper | {"lr": rates}) | {"state_dtype": state, "rounding": "stochastic"}
         plain = hyper if rates is None else hyper | {"lr": rates.buffer}
         self.fused = getattr(fastopt, family)(params, **fused)
         self.plain = getattr(in_place, family)(params.buffer.copy(), **plain)
@@ -93,7 +102,7 @@ class Pair:
             seconds.append(time.perf_counter() - start)
 
 
-def train(problem: Problem, name: str, epochs: int, report: Callable[[float], None]) -> Run:
+def train(problem: Problem, name: str, epochs: int, report: Callable[[float], None], state: str | None = None) -> Run:
     """Learn a problem with one optimizer.
 
     Parameters
@@ -106,6 +115,8 @@ def train(problem: Problem, name: str, epochs: int, report: Callable[[float], No
         How often to go through the data.
     report : callable
         Called after each epoch with its mean loss.
+    state : str, optional
+        The format in which fastopt keeps the states, rounded stochastically if it has 16 bits.
 
     Returns
     -------
@@ -116,7 +127,7 @@ def train(problem: Problem, name: str, epochs: int, report: Callable[[float], No
     hyper = system.hyper(problem.name)
     params = problem.start()
     grads = params.like()
-    pair = Pair(system.family, params, hyper, problem.rates(hyper["lr"]) if system.has_rate_vector else None)
+    pair = Pair(system.family, params, hyper, problem.rates(hyper["lr"]) if system.has_rate_vector else None, state)
     losses = []
     for epoch in range(epochs):
         total = []
