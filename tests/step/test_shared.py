@@ -257,6 +257,47 @@ def test_accumulated_gradients_are_clipped_together():
     ]
 
 
+def test_tensors_that_are_empty_for_some_or_for_all():
+    # Cut between two who take part; the last tensor has no element at all.
+    def steps(who, reduce):
+        opt = fastopt.Adam(
+            [np.ones((2, 0)[who]), np.ones((0, 3)[who]), np.ones(0)], cautious=True, clip_norm=1.0, reduce=reduce
+        )
+        opt.step([np.ones(len(p)) for p in opt.params])
+        return opt.params
+
+    whole = fastopt.Adam([np.ones(2), np.ones(3), np.ones(0)], cautious=True, clip_norm=1.0)
+    whole.step([np.ones(2), np.ones(3), np.ones(0)])
+    (first, *_), (_, second, _) = Participants(2).run(steps)
+    np.testing.assert_allclose(np.concatenate([first, second]), np.concatenate(whole.params), rtol=1e-14)
+
+
+def test_options_of_all_can_be_set_between_steps():
+    def steps(who, reduce):
+        opt = fastopt.SGD(w := np.zeros(1), lr=1.0, reduce=reduce)
+        opt.step(np.array([3.0 if who else 4.0]))
+        opt.clip_norm = 1.0
+        opt.step(np.array([3.0 if who else 4.0]))
+        return float(w[0])
+
+    assert Participants(2).run(steps) == [pytest.approx(-4.8), pytest.approx(-3.6)]
+
+
+def test_steps_of_some_rows_send_nothing():
+    opt = fastopt.SGD(w := np.zeros((3, 2)), lr=1.0, reduce=doubling)
+    opt.step_rows(np.array([1]), np.ones((1, 2)))
+    assert w.tolist() == [[0.0, 0.0], [-1.0, -1.0], [0.0, 0.0]]
+    opt.clip_norm = 1.0
+    with refused(ValueError, "clip_norm and nonfinite", "reduce", opt=opt):
+        opt.step_rows(np.array([1]), np.ones((1, 2)))
+
+
+def test_parameters_that_are_only_read_have_a_norm():
+    opt = fastopt.SGD(w := np.zeros(2))
+    w.flags.writeable = False
+    assert opt.norm(np.array([3.0, 4.0])) == 5.0
+
+
 def doubling(array):
     array *= 2
 
