@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from fastopt.arrays.flat import equal
 from fastopt.arrays.layout import FLOATS, one_of
 from fastopt.arrays.name_patterns import grouped
 from fastopt.arrays.parameters import AVERAGE
+from fastopt.arrays.per_element import is_tree
 from fastopt.arrays.tree import map_leaves
 from fastopt.description.hyperparameters import checked
 from fastopt.description.options import WHOLE
@@ -357,13 +359,15 @@ class Optimizer(Description):
 
     def _step_at_rate(self, grads: Any, scale: float, lr: Any) -> None:
         """Take a step with another learning rate, which stays as it was if the step fails."""
-        before = [(group, {"lr": group.hyper["lr"]}) for group in self._model.groups]
+        before = [(group, group["lr"]) for group in self._model.groups]
+        if is_tree(lr):  # which may be written where those before lie
+            before = [(group, copy.deepcopy(rate) if is_tree(rate) else rate) for group, rate in before]
         self._assign("lr", lr)
         try:
             Optimizer.step(self, grads, scale)  # not a subclass's, which has called this one
         except BaseException:
-            for group, changes in before:
-                group.commit(changes)
+            for group, rate in before:
+                group["lr"] = rate
             raise
 
     def _take_accumulated(self, grads: Any, scale: float) -> None:

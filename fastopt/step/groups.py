@@ -15,6 +15,7 @@ from fastopt.arrays.layout import aligned_zeros
 from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import AVERAGE, Parameter
 from fastopt.arrays.per_element import checked_tree, fill_copies, is_tree, place, place_copies
+from fastopt.arrays.rates import NewRates, new_rates
 from fastopt.arrays.tree import leaves, map_leaves, with_leaves
 from fastopt.description.fields import REQUIRED, known_values_within
 from fastopt.description.hyperparameters import checked, common_range, hint, is_choice
@@ -150,8 +151,7 @@ class Group(MutableMapping[str, Any]):
         raise TypeError(f"{key!r} can be set, but not removed")
 
     def __iter__(self) -> Iterator[str]:
-        yield "params"
-        yield from self.hyper
+        return iter(("params", *self.hyper))
 
     def __len__(self) -> int:
         return 1 + len(self.hyper)
@@ -180,6 +180,8 @@ class Group(MutableMapping[str, Any]):
             if key not in self.hyper:
                 what = f"{key!r}{hint(key, self.hyper)}"
                 raise TypeError(f"there is no hyper-parameter {what}; this optimizer has {', '.join(self.hyper)}")
+        if self._is_rate(changes) and (rates := new_rates(self.parameters, self.params, self.hyper["lr"], changes["lr"])):
+            return {"lr": rates}
         given = {key: self._checked(key, value) for key, value in changes.items()}
         if self._is_rate(given):
             return given
@@ -196,6 +198,9 @@ class Group(MutableMapping[str, Any]):
 
     def commit(self, changes: Mapping[str, Any]) -> None:
         """Take new values that `check` gave."""
+        if isinstance(rates := changes.get("lr"), NewRates):
+            rates.write()
+            return
         hyper = {**self.hyper, **changes}
         if self._is_rate(changes) and type(changes["lr"]) is type(self.hyper["lr"]) is float:
             self.hyper = hyper
@@ -210,11 +215,10 @@ class Group(MutableMapping[str, Any]):
             return
         before = self._of_passes()
         has_other_copies = hyper["copy_to"] is not self.hyper["copy_to"]
-        is_scheduled = any(map(callable, changes.values()))
         self._take(hyper)
         if has_other_copies:
             self.fill_copies()
-        if has_other_copies or is_scheduled or self._of_passes() != before:
+        if has_other_copies or any(map(callable, changes.values())) or self._of_passes() != before:
             self._changes.note_plan()
         else:
             self._changes.note_numbers(self.index)

@@ -1,11 +1,13 @@
 """Parameter groups in PyTorch's form, and hyper-parameters that change at any time."""
 
+import itertools
 from collections.abc import MutableMapping
 
 import numpy as np
 import pytest
 
 import fastopt
+from fastopt.arrays.tree import leaves, map_leaves
 from fastopt.description.options import DEFAULTS
 from fastopt.optimizers import adagrad, adam, rmsprop, sgd
 from tests.refusal import refused
@@ -147,6 +149,90 @@ def test_rate_of_all_groups_at_once():
     for group in opt.param_groups:
         np.testing.assert_array_equal(group["lr"], rates)
     np.testing.assert_array_equal(opt.lr, rates)
+
+
+def rates_like(params, start):
+    """Rates in the form of some parameters, all of them different."""
+    numbers = itertools.count(start)
+    return map_leaves(lambda leaf: np.reshape([next(numbers) / 64 for _ in range(leaf.size)], leaf.shape), params)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        np.zeros(3),
+        np.zeros((2, 3), order="F"),
+        np.zeros((0, 2)),
+        {"W": np.zeros((3, 2)), "b": [np.zeros(2)]},
+        np.zeros(3, np.complex128),
+    ],
+    ids=["vector", "Fortran order", "empty", "nested", "complex"],
+)
+def test_rates_are_written_where_those_before_them_were(params):
+    opt = fastopt.SGD(params, lr=rates_like(params, 1))
+    g = map_leaves(np.ones_like, params)
+    opt.step(g)
+    held = opt.lr
+    for start in (5, 9):
+        opt.lr = rates_like(params, start)
+        assert opt.lr is held
+        before = map_leaves(np.copy, params)
+        opt.step(g)
+        for (_, now), (_, old), (_, rates) in zip(
+            *(leaves(t, "") for t in (params, before, rates_like(params, start))), strict=True
+        ):
+            np.testing.assert_array_equal(now, old - rates)
+    assert all(not leaf.flags.writeable and not leaf.base.flags.writeable for _, leaf in leaves(held, ""))
+
+
+def test_rates_of_flat_arrays_are_written_too():
+    flat = fastopt.flatten([np.zeros(2), np.zeros((1, 2))])
+    rates = flat.like()
+    rates.buffer[:] = [1.0, 2.0, 3.0, 4.0]
+    opt = fastopt.SGD(flat, lr=rates)
+    held = opt.lr
+    rates.buffer[:] *= 2.0
+    opt.lr = rates
+    opt.step(flat.like())
+    assert opt.lr is held
+    np.testing.assert_array_equal(held[1], [[6.0, 8.0]])
+
+
+def test_rates_may_be_assigned_from_the_optimizers_own():
+    opt = fastopt.SGD([np.zeros(2), np.zeros(2)], lr=[np.array([1.0, 2.0]), np.array([3.0, 4.0])])
+    opt.lr = [opt.lr[1], opt.lr[0][::-1]]
+    opt.step([np.ones(2), np.ones(2)])
+    np.testing.assert_array_equal(opt.lr, [[3.0, 4.0], [2.0, 1.0]])
+    one = fastopt.SGD(np.zeros(3), lr=np.array([1.0, 2.0, 3.0]))
+    one.lr = one.lr[::-1]
+    np.testing.assert_array_equal(one.lr, [3.0, 2.0, 1.0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bad", [-1.0, -1e-300, np.nan, -np.nan, np.inf, -np.inf])
+def test_wrong_rates_are_refused_before_any_was_written(dtype, bad):
+    shape = np.zeros(3, dtype)
+    opt = fastopt.SGD([{"params": shape.copy()}, {"params": [shape.copy()]}], lr=0.5)
+    opt.param_groups[0]["lr"], opt.param_groups[1]["lr"] = np.ones(3, dtype), [np.ones(3, dtype)]
+    wrong = np.array([2.0, 2.0, bad if dtype is np.float64 else np.float32(bad) or -1.0], dtype)
+    with refused(ValueError, "lr must hold finite numbers of at least 0", opt=opt):
+        opt.param_groups[0]["lr"] = wrong
+    with refused(ValueError, "lr[0] must hold finite numbers of at least 0", opt=opt):
+        opt.param_groups[1]["lr"] = [wrong]
+    opt.param_groups[0]["lr"] = np.array([-0.0, 0.0, 3.0], dtype)  # which is 0
+    np.testing.assert_array_equal(opt.param_groups[0]["lr"], [0.0, 0.0, 3.0])
+
+
+@pytest.mark.parametrize("new", [0.5, np.full(3, 0.5), lambda step: 0.5], ids=["number", "array", "schedule"])
+@pytest.mark.parametrize("old", [0.25, np.full(3, 0.25), lambda step: 0.25], ids=["number", "array", "schedule"])
+def test_a_step_that_fails_leaves_the_rate_as_it_was(old, new):
+    opt = fastopt.SGD(w := np.ones(3), lr=old)
+    with refused(ValueError, "grads must have the shape", opt=opt):
+        opt.step(np.ones(4), lr=new)
+    opt.step(np.ones(3))
+    np.testing.assert_array_equal(w, 0.75)
+    opt.step(np.ones(3), lr=new)
+    np.testing.assert_array_equal(w, 0.25)
 
 
 @pytest.mark.parametrize("other", [0.2, np.ones(4), lambda step: 0.1], ids=["number", "array", "schedule"])
