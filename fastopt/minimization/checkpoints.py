@@ -57,7 +57,13 @@ def load(state: Any, x: NDArray[Any], optimizer: Optimizer, memories: Iterable[A
     if isinstance(of_optimizer, Mapping) and {"groups", "whole"} <= of_optimizer.keys():
         of_optimizer = {**of_optimizer, "groups": own["groups"], "whole": own["whole"]}
     optimizer.load_state_dict(of_optimizer)
-    if np.array_equal(x, state["x"]):
-        for each in memories:
-            for name, value in state["memories"].get(type(each).__name__, {}).items():
-                setattr(each, name, copy.copy(value))
+    known = memories_of(state, x)
+    for each in memories:
+        for name, value in known.get(type(each).__name__, {}).items():
+            setattr(each, name, copy.copy(value))
+
+
+def memories_of(state: Any, x: NDArray[Any]) -> Mapping[str, Any]:
+    """What a state remembers by the names of classes, if it belongs to this point."""
+    is_state = isinstance(state, Mapping) and {"x", "memories"} <= state.keys()
+    return state["memories"] if is_state and np.array_equal(x, state["x"]) else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -45,8 +45,8 @@ class GradientCheck:
 
     verdict: Verdict
     rates: NDArray[np.float64]
-    steps: NDArray[np.float64]
-    remainders: NDArray[np.float64]
+    steps: NDArray[np.float64] = field(repr=False)
+    remainders: NDArray[np.float64] = field(repr=False)
     noise: float
 
     def __bool__(self) -> bool:
@@ -148,9 +148,11 @@ def _noise(objective: Objective, x: Any, value: float, rng: np.random.Generator)
     """How much values differ where only the last digits of the variables do: by rounding, within a solver too, or by draws."""
     eps, theta, found = np.finfo(parts(x).dtype).eps, parts(x), abs(value)
     differences = [float(eps * found), float(np.finfo(theta.dtype).tiny)]
+    sizes = np.abs(theta)
+    sizes[sizes == 0] = sizes.max(initial=0) or 1  # nothing is known of how large a variable is that begins with 0
     for _ in range(NEIGHBOURS):
         point = x.copy()
-        parts(point)[...] = theta + 2 * eps * np.maximum(np.abs(theta), 1) * rng.uniform(-1, 1, theta.size)
+        parts(point)[...] = theta + 2 * eps * sizes * rng.uniform(-1, 1, theta.size)
         differences.append(abs(objective.value_and_more(point) - value))
     return max(difference for difference in differences if math.isfinite(difference))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,8 @@ class RateTest:
     """
 
     lr: float
-    rates: NDArray[np.float64]
-    values: NDArray[np.float64]
+    rates: NDArray[np.float64] = field(repr=False)
+    values: NDArray[np.float64] = field(repr=False)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the objective over the rate.

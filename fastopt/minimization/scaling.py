@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastopt.arrays.layout import parts
 from fastopt.description.hyperparameters import positive
+from fastopt.minimization.checkpoints import memories_of
 from fastopt.minimization.variables import Sides
 from fastopt.optimizer import Optimizer
 
@@ -46,12 +47,18 @@ def sizes_of(x_scale: Any, x: Array, sides: Sides | None) -> Array | None:
             raise ValueError(f"x_scale='bounds' needs two finite bounds of each variable, which variable {i} has not")
         own = np.where(theta == 0, 1.0, np.abs(theta))
         return np.where(has_room, room, own).astype(theta.dtype)
-    numbers = np.broadcast_to(np.asarray(x_scale, np.float64), x.shape) if np.ndim(x_scale) < 2 else np.zeros(1)
-    if numbers.shape != x.shape or not np.all((numbers > 0) & (numbers < np.inf)):
-        raise ValueError(
-            f"x_scale must be finite numbers of more than 0, one or for each of {x.size} variables, got {x_scale!r}"
-        )
-    return np.repeat(numbers, theta.size // x.size).astype(theta.dtype)
+    expected = f"x_scale must be finite numbers of more than 0, one or for each of {x.size} variables"
+    try:
+        numbers = np.array(x_scale, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{expected}, got {x_scale!r}") from None
+    if numbers.size == 1:
+        numbers = np.full(x.shape, numbers.item())
+    with np.errstate(all="ignore"):  # what the dtype doesn't have is 0 or infinite
+        sizes = np.repeat(numbers.astype(theta.dtype), theta.size // max(x.size, 1))
+    if numbers.shape != x.shape or not np.all((sizes > 0) & (sizes < np.inf)):
+        raise ValueError(f"{expected}, in their dtype {theta.dtype}, got {x_scale!r}")
+    return sizes
 
 
 def unit_of(g_scale: Any) -> float | None:
@@ -65,9 +72,11 @@ def scaling_of(own: Mapping[str, Any], stepped: Array, rows: int, sides: Sides |
         return None
     one = stepped[: stepped.size // rows]
     sizes = sizes_of(own["x_scale"], one, None if sides is None else (sides[0][: one.size], sides[1][: one.size]))
-    sizes = np.ones_like(parts(one)) if sizes is None else sizes
+    sizes = np.tile(np.ones_like(parts(one)) if sizes is None else sizes, rows)
+    if isinstance(own["x_scale"], str) and own["x_scale"] == "auto":  # the size that the first start had
+        sizes = memories_of(own["state"], stepped).get(Scaling.__name__, {"found": {"sizes": sizes}})["found"]["sizes"]
     unit = unit_of(1.0 if own["g_scale"] is None else own["g_scale"])
-    return Scaling(stepped.copy(), stepped, np.tile(sizes, rows), unit, sides)
+    return Scaling(stepped.copy(), stepped, sizes, unit, sides)
 
 
 class Scaling:
@@ -90,27 +99,28 @@ class Scaling:
     ----------
     x : ndarray, shape (m,)
         The point in the caller's units; it moves.
-    unit : float or None
-        As it was given, or from the first gradient.
     sides : pair of ndarray, shape (m,), or None
         Its bounds.
     """
 
-    memory = ("unit", "variables")
+    memory = ("found",)
 
     def __init__(self, x: Array, stepped: Array, sizes: Array, unit: float | None, sides: Sides | None) -> None:
-        self.x, self._stepped, self._sizes, self.unit, self._sides = x, stepped, sizes, unit, sides
+        self.x, self._stepped, self._sizes, self._unit, self._sides = x, stepped, sizes, unit, sides
         self.sides = None if sides is None else tuple((parts(side) / sizes).view(x.dtype) for side in sides)
         self.take()
 
     @property
-    def variables(self) -> Array:
-        """The point in the units of steps."""
-        return self._stepped
+    def found(self) -> Mapping[str, Any]:
+        """Copies of the sizes, the unit, and the point in the units of steps; who goes on takes what the call hasn't fixed."""
+        return {"sizes": self._sizes.copy(), "unit": self._unit, "variables": self._stepped.copy()}
 
-    @variables.setter
-    def variables(self, value: Array) -> None:
-        self._stepped[...] = value
+    @found.setter
+    def found(self, value: Mapping[str, Any]) -> None:
+        if self._unit is None:
+            self._unit = value["unit"]
+        if np.array_equal(self._sizes, value["sizes"]):  # else it is in other units
+            self._stepped[...] = value["variables"]
 
     def see(self) -> None:
         """Nothing: the unit comes from the first step."""
@@ -122,9 +132,9 @@ class Scaling:
     def step(self, optimizer: Optimizer, g: Array) -> None:
         """Take a step, and have the point in the caller's units."""
         g = (parts(g) * self._sizes).view(g.dtype)
-        if self.unit is None:
-            self.unit = math.sqrt(float(np.mean(np.square(parts(g), dtype=np.float64)))) or 1.0
-        optimizer.step(g, scale=1.0 / self.unit)
+        if self._unit is None:
+            self._unit = math.sqrt(float(np.mean(np.square(parts(g), dtype=np.float64)))) or 1.0
+        optimizer.step(g, scale=1.0 / self._unit)
         theta = parts(self.x)
         np.multiply(parts(self._stepped), self._sizes, out=theta)
         for own, side in zip(self.sides or (), self._sides or (), strict=True):  # which are met exactly

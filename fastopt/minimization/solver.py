@@ -109,6 +109,7 @@ class Solver:
         self._status: int | None = None
         self._where = ""  # what was not finite
         self._skips = self._nfev = 0
+        self._is_asked = self._has_moved = False
         if own["state"] is not None:
             load(own["state"], x, self._optimizer, self._memories())
 
@@ -164,6 +165,7 @@ class Solver:
             The caller's own, to keep and to write to. It is the same point until something was told. Once `done`, it is the
             last one.
         """
+        self._is_asked = True
         x = self._points.copy()
         return x if self._population is None else x.reshape(self._population.shape)
 
@@ -182,10 +184,12 @@ class Solver:
         TypeError, ValueError
             If one of them is not allowed; with ``nonfinite="raise"`` if one is not finite. Nothing has changed then.
         RuntimeError
-            If it is done.
+            If it is done, or no point was asked for since it was told last.
         """
         if self._status is not None:
             raise RuntimeError(f"the solver is done, and can be told no more: {self.message}")
+        if not self._is_asked:
+            raise RuntimeError("the solver must be asked for a point before it is told what was found there")
         told = self._told
         g = gradient_of(gradient, "tell", told.x)
         if self._population is not None:
@@ -199,6 +203,7 @@ class Solver:
         if not math.isfinite(abs(check if value is None else check + value)) and self._is_refused(value, g):
             return
         told.value, told.gradient = math.nan if value is None else value, g
+        self._is_asked = False
         self._nfev += 1
         self._skips = 0
         self._judge()
@@ -207,8 +212,8 @@ class Solver:
             self._step(g)
             told.nit += 1
             told.gradient, told.is_seen = None, False
-            if told.nit == STANDING and np.array_equal(told.x, told.before):
-                self._warn_of_standing(g)
+            if told.nit <= STANDING and not self._has_moved:
+                self._look_whether_it_moves(g)
         else:
             told.gradient = g.copy()  # it is the caller's
 
@@ -220,10 +225,11 @@ class Solver:
         if self._population is not None and self._population.restore() and self._scaling is not None:
             self._scaling.take()
 
-    def _warn_of_standing(self, g: Array) -> None:
+    def _look_whether_it_moves(self, g: Array) -> None:
         """Say so, if the first steps have changed no variable because they are too small for its dtype."""
-        if g.any() and np.any(self.rate):
-            told, name = self._told, type(self._optimizer).__name__
+        told, name = self._told, type(self._optimizer).__name__
+        self._has_moved = not np.array_equal(told.x, told.before)
+        if told.nit == STANDING and not self._has_moved and g.any() and np.any(self.rate):
             warnings.warn(
                 f"the first {STANDING} steps of {name} have changed no variable: they are smaller than what {told.x.dtype} "
                 f"resolves at {np.abs(told.x).max():.6g}; a larger lr (for Prodigy d0), x_scale, or float64 lets it move",
@@ -258,6 +264,7 @@ class Solver:
             return False
         if own["nonfinite"] == "raise":
             raise ValueError(f"what is told must be finite, but after {told.nit} steps {wrong}")
+        self._is_asked = False
         self._nfev += 1
         self._skips += 1
         if own["nonfinite"] == "skip" and self._skips < own["max_skips"] and np.all(np.isfinite(told.x)):

@@ -40,6 +40,22 @@ def test_one_wrong_element_of_many_is_found():
     assert fastopt.check_gradient(fun, x).verdict == "wrong"
 
 
+@pytest.mark.parametrize("size", [1e-6, 1e-4, 1e4])
+def test_small_and_large_variables_in_single_precision(size):
+    x = (size * np.array([-1.2, 1.0, 0.3])).astype(np.float32)
+
+    def fun(x, factor):
+        value, g = waves(x.astype(np.float64) / size)
+        return value, factor * g / size
+
+    assert fastopt.check_gradient(fun, x, (1.0,)).verdict == "right"
+    assert fastopt.check_gradient(fun, x, (1.05,)).verdict == "wrong"
+
+
+def test_it_is_shown_in_one_line():
+    assert len(repr(fastopt.check_gradient(waves, [1.0, 2.0]))) < 120
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_both_precisions(dtype):
     x = np.array([-1.2, 1.0, 0.3], dtype)

@@ -101,6 +101,9 @@ BAD = [
     ({"x_scale": "bounds"}, ValueError, "x_scale='bounds' needs two finite bounds of each variable, which variable 0 has not"),
     ({"x_scale": [1.0, 0.0]}, ValueError, "x_scale must be finite numbers of more than 0"),
     ({"x_scale": [[1.0, 2.0]]}, ValueError, "x_scale must be finite numbers of more than 0"),
+    ({"x_scale": [1.0, 2.0, 3.0]}, ValueError, "one or for each of 2 variables"),
+    ({"x_scale": ["a", 1.0]}, TypeError, "x_scale must be finite numbers of more than 0"),
+    ({"x_scale": [1j, 1.0]}, TypeError, "x_scale must be finite numbers of more than 0"),
     ({"g_scale": 0.0}, ValueError, "g_scale must be a finite number of more than 0"),
     ({"g_scale": "automatic"}, TypeError, "g_scale must be a real number"),
 ]
@@ -110,6 +113,13 @@ BAD = [
 def test_scales_are_checked(options, error, words):
     with refused(error, words):
         fastopt.Solver([0.0, 1.0], **options)
+
+
+@pytest.mark.parametrize("x_scale", [1e-60, 1e60, [1.0, 1e-60]])
+def test_scales_that_the_dtype_does_not_have_are_refused(x_scale):
+    with refused(ValueError, "x_scale must be finite numbers of more than 0", "float32"):
+        fastopt.Solver(np.ones(2, np.float32), x_scale=x_scale)
+    fastopt.Solver(np.ones(2), x_scale=x_scale)
 
 
 def test_standing_still_is_told():
@@ -124,6 +134,50 @@ def test_standing_still_is_told():
         moving = fastopt.minimize(fun, x0, method="prodigy", jac=True, options={"lr": 1.0, "maxiter": 200, **options})
         assert moving.fun < 0.5 * still.fun
     fastopt.minimize(fun, x0, jac=True, options={"lr": 0.0, "maxiter": 20})  # as was asked for
+
+
+def test_one_step_that_changes_nothing_is_no_standing_still():
+    """Rprop takes none after the gradient has changed its sign."""
+    signs = iter([1.0, 1.0, 1.0, 1.0, -1.0, 1.0])
+    solver = fastopt.Solver([1.0], "rprop", maxiter=5)
+    points = []
+    while not solver.done:
+        points.append(solver.ask().item())
+        solver.tell(None, [next(signs)])
+    assert points[5] == points[4] < points[0]
+
+
+SCALES = [
+    {"x_scale": "auto"},
+    {"x_scale": "auto", "g_scale": "auto", "bounds": [(-5, None), (None, 5e-6)]},
+    {"x_scale": "bounds", "g_scale": 3.0, "bounds": [(-5, 2.5), (-5e-6, 5e-6)]},
+]
+
+
+@pytest.mark.parametrize("options", SCALES, ids=str)
+def test_scales_of_the_first_start_go_on(options):
+    start = np.array([1.0, 1e-6])
+
+    def points(x0, steps, **more):
+        solver = fastopt.Solver(x0, **options, lr=0.1, maxiter=steps, **more)
+        while not solver.done:
+            solver.tell(*stretched(solver.ask()))
+        return solver
+
+    whole = points(start, 12)
+    for steps in (0, 1, 5, 11):
+        state = points(start, steps).state
+        assert_same_bits(points(state["x"], 12 - steps, state=state).ask(), whole.ask())
+
+
+def test_scales_that_are_given_come_before_those_of_a_state():
+    bowl = lambda x: (float(x @ x), 2 * x)  # noqa: E731
+    before = fastopt.minimize(
+        bowl, [1.0, 2.0], method="sgd", jac=True, options={"x_scale": 2.0, "g_scale": "auto", "maxiter": 3}
+    )
+    options = {"x_scale": 4.0, "g_scale": 8.0, "lr": 0.5, "maxiter": 1, "state": before.state}
+    after = fastopt.minimize(bowl, before.x, method="sgd", jac=True, options=options)
+    np.testing.assert_allclose(after.x, before.x - 4.0 * 0.5 * (2 * before.x) * 4.0 / 8.0, rtol=1e-14)
 
 
 @pytest.mark.parametrize("method", ["adam", "sgd"])

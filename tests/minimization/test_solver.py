@@ -147,9 +147,26 @@ TOLD = [
 @pytest.mark.parametrize(("told", "error", "words"), TOLD, ids=str)
 def test_what_is_told_is_checked(told, error, words):
     solver = fastopt.Solver([0.0, 1.0])
+    solver.ask()
     with refused(error, words):
         solver.tell(*told)
     assert (solver.nit, solver.result().nfev) == (0, 0)
+    solver.tell(1.0, [1.0, 1.0])
+    assert solver.nit == 1
+
+
+def test_what_is_told_belongs_to_a_point_that_was_asked_for():
+    solver = fastopt.Solver([1.0, 2.0], "sgd", lr=0.5, nonfinite="skip")
+    words = "the solver must be asked for a point before it is told what was found there"
+    with refused(RuntimeError, words):
+        solver.tell(5.0, [1.0, 1.0])
+    for value in (5.0, math.nan, 4.0):  # the one that is skipped, too
+        solver.ask()
+        solver.tell(value, [1.0, 1.0])
+        with refused(RuntimeError, words):
+            solver.tell(value, [1.0, 1.0])
+    np.testing.assert_array_equal(solver.ask(), [0.0, 1.0])
+    assert (solver.nit, solver.result().nfev) == (2, 3)
 
 
 def test_nothing_is_evaluated_again_at_the_end():
@@ -268,6 +285,7 @@ def test_unknown_values_are_nan_until_somebody_asks():
     assert not solver.needs_value
     assert fastopt.Solver([1.0], patience=3).needs_value
     while not solver.done:
+        solver.ask()
         solver.tell(None, np.ones(2))
     assert math.isnan(solver.result().fun)
 
@@ -357,5 +375,6 @@ def test_starts_are_checked(arguments, error, words):
     with refused(error, words):
         fastopt.Solver(**arguments)
     solver = fastopt.Solver(starts=STARTS)
+    solver.ask()
     with refused(ValueError, "tell must give a value for each of 4 starts, got an array of shape ()"):
         solver.tell(1.0, STARTS)
