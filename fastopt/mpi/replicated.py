@@ -58,6 +58,8 @@ class Replicated:
         self.params = trees if self._is_grouped else trees[0]
         memory = Memory()
         self._parameters = [Parameter(name, leaf, memory) for name, leaf in leaves(self.params, "params")]
+        if narrow := [p for p in self._parameters if p.dtype != p.theta.dtype]:
+            raise TypeError(f"{narrow[0].name} must be of more than 16 bits to be replicated, got {narrow[0].array.dtype}")
         dtypes = dict.fromkeys(p.array.dtype for p in self._parameters)
         self._shards = [Shards(comm, [p for p in self._parameters if p.array.dtype == dtype]) for dtype in dtypes]
         self._shards_of = {p: shards for shards in self._shards for p in shards.parameters}

@@ -14,6 +14,7 @@ from fastopt.arrays.flat import Flat, array_of
 from fastopt.arrays.layout import memory_order
 from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.tree import leaves, with_leaves
+from fastopt.engine.formats import decoded
 
 GRAIN = 1024  # numbers: shards begin on cache lines of the vector, and no complex number is cut in two
 
@@ -61,7 +62,7 @@ class Shards:
 
     def reduce_scatter(self, gradients: Mapping[Parameter, NDArray[Any]]) -> None:
         """Add up the gradients of all ranks in their order, each rank those of its shard."""
-        vectors = [gradients[p] if p in gradients else np.zeros(p.theta.size, p.theta.dtype) for p in self.parameters]
+        vectors = [decoded(gradients[p]) if p in gradients else np.zeros(p.theta.size, p.theta.dtype) for p in self.parameters]
         if len(vectors) == 1:
             sent = vectors[0].astype(self.gradient.dtype, copy=False)
         else:

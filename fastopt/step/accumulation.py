@@ -118,7 +118,7 @@ class Accumulation:
         for name, array in sums.items():
             if name not in parameters or not count:
                 raise ValueError(f"accumulated gradients must belong to the parameters, got some of {name!r}")
-            require_array(f"the accumulated gradient of {name}", array, [parameters[name].theta.dtype])
+            require_array(f"the accumulated gradient of {name}", array, [parameters[name].dtype])
             if array.shape != parameters[name].theta.shape:
                 raise ValueError(f"the accumulated gradient of {name} must have {parameters[name].theta.size} elements")
         return count, {parameters[name]: array for name, array in sums.items()}
@@ -126,7 +126,7 @@ class Accumulation:
     def go_on(self, count: int, sums: Mapping[Parameter, NDArray[Any]]) -> None:
         """Be as after so many gradients with these sums, which are copied."""
         for p, array in sums.items():
-            self._buffers.setdefault(p, aligned_zeros(p.theta.size, p.theta.dtype))[...] = array
+            self._buffers.setdefault(p, aligned_zeros(p.theta.size, p.dtype))[...] = array
         self._counter[0] = count
         self._begun, self._attempt, self._built_for = set(sums), (count, set()), None
 
