@@ -81,7 +81,7 @@ def test_pages_install_extras_that_exist():
 
 def test_pages_run_programs_that_exist():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    commands = set(re.findall(r"python -m ((?:fastopt|bench)(?:[ .][a-z][a-z-]*)*)", text))
+    commands = set(re.findall(r"python -m ((?:fastopt|bench)(?:[ .][a-z][a-z_-]*)*)", text))
     assert {"fastopt demo", "fastopt info", "fastopt bench", "fastopt warmup"} <= commands
     for command in commands:
         # With --help last, the arguments before it are checked, and nothing is run.

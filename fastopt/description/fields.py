@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
@@ -230,10 +231,11 @@ def known_values(cls: type[Fields]) -> Mapping[str, Any]:
 
 @functools.cache
 def known_values_within(cls: Any, within: Range) -> Mapping[str, Any]:
-    """The same, after a look at whether they are numbers in the dtypes of some parameters; if not, ValueError is raised."""
-    known = known_values(cls)
-    for name, value in known.items():
-        within.kept(name, value)
+    """Those of them that are numbers in the dtypes of some parameters, too; the others need a check if they are taken."""
+    known: dict[str, Any] = {}
+    for name, value in known_values(cls).items():
+        with contextlib.suppress(ValueError):
+            known[name] = within.kept(name, value)
     return known
 
 

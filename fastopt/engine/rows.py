@@ -20,7 +20,7 @@ from numba.extending import intrinsic, register_jitable
 from fastopt.engine.addresses import call, record, vector
 from fastopt.engine.compile import compiled_function
 from fastopt.engine.interpreted import IS_INTERPRETED
-from fastopt.engine.loop import CACHE_LINE
+from fastopt.engine.loop import CACHE_LINE, NOISE
 from fastopt.engine.steps import SIGNATURE, add_up, run_share, step
 from fastopt.engine.tables import fields, header_type, pass_type, row_type
 
@@ -35,6 +35,7 @@ BEFORE_ARRAYS = ADDRESSES + SUM + 2 * PLACES
 TOUCHED = fields("tables", "count", "scratch", "scratch_bytes", "is_grouped")
 TABLE = fields(
     *("update", "arrays", "updated", "items"),  # the row of a pass, how many arrays it takes and writes to, bytes of elements
+    "is_stochastic",  # whether it takes the words of `NOISE` after the arrays
     *("squares", "squared_arrays", "squared_items"),  # the same of the pass that sums up squares, if there is one
     *("rows", "count", "limit"),  # which rows, of so many
     *("gradients", "sources", "weights"),  # of each row, or where `sources` says, times a weight, if there are some
@@ -204,18 +205,20 @@ def _find_block(table: Any, u: Any, most: Any, parts: Any, begins: Any) -> Any:
 @register_jitable
 def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) -> None:
     """Call a span on the unique rows of a part: one that updates arrays, or one that sums up squares."""
-    at, arrays, updated, items_at = of_pass
+    at, arrays, updated, items_at, noise = of_pass
     row, items = record(at, row_type), vector(items_at, arrays + 1, int64)
     norms = vector(table.norms, table.count, float64)
     position, uniques, _, _, _ = _columns(table, parts)
-    places, blocks = vector(row.operands, arrays, int64), vector(scratch, arrays + 1, int64)
+    places, blocks = vector(row.operands, arrays + noise, int64), vector(scratch, arrays + noise, int64)
     sum_at, here_at = scratch + ADDRESSES, scratch + ADDRESSES + SUM
     here, ahead = vector(here_at, BLOCK, int64), vector(here_at + PLACES, BLOCK, int64)
     free = scratch + BEFORE_ARRAYS
-    for a in range(arrays + 1):
+    for a in range(arrays):
         blocks[a] = free
         free += BLOCK * items[a] + GAP
-    gradients = blocks[arrays]
+    for a in range(arrays, arrays + noise):
+        blocks[a] = places[a]
+    gradients = free
     longest = max(1, min(table.width, BLOCK))  # piece of a row
     most = BLOCK // longest
     numbers_of_element = table.numbers // max(1, table.width)
@@ -235,7 +238,10 @@ def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) ->
                     if j < next_count and begin == 0:
                         for line in range(0, size, CACHE_LINE):
                             _prefetch(places[a] + ahead[j] * items[a] + line)
-            if updated:
+            for j in range(count if noise else 0):  # which is that of the elements where they are in the table
+                blocks[arrays + noise - 1] = places[arrays + noise - 1] + here[j] + begin - j * piece
+                call(row.function, scratch, gradients, row.coefficients, j * piece, (j + 1) * piece, 0)
+            if updated and not noise:
                 call(row.function, scratch, gradients, row.coefficients, 0, count * piece, 0)
             for a in range(updated):
                 size = piece * items[a]
@@ -266,9 +272,9 @@ def _run_share(address: Any, which: Any, number: Any, parts: Any) -> None:
         if which == header.squares or not of_call.is_grouped:
             _group(table, first, part, parts)
         if which == header.squares:
-            of_table = table.squares, table.squared_arrays, 0, table.squared_items
+            of_table = table.squares, table.squared_arrays, 0, table.squared_items, 0
         else:
-            of_table = table.update, table.arrays, table.updated, table.items
+            of_table = table.update, table.arrays, table.updated, table.items, NOISE * table.is_stochastic
         _for_rows(table, of_table, scratch, first, parts)
 
 

@@ -58,8 +58,6 @@ class Replicated:
         self.params = trees if self._is_grouped else trees[0]
         memory = Memory()
         self._parameters = [Parameter(name, leaf, memory) for name, leaf in leaves(self.params, "params")]
-        if narrow := [p for p in self._parameters if p.dtype != p.theta.dtype]:
-            raise TypeError(f"{narrow[0].name} must be of more than 16 bits to be replicated, got {narrow[0].array.dtype}")
         dtypes = dict.fromkeys(p.array.dtype for p in self._parameters)
         self._shards = [Shards(comm, [p for p in self._parameters if p.array.dtype == dtype]) for dtype in dtypes]
         self._shards_of = {p: shards for shards in self._shards for p in shards.parameters}
@@ -70,6 +68,7 @@ class Replicated:
         own = self._part_of_options(options, self.params)
         reduce = InRankOrder(comm)
         self.shared = optimizer(of_rank if self._is_grouped else of_rank[0]["params"], **{**own, "reduce": reduce})
+        self._place_parts()
         self._gradients = with_leaves(self.params, [self._shards_of[p].own_gradient(p) for p in self._parameters])
 
     def step(self, grads: Any = None, scale: float = 1.0, *, lr: Any = None) -> None:
@@ -198,6 +197,14 @@ class Replicated:
         named = list(matching_leaves(self.params, grads, "grads"))
         pairs = zip(self._parameters, named, self._names(), strict=True)
         return {p: p.gradient(path, g) for p, (path, g), name in pairs if name not in frozen}
+
+    def _place_parts(self) -> None:
+        """Give all elements the places that they have without ranks, and so the same noise for stochastic rounding."""
+        first, parts = 0, [part for group in self.shared.param_groups for part in group.parameters]
+        for p, part in zip(self._parameters, parts, strict=True):
+            numbers = 1 + (p.is_complex and not part.is_paired)
+            part.first = first + numbers * self._shards_of[p].range_of(p)[0]
+            first += numbers * p.array.size
 
     def _names(self) -> list[str]:
         """How the optimizer of the shard calls the parameters."""

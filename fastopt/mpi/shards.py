@@ -14,7 +14,7 @@ from fastopt.arrays.flat import Flat, array_of
 from fastopt.arrays.layout import memory_order
 from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.tree import leaves, with_leaves
-from fastopt.engine.formats import decoded
+from fastopt.engine.formats import decoded, plain
 
 GRAIN = 1024  # numbers: shards begin on cache lines of the vector, and no complex number is cut in two
 
@@ -37,14 +37,16 @@ class Shards:
     def __init__(self, comm: Any, parameters: Sequence[Parameter]) -> None:
         self._comm, self.parameters = comm, parameters
         self._begins = [0, *itertools.accumulate(p.theta.size for p in parameters)]
-        size, ranks, dtype = self._begins[-1], comm.size, parameters[0].theta.dtype
+        size, ranks, dtype = self._begins[-1], comm.size, parameters[0].dtype
         self._bounds = [min(size, -(-size * rank // ranks // GRAIN) * GRAIN) for rank in range(ranks)] + [size]
         self._counts = [end - begin for begin, end in itertools.pairwise(self._bounds)]
         own = self._counts[comm.rank]
         self.gradient = np.zeros(own, dtype)
         self._received = np.zeros((ranks, own), dtype)
         # Where there is only one array, it is such a vector itself.
-        self._vector = parameters[0].theta if len(parameters) == 1 else np.zeros(size, dtype)
+        is_one, of_theta = len(parameters) == 1, plain(parameters[0].theta.dtype)
+        self._vector = parameters[0].theta if is_one else np.zeros(size, of_theta)
+        self._sent = self._vector if is_one or of_theta == dtype else np.zeros(size, dtype)
 
     def range_of(self, p: Parameter, rank: int | None = None) -> tuple[int, int]:
         """Which elements of a parameter are in the shard of a rank, by default this one's."""
@@ -58,15 +60,15 @@ class Shards:
         begin, end = (bound * (1 + p.is_complex) for bound in self.range_of(p))
         first = self._begins[self.parameters.index(p)] - self._bounds[self._comm.rank]
         part = self.gradient[first + begin : first + end] if end > begin else self.gradient[:0]
-        return part.view(p.array.dtype)
+        return part.view(p.array.dtype) if p.is_complex else part
 
     def reduce_scatter(self, gradients: Mapping[Parameter, NDArray[Any]]) -> None:
         """Add up the gradients of all ranks in their order, each rank those of its shard."""
-        vectors = [decoded(gradients[p]) if p in gradients else np.zeros(p.theta.size, p.theta.dtype) for p in self.parameters]
+        vectors = [decoded(gradients[p]) if p in gradients else np.zeros(p.theta.size, p.dtype) for p in self.parameters]
         if len(vectors) == 1:
             sent = vectors[0].astype(self.gradient.dtype, copy=False)
         else:
-            sent = np.concatenate(vectors, out=self._vector, casting="same_kind")
+            sent = np.concatenate(vectors, out=self._sent, casting="same_kind")
         own = self.gradient.size
         to_each = [sent, (self._counts, self._bounds[:-1])]
         from_each = [self._received, ([own] * self._comm.size, [own * rank for rank in range(self._comm.size)])]
@@ -83,10 +85,11 @@ class Shards:
         for p, (first, last) in [] if is_one else places:
             low, high = max(begin, first), min(end, last)
             if low < high:
-                self._vector[low:high] = p.theta[low - first : high - first]
-        self._comm.Allgatherv(MPI.IN_PLACE, [self._vector, (self._counts, self._bounds[:-1])])
+                self._vector[low:high] = p.theta[low - first : high - first].view(self._vector.dtype)
+        bits = self._vector.view(f"u{self._vector.itemsize}")  # whatever they are: MPI needs not know
+        self._comm.Allgatherv(MPI.IN_PLACE, [bits, (self._counts, self._bounds[:-1])])
         for p, (first, last) in [] if is_one else places:
-            p.theta[...] = self._vector[first:last]
+            p.theta[...] = self._vector[first:last].view(p.theta.dtype)
 
     def gathered(self, p: Parameter, part: NDArray[Any]) -> NDArray[Any]:
         """An array in the shape of a parameter, from the parts that all ranks have of it."""

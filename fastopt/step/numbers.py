@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastopt.arrays import masters
@@ -17,7 +17,7 @@ from fastopt.step.plan import Work
 
 def work_of(description: Description, group: Group, has_norms: bool) -> Work:
     """What the next steps do with a group."""
-    hyper, is_cautious, has_own = _hyper(description, group), bool(group.hyper["cautious"]), description.per_tensor
+    hyper, is_cautious, has_own = Noting(_hyper(description, group)), bool(group.hyper["cautious"]), description.per_tensor
     decided = of_measure = measure = None
     if group.measure is not None and not is_cautious:
         of_measure = _decided(description, hyper, description.decide_measure(hyper), moves=False)
@@ -41,7 +41,8 @@ def work_of(description: Description, group: Group, has_norms: bool) -> Work:
         offset = update.offset_of(len(own) + group.wrapped.names.index(1.0))
         calls.append(Call(Decided(lengthening, group.sizes[:, None], sums=1), update, offset, False, has_own_sums=True))
     squares = squares_pass(group) if has_norms else None
-    return Work(update, group.counter, measure, squares, group.scalar_memory, group.scales, tuple(calls), decided, of_measure)
+    numbers = (tuple(calls), decided, of_measure, hyper.rate_was_read)
+    return Work(update, group.counter, measure, squares, group.scalar_memory, group.scales, *numbers)
 
 
 def write(description: Description, group: Group, work: Work) -> None:
@@ -57,11 +58,34 @@ def write(description: Description, group: Group, work: Work) -> None:
         work.measure.write(group.rate, group.measure_coefficients(of_measure) + group.scale_coefficient())
 
 
-def write_rate(group: Group, work: Work) -> None:
-    """Let the next step take its learning rate, which is a number, and all other numbers as they are."""
+def write_rate(description: Description, group: Group, work: Work) -> None:
+    """Let the next step take its learning rate, which is a number, and what is computed from it."""
+    if work.needs_rate:
+        write(description, group, work)
+        return
     work.update.write_rate(group.current["lr"])
     if work.measure is not None:
         work.measure.write_rate(group.current["lr"])
+
+
+class Noting(Mapping[str, Any]):
+    """Hyper-parameters that note whether somebody reads the learning rate."""
+
+    def __init__(self, hyper: Mapping[str, Any]) -> None:
+        self._hyper, self.rate_was_read = hyper, False
+
+    def __getitem__(self, key: str) -> Any:
+        self.rate_was_read |= key == "lr"
+        return self._hyper[key]
+
+    def __or__(self, others: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self, **others}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hyper)
+
+    def __len__(self) -> int:
+        return len(self._hyper)
 
 
 def _hyper(description: Description, group: Group) -> Mapping[str, Any]:

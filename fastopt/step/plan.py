@@ -53,6 +53,7 @@ class Work(NamedTuple):
     calls: tuple[Call, ...] = ()  # what compiled code computes
     decided: Decided | None = None  # what the rule and the measure take of that
     decided_measure: Decided | None = None
+    needs_rate: bool = False  # whether other numbers are computed from the learning rate
 
 
 class Written(NamedTuple):

@@ -70,7 +70,7 @@ class RowPlan(Plan):
         table["is_double"] = self._gradients[p] == np.float64
         variant = work.update.variant(p, self._gradients[p])
         self._costs[p] = variant.bytes_per_element * int(table["width"])
-        table["updated"] = 1 + len(variant.states)
+        table["updated"], table["is_stochastic"] = 1 + len(variant.states), bool(variant.stochastic)
         table["update"], table["arrays"], table["items"], bytes_of_blocks = self._pass_over("update", work.update, p)
         if work.squares is not None:
             table["squares"], table["squared_arrays"], table["squared_items"], _ = self._pass_over("squares", work.squares, p)

@@ -139,7 +139,7 @@ class Stepping:
 
     def _take_note(self, description: Description) -> None:
         """Take note of what was changed since the last step."""
-        changes, of_group = self._changes, self._of_group
+        changes = self._changes
         if changes.is_apart:
             changes.is_apart = False
             warnings.warn(APART, RuntimeWarning, stacklevel=5)
@@ -149,9 +149,10 @@ class Stepping:
             followed = {each.identity for each in known}
             self._follow_schedules([each for each in self._scheduled if each.identity not in followed])
             self._build_works(description)
+        of_group = self._of_group
         for index in changes.rates:
             if index in of_group:  # which is not frozen
-                numbers.write_rate(*of_group[index])
+                numbers.write_rate(description, *of_group[index])
         for index in changes.groups:
             if index in of_group:
                 numbers.write(description, *of_group[index])

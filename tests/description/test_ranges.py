@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import fastopt
-from fastopt.description.hyperparameters import common_range
+from fastopt.description.hyperparameters import common_range, is_choice
 from fastopt.rules import momentum
 from tests.refusal import refused
 from tests.table import TABLE
@@ -43,7 +43,7 @@ def every_number():
     """Each optimizer with each of its hyper-parameters that is a number or has some, and what these are by default."""
     for cls in dict.fromkeys(row.optimizer for row in TABLE):
         for name, field in {**cls.fields, **cls.common}.items():
-            is_number = isinstance(field.default, (float, int, tuple)) and not isinstance(field.default, bool)
+            is_number = isinstance(field.default, (float, int, tuple)) and not is_choice(cls.checks, name)
             if is_number and name not in cls.fixed and not field.is_whole:
                 yield cls, name, field.default
 

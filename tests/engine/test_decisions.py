@@ -98,3 +98,46 @@ def test_what_does_not_compile_says_so():
 
     with pytest.raises(fastopt.RuleError, match="wrong"):
         Wrong(np.zeros(1)).step(np.ones(1))
+
+
+@fastopt.decision
+def rooted(t, lr):
+    return (math.sqrt(lr),)
+
+
+class Rooted(fastopt.Optimizer):
+    """A rate of the root, which compiled code computes from the rate."""
+
+    rule = scaled_descent
+    lr: float = fastopt.hyper(1.0)
+
+    def decide(self, hyper):
+        return rooted
+
+    def decision_numbers(self, hyper):
+        return (hyper["lr"],)
+
+
+class Steady(fastopt.Optimizer):
+    """The same from Python, which says that it stays as it is."""
+
+    rule = scaled_descent
+    lr: float = fastopt.hyper(1.0)
+
+    def coefficients(self, hyper, t):
+        return (math.sqrt((hyper | {"t": t})["lr"]),)
+
+    def is_steady(self, hyper, t):
+        return True
+
+
+@pytest.mark.parametrize("optimizer", [Rooted, Steady])
+@pytest.mark.parametrize("is_scheduled", [False, True])
+def test_what_is_computed_from_the_rate_follows_it(optimizer, is_scheduled):
+    rates, w = [1.0, 4.0, 0.25, 0.25], np.zeros(1)
+    opt = optimizer(w, lr=rates.__getitem__ if is_scheduled else 1.0)
+    for lr in rates:
+        if not is_scheduled:
+            opt.lr = lr
+        opt.step(np.ones(1))
+    assert w.tolist() == [-sum(lr * math.sqrt(lr) for lr in rates)]

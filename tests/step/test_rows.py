@@ -2,6 +2,7 @@
 
 import copy
 
+import ml_dtypes
 import numpy as np
 import pytest
 import scipy.sparse
@@ -157,6 +158,33 @@ def test_copies_follow_touched_rows():
     for rows, grads in batches(rng):
         optimizer.step_rows(rows, grads)
         assert np.array_equal(half, w.astype(np.float16))
+
+
+NARROW = {
+    "states to nearest": (np.float32, {"state_dtype": "float16"}),
+    "states": (np.float32, {"state_dtype": "bfloat16", "rounding": "stochastic", "ema_decay": 0.5}),
+    "parameters": (np.float16, {"rounding": "stochastic", "seed": 7}),
+    "lost bits": (ml_dtypes.bfloat16, {"master_weights": "lost bits", "state_dtype": "float16", "rounding": "stochastic"}),
+}
+
+
+@pytest.mark.parametrize("width", [3, 700])
+@pytest.mark.parametrize(("dtype", "options"), NARROW.values(), ids=NARROW)
+def test_touched_rows_have_the_bits_of_a_whole_step_in_16_bits_too(dtype, options, width):
+    rng = np.random.default_rng(4)
+    before, w = np.ones(5, dtype), table(rng, shape=(ROWS, width)).astype(dtype)
+    optimizer, whole = (fastopt.Adam([before.copy(), w.copy()], lr=0.1, **options) for _ in range(2))
+    rows = np.array([ROWS - 1, 0, 17, 5])
+    for _ in range(3):
+        g = np.zeros((ROWS, width), np.float32)
+        g[rows] = rng.standard_normal((len(rows), width))
+        optimizer.step_rows([None, rows], [np.ones(5, np.float32), g[rows]])
+        whole.step([np.ones(5, np.float32), g])
+    for own, expected in zip((optimizer.params, *optimizer.state.values()), (whole.params, *whole.state.values()), strict=True):
+        assert own[0].tobytes() == expected[0].tobytes()
+        assert own[1][rows].tobytes() == expected[1][rows].tobytes()
+    others = np.delete(np.arange(ROWS), rows)
+    assert optimizer.params[1][others].tobytes() == w[others].tobytes()
 
 
 def test_ftrl_leaves_exact_zeros():
