@@ -306,6 +306,22 @@ def accumulated_gradients_and_norms(comm):
 
 
 @case
+def gradients_and_states_of_16_bits(comm):
+    halves = [g.astype(np.float16) for g in numbers(2, np.float32)]
+    bits = [(g.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16) for g in halves]  # of bfloat16
+    for narrow in (halves, bits):
+        wide = [g.astype(np.float32) if g.dtype == np.float16 else (g.astype(np.uint32) << 16).view(np.float32) for g in narrow]
+        opts = [mpi.replicated(fastopt.Adam, numbers(1, np.float32), comm, state_dtype=np.float16) for _ in range(2)]
+        for _ in range(2):
+            opts[0].step(narrow)
+            opts[1].step(wide)
+        for own, expected in zip(opts[0].params, opts[1].params, strict=True):
+            assert np.array_equal(own, expected)
+        opts[1].load_state_dict(opts[0].state_dict())
+        mpi.check_synced(opts[0])
+
+
+@case
 def frozen_groups(comm):
     shared = mpi.replicated(fastopt.SGD, [{"params": np.ones(3)}, {"params": np.ones(2), "frozen": True}], comm, lr=1.0)
     shared.step([np.ones(3), None])

@@ -19,7 +19,7 @@ from fastopt.saving.replacing import replacing
 from tests import fresh
 from tests.refusal import refused, snapshot
 from tests.saving.test_checkpoint import assert_same_run, every_structure, run
-from tests.table import every_dtype, every_row
+from tests.table import assert_same_bits, every_dtype, every_row
 
 
 @pytest.fixture
@@ -469,3 +469,16 @@ report(errors=errors, same=open("run.npz", "rb").read() == before, files=os.list
 def test_a_full_disk_is_an_error_and_the_old_checkpoint_stays(tmp_path):
     found = fresh.run(FULL, tmp_path)
     assert found == {"errors": ["File too large"] * 2, "same": True, "files": ["run.npz"]}
+
+
+@pytest.mark.parametrize("options", [{}, {"master_weights": True}, {"rounding": "stochastic"}], ids=str)
+def test_parameters_of_16_bits_go_on_with_what_was_accumulated(options, path):
+    g = np.linspace(0.0, 1.0, 6, dtype=np.float32)
+    opts = [fastopt.Adam(np.ones(6, np.float16), lr=0.1, **options) for _ in range(2)]
+    opts[0].step(g)
+    opts[0].accumulate(g)
+    fastopt.save(path, opts[0])
+    fastopt.load(path, opts[1])
+    for opt in opts:
+        opt.step()
+    assert_same_bits(*(opt.params for opt in opts))
