@@ -57,7 +57,7 @@ class Options(Fields):
     """What every optimizer takes, which each of them may declare again at a place of its own among its arguments."""
 
     takes_rates: ClassVar[bool] = True
-    """Whether the learning rate may be an array."""
+    """Whether the learning rate may be an array. Then `decision_numbers` can't depend on it."""
 
     params: Any
     _: KW_ONLY

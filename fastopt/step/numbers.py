@@ -54,8 +54,11 @@ def write(description: Description, group: Group, work: Work) -> None:
         work.measure.write(group.rate, group.measure_coefficients(of_measure) + group.scale_coefficient())
 
 
-def write_rate(group: Group, work: Work) -> None:
-    """Let the next step take its learning rate, which is a number, and all other numbers as they are."""
+def write_rate(description: Description, group: Group, work: Work) -> None:
+    """Let the next step take its learning rate, which is a number, and of all other numbers those that Python computes."""
+    if not description.decides:  # coefficients may depend on it
+        write(description, group, work)
+        return
     work.update.write_rate(group.current["lr"])
     if work.measure is not None:
         work.measure.write_rate(group.current["lr"])
@@ -85,7 +88,21 @@ def _decided(
 ) -> Decided | None:
     if function is None:
         return None
+    hyper = WithoutRate(hyper) if description.takes_rates else hyper
     return Decided(function, description.decision_numbers(hyper), len(description.scalars), sums, moves)
+
+
+class WithoutRate(dict[str, Any]):
+    """Hyper-parameters for what must not depend on the learning rate: when that changes, nothing else is written."""
+
+    def __init__(self, hyper: Mapping[str, Any]) -> None:
+        super().__init__(hyper)
+        del self["lr"]
+
+    def __missing__(self, key: str) -> Any:
+        if key == "lr":
+            raise TypeError("decision_numbers must not depend on lr, which may be an array unless takes_rates = False")
+        raise KeyError(key)
 
 
 def _placeholders(decided: Decided | None) -> tuple[Coefficient, ...]:

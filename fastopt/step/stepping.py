@@ -143,12 +143,11 @@ class Stepping:
             known, self._scheduled = self._scheduled, _schedules(self._model)
             followed = {each.identity for each in known}
             self._follow_schedules([each for each in self._scheduled if each.identity not in followed])
-            self._build_works(description)
-        for index in changes.rates:
-            if index in of_group:  # which is not frozen
-                numbers.write_rate(*of_group[index])
-        for index in changes.groups:
-            if index in of_group:
+            self._build_works(description)  # with all numbers as they are now
+        else:
+            for index in changes.rates & of_group.keys():  # those that are not frozen
+                numbers.write_rate(description, *of_group[index])
+            for index in changes.groups & of_group.keys():
                 numbers.write(description, *of_group[index])
                 if not _lasts(description, *of_group[index]):
                     self._moving[index] = of_group[index]
