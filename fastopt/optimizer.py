@@ -80,7 +80,7 @@ class Optimizer(Description):
         self._whole = dict(whole)
         self._stepping = Stepping(model, changes, self._whole)
         self._rows = RowSteps(model, self._stepping)
-        self._accumulation = Accumulation(model, self._stepping.accumulated)
+        self._accumulation = Accumulation(model, self._stepping.accumulated, self._whole)
         self._background = Background()
         self._is_swapped = False
 

@@ -48,10 +48,11 @@ class Decided:
     def __init__(
         self, function: Any, numbers: Sequence[float] | NDArray[Any], scalars: int = 0, sums: int = 0, moves: bool = True
     ) -> None:
-        self.numbers: NDArray[Any] = np.zeros(np.shape(numbers))
+        shape: tuple[int, ...] = np.shape(numbers)
+        count = shape[-1]
+        self.numbers: NDArray[Any] = np.zeros(shape)
         self._pack: Any = struct.Struct(f"{self.numbers.size}d").pack_into
-        self.write(numbers.ravel() if isinstance(numbers, np.ndarray) else numbers)
-        count = self.numbers.shape[-1]
+        self.write(numbers.ravel().tolist() if isinstance(numbers, np.ndarray) else numbers)
         moved = scalars if moves else 0
         results = len(function(1.0, *[0.5] * (scalars + sums + count))) - moved
         self.decision = Decision(function, scalars, sums, count, moved, results)

@@ -197,7 +197,7 @@ class Stepping:
     def _passes(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group], dtypes: Dtypes) -> Plan:
         count = np.zeros(1, np.int64)
         works = [Work(pass_of(group), np.zeros(1, np.int64)) for group in groups]
-        return Plan(self._model.parameters, works, self._model.memory, dtypes, count, self._model.is_lone)
+        return _built(self._model, works, {"step_count": count, "threads": self._whole["threads"]}, dtypes)
 
     def _write(self, description: Description) -> None:
         """Let the next step take the numbers that change."""
