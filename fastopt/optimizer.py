@@ -36,11 +36,11 @@ OWN = ("_accumulation", "_background", "_changes", "_is_swapped", "_model", "_ro
 class Optimizer(Description):
     """Base class of all optimizers.
 
-    A subclass declares its hyper-parameters by `hyper`, a `rule` with `state_names`, and overrides `coefficients`; or `choose`,
-    where hyper-parameters choose the rule; `initial`, `advance`, `measure`, `measure_coefficients` and `is_steady` if it needs
-    them. What is listed here all of them take by keyword, and what they don't say themselves is off by default. The options
-    are carried out around the rule, which must not do it again. A group can have values of its own, but for `nonfinite`,
-    `reduction`, `complex_mode` and `by_name`.
+    A subclass declares its hyper-parameters by `hyper`, a `rule` with `state_names` (or `choose`, where hyper-parameters choose
+    the rule), and overrides `coefficients`, or `decide` with `decision_numbers`; and `initial`, `is_steady`, `measure` with
+    `decide_measure` or `measure_coefficients` if it needs them. What is listed here all of them take by keyword, and what they
+    don't say themselves is off by default. The options are carried out around the rule, which must not do it again. A group can
+    have values of its own, but for `nonfinite`, `threads`, `reduction`, `complex_mode` and `by_name`.
 
     Raises
     ------
@@ -69,7 +69,7 @@ class Optimizer(Description):
         self._whole = dict(whole)
         self._stepping = (Stepping if whole["reduce"] is None else SharedStepping)(model, changes, self._whole)
         self._rows = RowSteps(model, self._stepping)
-        self._accumulation = Accumulation(model, self._stepping.accumulated)
+        self._accumulation = Accumulation(model, self._stepping.accumulated, self._whole)
         self._background = Background()
         self._is_swapped = False
 

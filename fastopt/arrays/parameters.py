@@ -68,7 +68,7 @@ class Parameter:
     is_paired : bool
         Whether rules take pairs. Spans then get arrays of shape ``(size / 2, 2)`` of all that is complex.
     scalars : mapping of str to ndarray, shape (tensors,)
-        Running scalars that each tensor has of its own, see `Optimizer.advance`.
+        Running scalars that each tensor has of its own, see `Optimizer.decide`.
 
     Raises
     ------

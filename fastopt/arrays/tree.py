@@ -86,9 +86,10 @@ def picker(tree: Any) -> Picker:
     That means plain dicts, lists and tuples, nested as this tree is, and is found out in much less time than `matching_leaves`
     takes, which has names and sees everything. What else is in the place of a leaf is taken for one.
     """
-    kind, length = type(tree), 0 if type(tree) not in (dict, list, tuple) else len(tree)
-    if length == 0:
+    kind = type(tree)
+    if kind not in (dict, list, tuple):
         return lambda other: None
+    length = len(tree)
     kinds = (dict,) if kind is dict else (list, tuple)
     keys: Sequence[Any] = tuple(tree) if kind is dict else range(length)
     pickers = [picker(tree[key]) if isinstance(tree[key], (Mapping, list, tuple)) else None for key in keys]

@@ -52,11 +52,13 @@ class Description(Options):
         super().__init_subclass__()
         if isinstance(rule := vars(cls).get("rule"), FunctionType):
             cls.rule = staticmethod(rule)  # it is a function of numbers, no method
-        # What is known of the coefficients of the class above need not hold for others.
-        if "coefficients" in vars(cls) and "is_steady" not in vars(cls):
+        # Bases may be mixins, so it is asked which of all the classes has a method. What is known of the coefficients of one
+        # further up need not hold for others.
+        computing = _place_of(cls, "coefficients", "decide")
+        if _place_of(cls, "is_steady") > computing:
             cls.is_steady = Description.is_steady  # type: ignore[method-assign]
-        if {"coefficients", "decide"} & vars(cls).keys():
-            cls.decides = "decide" in vars(cls)
+        owner = cls.__mro__[computing]
+        cls.decides = owner is not Description and "decide" in vars(owner)
         cls.may_become_steady = cls.is_steady is not Description.is_steady
         cls.decides_measure = cls.measure_coefficients is Description.measure_coefficients
 
@@ -272,3 +274,8 @@ class Description(Options):
             return ()
         scalars = [hyper[name] for name in self.scalars]
         return tuple(function(float(t), *scalars, *self.decision_numbers(hyper)))
+
+
+def _place_of(cls: type, *names: str) -> int:
+    """Where the class that has one of these methods of its own stands among all that this one is made of."""
+    return next(i for i, each in enumerate(cls.__mro__) if not vars(each).keys().isdisjoint(names))

@@ -41,15 +41,17 @@ class Accumulation:
         Whose gradients are added.
     count : ndarray of int64, shape (1,)
         How many were added since the last step, which sets it to zero.
+    whole : mapping
+        The options that belong to no group, as they are at present.
     """
 
-    def __init__(self, model: Model, count: NDArray[Any]) -> None:
-        self._model, self._counter = model, count
+    def __init__(self, model: Model, count: NDArray[Any], whole: Mapping[str, Any]) -> None:
+        self._model, self._counter, self._whole = model, count, whole
         self.waiting: Any = memoryview(count)  # type: ignore[arg-type, unused-ignore]  # which is read in a third of the time
         self._plans = Plans(model)
         self._buffers: dict[Parameter, NDArray[Any]] = {}
         self._begun: set[Parameter] = set()
-        self._built_for: tuple[set[Parameter], set[Parameter]] | None = None
+        self._built_for: tuple[set[Parameter], set[Parameter], int | None] | None = None
         self._attempt: tuple[int, set[Parameter]] = 0, set()
 
     @property
@@ -60,10 +62,11 @@ class Accumulation:
     def add(self, grads: Any) -> None:
         """Add the gradient of each parameter to its sum."""
         begun, active = self._known_sums(), {p for group in self._model.active for p in group.parameters}
-        if self._built_for != (begun, active):
-            self._begun, self._built_for = begun, (begun, active)
+        wanted = begun, active, self._whole["threads"]
+        if self._built_for != wanted:
+            self._begun, self._built_for = begun, wanted
             self._buffers |= {p: aligned_zeros(p.theta.size, p.dtype) for p in active - self._buffers.keys()}
-            self._plans.renew(functools.partial(_built, self._model, self._works(active), self._counter))
+            self._plans.renew(functools.partial(_built, self._model, self._works(active), self._counter, wanted[2]))
         self._attempt = self.count, active
         self._plans.run(grads, "grads", lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
 
@@ -150,5 +153,5 @@ class Accumulation:
         ]
 
 
-def _built(model: Model, works: list[Work], counter: NDArray[Any], dtypes: Dtypes) -> Plan:
-    return Plan(model.parameters, works, model.memory, dtypes, counter, model.is_lone)
+def _built(model: Model, works: list[Work], counter: NDArray[Any], threads: int | None, dtypes: Dtypes) -> Plan:
+    return Plan(model.parameters, works, model.memory, dtypes, counter, model.is_lone, threads)

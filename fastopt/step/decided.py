@@ -48,18 +48,23 @@ class Decided:
     def __init__(
         self, function: Any, numbers: Sequence[float] | NDArray[Any], scalars: int = 0, sums: int = 0, moves: bool = True
     ) -> None:
-        self.numbers: NDArray[Any] = np.array(numbers, np.float64)
-        count = self.numbers.shape[-1]
+        shape: tuple[int, ...] = np.shape(numbers)
+        count = shape[-1]
+        self.numbers: NDArray[Any] = np.zeros(shape)
+        self._pack: Any = struct.Struct(f"{self.numbers.size}d").pack_into
+        self.write(numbers.ravel().tolist() if isinstance(numbers, np.ndarray) else numbers)
         moved = scalars if moves else 0
-        results = len(function(*[0.5] * (1 + scalars + sums + count))) - moved
+        results = len(function(1.0, *[0.5] * (scalars + sums + count))) - moved
         self.decision = Decision(function, scalars, sums, count, moved, results)
         self.placeholders = (1.0,) * results
         self.number_bytes = ITEM * count if self.numbers.ndim > 1 else 0  # between the numbers of two tensors
-        self._pack: Any = struct.Struct(f"{count}d").pack_into
 
     def write(self, numbers: Sequence[float]) -> None:
-        """Let the next steps take these numbers."""
-        self._pack(self.numbers, 0, *numbers)
+        """Let the next steps take these numbers: as many as before."""
+        try:
+            self._pack(self.numbers, 0, *numbers)
+        except struct.error:
+            raise TypeError(f"decision_numbers must be a tuple of {self.numbers.size} floats, got {numbers!r}") from None
 
 
 class Call(NamedTuple):

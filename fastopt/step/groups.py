@@ -71,7 +71,7 @@ class Group(MutableMapping[str, Any]):
     measure : callable or None
         What is summed up over the elements before a step, with options around it.
     running, scalars : Scalars
-        Running scalars, see `Optimizer.advance`; with `per_tensor` those of all tensors, and none.
+        Running scalars, see `Optimizer.decide`; with `per_tensor` those of all tensors, and none.
     has_rates, rate : bool, float or None
         Whether the learning rate is an array; the rate as it is now if it is a number.
     scales : bool
@@ -204,8 +204,7 @@ class Group(MutableMapping[str, Any]):
         hyper = {**self.hyper, **changes}
         if self._is_rate(changes) and type(changes["lr"]) is type(self.hyper["lr"]) is float:
             self.hyper = hyper
-            if not self.schedules:
-                self._follow_rate(hyper)
+            self._follow_rate({**self.current, **changes} if self.schedules else hyper)
             self._changes.note_rate(self.index)
             return
         if self._differs_in_numbers(hyper, changes):
@@ -241,8 +240,9 @@ class Group(MutableMapping[str, Any]):
         hyper = self.hyper
         kinds: list[type] = [type(c) for c in self.option_coefficients]
         arrays = [value if is_tree(value) else None for value in (hyper["lr"], hyper["mask"], *(hyper["bounds"] or ()))]
+        own = self._description.decide(hyper), self._description.decide_measure(hyper)
         options = [hyper.get(key) for key in ("frozen", "clip_norm", "rounding", "seed")]  # one may have a seed of its own
-        return self.rule, self.measure, kinds, [*map(id, arrays)], options, [*self.schedules]
+        return self.rule, self.measure, own, kinds, [*map(id, arrays)], options, [*self.schedules]
 
     def scale_if(self, scales: bool) -> None:
         """Let the rule take a scale of the gradient from now on, or none."""

@@ -120,7 +120,7 @@ class Pass:
         except (struct.error, OverflowError, TypeError, ValueError):
             raise TypeError(f"coefficients must be a tuple of floats, got {tuple(coefficients)!r}") from None
         if not self._has_single_row:
-            self.rows[1:] = self.rows[:1]
+            self.rows[1:] = self.rows[:1]  # of which a group without arrays has none
 
     def write_rate(self, lr: float) -> None:
         """Let the next steps take this rate, and all else as before."""

@@ -50,11 +50,6 @@ class Scalars(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return repr(dict(self))
 
-    def prepare(self, values: Mapping[str, Any]) -> None:
-        """Write what will take their place."""
-        for name, value in values.items():
-            self._memory[1, :, self._places[name]] = value
-
 
 def running_scalars(first: Mapping[str, float], tensors: int) -> NDArray[Any]:
     """The memory of scalars that start at these values, for so many tensors: shape (2, tensors, names)."""

@@ -148,19 +148,24 @@ class Stepping:
             known, self._scheduled = self._scheduled, _schedules(self._model)
             followed = {each.identity for each in known}
             self._follow_schedules([each for each in self._scheduled if each.identity not in followed])
-            self._build_works(description)
+            self._build_works(description)  # with all numbers as they are now
+        else:
+            self._take_numbers(description)
+        if self._has_norms:
+            self._write_limits()
+        changes.clear()
+
+    def _take_numbers(self, description: Description) -> None:
+        """Let the next step take numbers that were changed since the last one."""
         of_group = self._of_group
-        for index in changes.rates:
+        for index in self._changes.rates:
             if index in of_group:  # which is not frozen
                 numbers.write_rate(description, *of_group[index])
-        for index in changes.groups:
+        for index in self._changes.groups:
             if index in of_group:
                 numbers.write(description, *of_group[index])
                 if not _lasts(description, *of_group[index]):
                     self._moving[index] = of_group[index]
-        if self._has_norms:
-            self._write_limits()
-        changes.clear()
 
     def _follow_schedules(self, scheduled: Sequence[Scheduled]) -> None:
         """Call each schedule once, before all else, for it is the caller's code and may change anything."""
@@ -222,7 +227,7 @@ class Stepping:
 
     def _plans_of(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> Plans:
         """Plans of a pass of its own over some groups."""
-        return Plans(self._model, functools.partial(_apart, self._model, pass_of, groups))
+        return Plans(self._model, functools.partial(_apart, self._model, pass_of, groups, self._whole["threads"]))
 
     def _write(self, description: Description) -> None:
         """Let the next step take the numbers that change."""
@@ -310,10 +315,12 @@ def _built(model: Model, works: Sequence[Work], options: Mapping[str, Any], dtyp
     return Plan(model.parameters, works, model.memory, dtypes, is_lone=model.is_lone, **options)
 
 
-def _apart(model: Model, pass_of: Callable[[Group], Pass], groups: Sequence[Group], dtypes: Dtypes) -> Plan:
+def _apart(
+    model: Model, pass_of: Callable[[Group], Pass], groups: Sequence[Group], threads: int | None, dtypes: Dtypes
+) -> Plan:
     passes = map(pass_of, groups)
     works = [Work(each, np.zeros(1, np.int64), squares=each if each.products else None) for each in passes]
-    return Plan(model.parameters, works, model.memory, dtypes, np.zeros(1, np.int64), model.is_lone)
+    return Plan(model.parameters, works, model.memory, dtypes, np.zeros(1, np.int64), model.is_lone, threads)
 
 
 def _lasts(description: Description, group: Group, _: Work) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 import fastopt
 from fastopt.arrays.layout import PAGE
-from fastopt.arrays.tree import leaves, map_leaves
+from fastopt.arrays.tree import leaves, map_leaves, picker
 from tests.refusal import refused
 from tests.table import assert_same_bits, every_dtype, every_rule, form
 
@@ -38,6 +38,24 @@ every_structure = pytest.mark.parametrize("make", STRUCTURES.values(), ids=STRUC
 
 def arrays(tree):
     return [leaf for _, leaf in leaves(tree, "")]
+
+
+@pytest.mark.parametrize(
+    ("tree", "other", "expected"),
+    [
+        ([0, 1], (2, 3), (2, 3)),
+        ({"a": 0, "b": 1}, {"b": 3, "a": 2}, (2, 3)),
+        ({"a": 0}, {"a": 2}, [2]),
+        ([[0], []], ([2], ()), [2]),
+        ({"a": {}, "b": [0, {"c": 1}]}, {"b": (2, {"c": 3}), "a": {}}, [2, 3]),
+        ([[0], []], [[2], [3]], None),
+        ([0, 1], [2], None),
+        ({"a": {"b": 0}}, {"a": [2]}, None),
+        (Layer(0, 1), Layer(2, 3), None),
+    ],
+)
+def test_plain_trees_are_picked_apart(tree, other, expected):
+    assert picker(tree)(other) == expected
 
 
 def gradients(tree):

@@ -87,17 +87,73 @@ def test_a_class_that_computes_coefficients_itself_decides_no_longer():
     assert w.tolist() == [-6.0]
 
 
-def test_what_does_not_compile_says_so():
-    @fastopt.decision
-    def wrong(t, product, share, size):
-        return product, "much"
+def test_one_that_comes_from_a_mixin_is_not_passed_over():
+    class Fixed:
+        def coefficients(self, hyper, t):
+            return (float(t),)
 
-    class Wrong(Falling):
+    class Mixed(Fixed, Falling):
+        pass
+
+    class Again(Mixed):
         def decide(self, hyper):
-            return wrong
+            return falling
 
-    with pytest.raises(fastopt.RuleError, match="wrong"):
-        Wrong(np.zeros(1)).step(np.ones(1))
+    for cls, first_two in ((Mixed, -3.0), (Again, -2.0 * (0.75 + 0.5625))):
+        w = np.zeros(1)
+        optimizer = cls(w)
+        optimizer.step(np.ones(1))
+        optimizer.step(np.ones(1))
+        assert w.tolist() == [first_two]
+
+
+@fastopt.decision
+def root(t, product, share, size):
+    return product, math.sqrt(t - 1.0)
+
+
+class Choosing(Falling):
+    """What computes its numbers is chosen by an option, and takes what steps come to, from the first one."""
+
+    roots: bool = fastopt.hyper(False)
+
+    def decide(self, hyper):
+        return root if hyper["roots"] else falling
+
+
+def test_the_choice_follows_hyper_parameters():
+    w = np.zeros(1)
+    optimizer = Choosing(w, roots=True)
+    for roots, moved in ((True, 0.0), (True, 1.0), (False, 1.5), (True, math.sqrt(3.0))):
+        optimizer.roots = roots
+        w[...] = 0.0
+        optimizer.step(np.ones(1))
+        assert w.tolist() == [-moved]
+
+
+@pytest.mark.parametrize("numbers", [("much", 4.0), (1.0, None), (1.0, 4.0, 5.0)])
+def test_wrong_numbers_change_nothing(numbers):
+    class Own(Falling):
+        given = 0.75, 4.0
+
+        def decision_numbers(self, hyper):
+            return self.given
+
+    optimizer = Own(np.zeros(1))
+    optimizer.step(np.ones(1))
+    optimizer.given = numbers
+    optimizer.share = 0.5
+    with refused(TypeError, "decision_numbers must be a tuple of 2 floats, got", opt=optimizer):
+        optimizer.step(np.ones(1))
+
+
+def test_the_first_numbers_are_checked_too():
+    class Own(Falling):
+        def decision_numbers(self, hyper):
+            return "much", 4.0
+
+    with refused(TypeError, "decision_numbers must be a tuple of 2 floats, got", opt=(optimizer := Own(np.zeros(1)))):
+        optimizer.step(np.ones(1))
 
 
 @fastopt.decision

@@ -115,12 +115,16 @@ def launches(monkeypatch):
 def test_an_optimizer_may_have_fewer_threads(launches):
     fastopt.set_num_threads(3)
     w = np.zeros(5000)
-    optimizer = fastopt.SGD(w, threads=2)
+    optimizer = fastopt.SGD(w, threads=2, ema_decay=0.5)
     for threads, expected in ((2, 2), (1, 1), (7, 3), (None, 3)):
         optimizer.threads = threads
         launches.clear()
         optimizer.step(np.ones(5000))
-        assert launches == [expected]
+        optimizer.accumulate(np.ones(5000))
+        optimizer.step()
+        with optimizer.swap_ema():
+            pass
+        assert launches == [expected] * 5
     assert "threads" not in optimizer.state_dict()["whole"]
     optimizer.threads = 2
     assert copy.copy(optimizer).threads == 2

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.step.plan import Plan
 from tests.refusal import refused
 
 
@@ -123,23 +124,30 @@ def test_a_step_that_is_taken_in_the_middle_of_another_one_comes_first(monkeypat
     for _ in range(3):
         expected.step(g)
     opt.step(g)
-    collected, inner = type(opt._model).collected, []
+    run, inner = Plan.run, []
 
-    def interrupted(model, grads):
+    def interrupted(plan, *arguments):
         if not inner:
             inner.append(True)
             opt.step(g)
-        return collected(model, grads)
+        return run(plan, *arguments)
 
-    monkeypatch.setattr(type(opt._model), "collected", interrupted)
+    monkeypatch.setattr(Plan, "run", interrupted)
     opt.step(g)
     assert opt.step_count == 3
     np.testing.assert_array_equal(opt.params["w"], expected.params["w"])
 
 
-@pytest.mark.parametrize("optimizer", [fastopt.LAMB, fastopt.DoG, fastopt.Prodigy, fastopt.Adam])
-def test_a_group_may_be_empty(optimizer):
-    options = {"clip_norm": 1.0, "nonfinite": "skip"} if optimizer is fastopt.Adam else {}
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        *((each, {"lr": lambda step: 0.5, "weight_decay": lambda step: 0.1}) for each in (fastopt.LAMB, fastopt.LARS)),
+        *((each, {}) for each in (fastopt.LAMB, fastopt.DoG, fastopt.Prodigy)),
+        (fastopt.Adam, {"clip_norm": 1.0, "nonfinite": "skip"}),
+        (fastopt.Adam, {"cautious": True, "lr": lambda step: 0.5, "weight_decay": lambda step: 0.1}),
+    ],
+)
+def test_a_group_may_be_empty(optimizer, options):
     w, lone = np.ones(3), np.ones(3)
     opt, expected = optimizer([{"params": []}, {"params": w}], **options), optimizer([{"params": lone}], **options)
     for _ in range(2):

@@ -1,5 +1,7 @@
 """Coefficients that no longer change are kept, and what changes them is noticed."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -83,7 +85,6 @@ def test_what_changes_is_noticed(change):
     stepped(fresh, GRADIENTS[:4])
     kept.param_groups[0].update(change)
     fresh.param_groups[0].update(change)
-    fresh.param_groups[0].steady = None
     fresh.is_steady = lambda hyper, t: False
     assert_same_bits(stepped(kept, GRADIENTS[4:]), stepped(fresh, GRADIENTS[4:]))
 
@@ -115,3 +116,76 @@ def test_a_schedule_is_followed():
     expected.param_groups[0]["rho"] = 0.1
     expected.step(GRADIENTS[5])
     assert_same_bits(scheduled.params, expected.params)
+
+
+def test_a_new_rate_is_taken_while_something_else_follows_a_schedule():
+    w = np.zeros(3)
+    optimizer = fastopt.SGD(w, lr=0.1, weight_decay=lambda step: 0.0)
+    for lr in (0.1, 0.5, 2.0):
+        optimizer.lr = lr
+        w[...] = 0.0
+        optimizer.step(np.ones(3))
+        assert w.tolist() == [-lr] * 3
+        optimizer.step(np.ones(3), lr=1.0)
+        assert w.tolist() == [-lr - 1.0] * 3
+
+
+def test_the_last_of_several_rates_counts():
+    w = np.zeros(3)
+    optimizer = fastopt.SGD(w, lr=0.1)
+    optimizer.step(np.ones(3))
+    rates = [0.5, np.array([1.0, 2.0, 3.0]), 0.25, lambda step: 4.0, 0.5]
+    for first, last in itertools.pairwise(rates):
+        optimizer.lr = first
+        optimizer.lr = last
+        w[...] = 0.0
+        optimizer.step(np.ones(3))
+        np.testing.assert_array_equal(-w, last(0) if callable(last) else last)
+
+
+class RateAgain(fastopt.SGD):
+    """Takes the rate among its coefficients, which are steady."""
+
+    def choose(self, hyper):
+        return rate_again, ()
+
+    def coefficients(self, hyper, t):
+        return (hyper["lr"],)
+
+    def is_steady(self, hyper, t):
+        return True
+
+
+@fastopt.rule
+def rate_again(theta, g, lr, again):
+    return theta - again * g
+
+
+def test_coefficients_may_depend_on_the_rate():
+    w = np.zeros(3)
+    optimizer = RateAgain(w, lr=1.0)
+    optimizer.step(np.ones(3))
+    optimizer.lr = 0.5
+    optimizer.step(np.ones(3))
+    assert w.tolist() == [-1.5] * 3
+
+
+class Mixin:
+    def coefficients(self, hyper, t):
+        return super().coefficients({**hyper, "momentum": hyper["momentum"] / t}, t)
+
+
+def test_coefficients_of_a_mixin_are_computed_in_each_step():
+    class Mixed(Mixin, fastopt.SGD):
+        pass
+
+    class Below(Mixed):
+        pass
+
+    for cls in (Mixed, Below):
+        kept, expected = cls(np.ones(3), momentum=0.5), fastopt.SGD(np.ones(3), momentum=0.5)
+        for t, g in enumerate(GRADIENTS, 1):
+            kept.step(g)
+            expected.param_groups[0]["momentum"] = 0.5 / t
+            expected.step(g)
+        assert_same_bits(kept.params, expected.params)
