@@ -45,7 +45,7 @@ def _thread_count():
     fastopt.set_num_threads(before)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def torch():
     import torch
 

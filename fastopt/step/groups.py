@@ -350,7 +350,7 @@ class Group(MutableMapping[str, Any]):
             return
         current = {**self.current, key: number}
         if self._description.choose(current)[0] is not self._chosen:
-            raise ValueError(f"the schedule's {key}({step}) = {value!r} needs another rule than the optimizer has")
+            raise ValueError(f"the schedule's {key}={value!r} after {step} steps needs another rule than the optimizer has")
         self._follow_numbers(current)
         self._changes.note_numbers(self.index)
 

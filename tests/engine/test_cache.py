@@ -42,9 +42,9 @@ def test_second_process_hits_with_the_same_files_and_bits(tmp_path: Path) -> Non
     assert (cold["hits"], cold["misses"]) == (0, 1)
     assert (warm["hits"], warm["misses"]) == (1, 0)
     assert warm["bits"] == cold["bits"]
-    # One index and one object file for the one span that ran, and for the function that runs all spans.
+    # One index and one object file for the one span that ran, for its numbers, and for the function that runs all spans.
     assert files(tmp_path) == after_cold
-    assert len(after_cold) == 4
+    assert len(after_cold) == 6
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_second_process_hits_with_the_same_files_and_bits(tmp_path: Path) -> Non
     [
         ("optimizers/adam.py", "* normalized(m, v, eps_root, eps)", "* normalized(m, v, eps_root, eps + eps)"),
         ("engine/storage.py", "i, dtype: dtype(source[i])", "i, dtype: dtype(source[i]) + dtype(source[i])"),
-        ("engine/loop.py", "store(arrays, i, new, dtype)", "store(arrays, i, old, dtype)"),
+        ("engine/loop.py", "store(arrays, i, new, dtype, drawn", "store(arrays, i, old, dtype, drawn"),
     ],
 )
 def test_an_edited_source_is_never_served_stale(package: Path, file: str, old: str, new: str) -> None:
@@ -142,7 +142,7 @@ def test_one_span_serves_serial_and_parallel_steps(tmp_path: Path) -> None:
         result = fresh.run(BOTH, tmp_path, **env)
         assert result["serial"] == [result["parallel"][0], False, hits, hits]
         assert result["parallel"][1:] == [True, hits, hits]
-        assert len(files(tmp_path)) == 6
+        assert len(files(tmp_path)) == 8
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_truncated_cache_files_are_replaced(tmp_path: Path, suffix: str, kept: f
     env = {"NUMBA_CACHE_DIR": str(tmp_path)}
     cold = fresh.run(STEP, tmp_path, **env)
     paths = list(tmp_path.rglob(f"*.{suffix}"))
-    assert len(paths) == 2
+    assert len(paths) == 3
     for path in paths:
         content = path.read_bytes()
         path.write_bytes(content[: int(kept * len(content))])

@@ -54,7 +54,7 @@ def test_estimates_are_nested_as_the_parameters_and_go_to_the_group_of_each():
 
 BAD = [
     (np.ones(4), ValueError, r"estimate must have the shape \(3,\)"),
-    (np.ones(3, int), TypeError, "estimate must be of float32 or float64"),
+    (np.ones(3, int), TypeError, "estimate must be of float32, float64, float16 or bfloat16"),
     ([1.0, 2.0, 3.0], TypeError, "estimate must be a NumPy array"),
 ]
 
