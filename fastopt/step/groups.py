@@ -180,7 +180,8 @@ class Group(MutableMapping[str, Any]):
             if key not in self.hyper:
                 what = f"{key!r}{hint(key, self.hyper)}"
                 raise TypeError(f"there is no hyper-parameter {what}; this optimizer has {', '.join(self.hyper)}")
-        if self._is_rate(changes) and (rates := new_rates(self.parameters, self.params, self.hyper["lr"], changes["lr"])):
+        had = self.hyper["lr"] if self.has_rates and self._is_rate(changes) else None
+        if had is not None and (rates := new_rates(self.parameters, self.params, had, changes["lr"])):
             return {"lr": rates}
         given = {key: self._checked(key, value) for key, value in changes.items()}
         if self._is_rate(given):
@@ -390,9 +391,8 @@ class Group(MutableMapping[str, Any]):
             return checked(self._checks, key, value, within=self.range)
         has_rates = key == "lr" and is_tree(value)
         if has_rates and not self._description.takes_rates:
-            raise TypeError(
-                f"lr must be a number or a schedule for {type(self._description).__name__}, got {type(value).__name__}"
-            )
+            name = type(self._description).__name__
+            raise TypeError(f"lr must be a number or a schedule for {name}, got {type(value).__name__}")
         if has_rates or key in TREES:
             return checked_tree(self.parameters, self.params, self._memory, key, value)
         if callable(value) and not is_choice(self._checks, key):
