@@ -164,7 +164,7 @@ class Stepping:
         for index in self._changes.groups:
             if index in of_group:
                 numbers.write(description, *of_group[index])
-                if not _lasts(description, *of_group[index]):
+                if not _lasts(description, of_group[index][0]):
                     self._moving[index] = of_group[index]
 
     def _follow_schedules(self, scheduled: Sequence[Scheduled]) -> None:
@@ -234,7 +234,7 @@ class Stepping:
         for group, work in self._moving.values():
             numbers.write(description, group, work)
         if description.may_become_steady:
-            self._moving = {index: each for index, each in self._moving.items() if not _lasts(description, *each)}
+            self._moving = {index: each for index, each in self._moving.items() if not _lasts(description, each[0])}
 
     def _run(self, description: Description, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
         """Take a step with a plan; `found` are the gradients, or None if the plan knows them."""
@@ -288,7 +288,7 @@ class Stepping:
         self._works = [(group, numbers.work_of(description, group, self._has_norms)) for group in active]
         self._of_group = {group.index: (group, work) for group, work in self._works}
         # Steady numbers are those that the passes have from the beginning.
-        self._moving = {index: each for index, each in self._of_group.items() if not _lasts(description, *each)}
+        self._moving = {index: each for index, each in self._of_group.items() if not _lasts(description, each[0])}
         self._limits = np.zeros(len(active) + 1)
         measures = any(work.measure is not None for _, work in self._works)
         self._phases = steps.BEGIN | steps.UPDATE
@@ -323,7 +323,7 @@ def _apart(
     return Plan(model.parameters, works, model.memory, dtypes, np.zeros(1, np.int64), model.is_lone, threads)
 
 
-def _lasts(description: Description, group: Group, _: Work) -> bool:
+def _lasts(description: Description, group: Group) -> bool:
     """Whether a group's numbers stay as they are; what a schedule changes is noted by the group."""
     return description.lasts(group.hyper, group.step_count + 1)
 
