@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from types import MappingProxyType
 from typing import Any
 
-from fastopt.arrays.flat import equal
 from fastopt.arrays.layout import FLOATS, one_of
 from fastopt.arrays.name_patterns import grouped
 from fastopt.arrays.parameters import AVERAGE
@@ -219,14 +218,10 @@ class Optimizer(Description):
         return int(self._stepping.counter[0])
 
     def _read(self, name: str) -> Any:
-        first, *others = [group.hyper[name] for group in self._model.groups]
-        if others and not all(equal(first, value) for value in others):
-            raise ValueError(f"the groups have different values of {name}; read param_groups[i][{name!r}]")
-        return first
+        return self._model.common(name)
 
     def _assign(self, name: str, value: Any) -> None:
-        for group, changes in [(group, group.check({name: value})) for group in self._model.groups]:
-            group.commit(changes)
+        self._model.assign(name, value)
 
     @property
     def state(self) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ class Changes:
     Attributes
     ----------
     any : bool
-        Whether there are some.
+        Whether there are others than of rates.
     of_plan : bool
         Whether the plan must be built anew.
     groups, rates : set of int
@@ -37,7 +37,6 @@ class Changes:
     def note_rate(self, group: int) -> None:
         """Another learning rate, on which no other number depends."""
         self.rates.add(group)
-        self.any = True
 
     def note_plan(self) -> None:
         """Other passes, arrays, or groups."""
@@ -46,7 +45,8 @@ class Changes:
     def clear(self) -> None:
         """All of them are taken note of."""
         self.any = self.of_plan = False
-        self.groups, self.rates = set(), set()
+        self.groups.clear()
+        self.rates.clear()
 
 
 class OfWhole:

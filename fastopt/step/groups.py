@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -18,15 +17,14 @@ from fastopt.arrays.per_element import checked_tree, fill_copies, is_tree, place
 from fastopt.arrays.rates import NewRates, new_rates
 from fastopt.arrays.tree import leaves, map_leaves, with_leaves
 from fastopt.description.fields import REQUIRED, known_values_within
-from fastopt.description.hyperparameters import checked, common_range, hint, is_choice
+from fastopt.description.hyperparameters import checked, common_range, hint, is_choice, plainly
 from fastopt.description.options import Wrapped
 from fastopt.description.recipe import Choice, Description
 from fastopt.engine.formats import FORMATS, plain
-from fastopt.engine.pairs import paired_states
 from fastopt.step.changes import Changes
 from fastopt.step.comparing import is_number, is_off
 from fastopt.step.scalars import scalars_of
-from fastopt.step.states import FIXED, first_value, needed_states, require_known
+from fastopt.step.states import FIXED, needed_states, paired, require_known
 
 # Hyper-parameters that may be arrays, which each group checks against its parameters.
 TREES = ("mask", "bounds", "copy_to")
@@ -72,12 +70,12 @@ class Group(MutableMapping[str, Any]):
         What is summed up over the elements before a step, with options around it.
     running, scalars : Scalars
         Running scalars, see `Optimizer.decide`; with `per_tensor` those of all tensors, and none.
-    has_rates, rate : bool, float or None
-        Whether the learning rate is an array; the rate as it is now if it is a number.
+    has_rates, zeroes : bool
+        Whether the learning rate is an array; whether a step sets the gradient to zero.
+    is_plain_rate : callable
+        Whether a number is a rate that needs no further look; never, where other numbers depend on the rate.
     scales : bool
         Whether the rule takes a scale of the gradient as its last coefficient, see `scale_if`.
-    zeroes : bool
-        Whether a step sets the gradient to zero.
     counter : ndarray of int64, shape (1,)
         Counts its steps.
     state_names : tuple of str
@@ -102,6 +100,7 @@ class Group(MutableMapping[str, Any]):
         self.range = common_range(p.dtype for p in self.parameters)
         self.index, self._description, self._changes, self._memory = index, description, changes, memory
         self._checks, self.scales = description.checks, False
+        self.is_plain_rate = plainly(description.checks["lr"] if description.takes_rates else None, self.range)
         self.hyper: dict[str, Any] = {}
         self.current: dict[str, Any] = {}
         self._placed: dict[str, Any] = {}
@@ -202,16 +201,14 @@ class Group(MutableMapping[str, Any]):
         if isinstance(rates := changes.get("lr"), NewRates):
             rates.write()
             return
-        hyper = {**self.hyper, **changes}
-        if self._is_rate(changes) and type(changes["lr"]) is type(self.hyper["lr"]) is float:
-            self.hyper = hyper
-            self._follow_rate({**self.current, **changes} if self.schedules else hyper)
-            self._changes.note_rate(self.index)
+        if self._is_rate(changes) and self.accepts_rate(changes["lr"]):
+            self.take_rate(changes["lr"])
             return
+        hyper = {**self.hyper, **changes}
         if self._differs_in_numbers(hyper, changes):
+            self._changes.note_numbers(self.index)
             self.hyper = hyper
             self._follow_numbers(hyper)
-            self._changes.note_numbers(self.index)
             return
         before = self._of_passes()
         has_other_copies = hyper["copy_to"] is not self.hyper["copy_to"]
@@ -222,6 +219,15 @@ class Group(MutableMapping[str, Any]):
             self._changes.note_plan()
         else:
             self._changes.note_numbers(self.index)
+
+    def accepts_rate(self, value: Any) -> bool:
+        """Whether a new learning rate is a number in the place of one, as nearly all are, and nothing needs to be looked at."""
+        return type(self.hyper["lr"]) is float and self.is_plain_rate(value)
+
+    def take_rate(self, value: float) -> None:
+        """Take a learning rate that `accepts_rate` lets pass."""
+        self._changes.note_rate(self.index)
+        self.hyper["lr"] = self.current["lr"] = value
 
     def _is_rate(self, changes: Mapping[str, Any]) -> bool:
         """Whether nothing but the rate changes, and may be an array: then neither the rule nor other numbers depend on it."""
@@ -254,11 +260,7 @@ class Group(MutableMapping[str, Any]):
 
     def paired_states(self) -> frozenset[str]:
         """The states that are complex where rules take pairs."""
-        description = self._description
-        starts = {n: [first_value(description, self.hyper, n, p) for p in self.parameters] for n in self._used}
-        known = [name for name, values in starts.items() if any(map(np.ndim, values))]
-        count = len(inspect.signature(self._chosen).parameters) - 3 - len(self._used)
-        return paired_states(self._chosen, self._used, [AVERAGE, *known], count)
+        return paired(self._description, self.hyper, (self._chosen, self._used), self.parameters)
 
     def arrays(self, p: Parameter) -> list[NDArray[Any]]:
         """What the rule updates of a parameter: theta, the copy, the average, and the states that the optimizer's rule uses."""
@@ -290,7 +292,7 @@ class Group(MutableMapping[str, Any]):
         self.zeroes = hyper["zero_grad"]
         self._chosen, self._used = self._choose(hyper)
         self.schedules = {key: value for key, value in hyper.items() if callable(value)}
-        self.current = hyper
+        self.current = {**hyper} if self.schedules else hyper
         self.has_rates = is_tree(hyper["lr"])
         self._wrap()
         lower, upper = (side if is_tree(side) else None for side in hyper["bounds"] or (None, None))
@@ -337,6 +339,10 @@ class Group(MutableMapping[str, Any]):
         TypeError, ValueError
             If it is not allowed, or asks for another rule.
         """
+        if key == "lr" and self.is_plain_rate(value):
+            self._changes.note_rate(self.index)
+            self.current["lr"] = value
+            return
         try:
             number = checked(self._checks, key, value, within=self.range)
         except (TypeError, ValueError):  # which is said again, with the schedule's name
@@ -344,23 +350,19 @@ class Group(MutableMapping[str, Any]):
             raise
         if value is None:
             raise TypeError(f"the schedule's {key}({step}) must be a real number, got None")
-        if key == "lr" and self._description.takes_rates and self.current is not self.hyper:
-            self.current["lr"] = number
-            self._follow_rate(self.current)
-            self._changes.note_rate(self.index)
-            return
         current = {**self.current, key: number}
         if self._description.choose(current)[0] is not self._chosen:
             raise ValueError(f"the schedule's {key}={value!r} after {step} steps needs another rule than the optimizer has")
         self._follow_numbers(current)
         self._changes.note_numbers(self.index)
 
-    def _follow_rate(self, current: dict[str, Any]) -> None:
-        self.current = current
-        self.rate: float | None = None if self.has_rates else current["lr"]
+    @property
+    def rate(self) -> float | None:
+        """The learning rate as it is now; None if it is an array."""
+        return None if self.has_rates else self.current["lr"]
 
     def _follow_numbers(self, current: dict[str, Any]) -> None:
-        self._follow_rate(current)
+        self.current = current
         if self.wrapped.names:
             self.option_coefficients = self.wrapped.coefficients(current)
         self.last_coefficients = self.option_coefficients + self.scale_coefficient()
@@ -374,16 +376,12 @@ class Group(MutableMapping[str, Any]):
         return (1.0,) if self.scales else ()
 
     def _choose(self, hyper: Mapping[str, Any]) -> Choice:
-        description = self._description
+        description, name = self._description, type(self._description).__name__
         if hyper["cautious"] and description.measure(hyper) is not None:
-            raise ValueError(
-                f"cautious=True is not for {type(description).__name__}, whose step depends on norms of the whole update"
-            )
+            raise ValueError(f"cautious=True is not for {name}, whose step depends on norms of the whole update")
         rule, names = description.choose(hyper)
         if AVERAGE in names:
-            raise ValueError(
-                f"{type(description).__name__} can't have a state {AVERAGE!r}: the average of the parameters has that name"
-            )
+            raise ValueError(f"{name} can't have a state {AVERAGE!r}: the average of the parameters has that name")
         return rule, names
 
     def _checked(self, key: str, value: Any) -> Any:

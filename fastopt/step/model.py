@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays.flat import Flat
+from fastopt.arrays.flat import Flat, equal
 from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import Parameter, allocate, require_writable
 from fastopt.arrays.per_element import is_tree
 from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, paths, picker, with_leaves
 from fastopt.description.fields import REQUIRED, known_values
-from fastopt.description.hyperparameters import checked, common_range, hint
+from fastopt.description.hyperparameters import checked, common_range, finite, hint, plainly
+from fastopt.description.options import WHOLE
 from fastopt.description.recipe import Description
 from fastopt.step.changes import Changes
 from fastopt.step.groups import ARRAYS, Group
@@ -59,6 +60,8 @@ class Model:
         Whether there is one array, and gradients come as one; whether they come as an array, or a list or tuple of arrays.
     range : Range
         What numbers must be within, to be some in the dtypes of all parameters.
+    is_plain_scale : callable
+        Whether a number is a scale of gradients that needs no further look.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class Model:
             require_all_writable(self.parameters)
         self._allocate(self.groups)
         self._note_form()
-        self.range = common_range(p.dtype for p in self.parameters)
+        self._note_range()
 
     def add(self, given: Mapping[str, Any]) -> None:
         """Add a group; see `Optimizer.add_param_group`."""
@@ -121,7 +124,7 @@ class Model:
             self.is_grouped, self.structure = True, [self.structure]
         self.groups.append(added)
         self.parameters += added.parameters
-        self.range = common_range(p.dtype for p in self.parameters)
+        self._note_range()
         self._count_elements()
         self.structure.append(added.params)
         self._note_form()
@@ -142,6 +145,35 @@ class Model:
         if self.is_grouped:
             return [group.state(name) for group in self.groups]
         return with_leaves(self.structure, [p.view(p.states[name]) if name in p.states else None for p in self.parameters])
+
+    def common(self, name: str) -> Any:
+        """The value of a hyper-parameter that all groups have.
+
+        Raises
+        ------
+        ValueError
+            If they have different ones.
+        """
+        value = self.groups[0].hyper[name]
+        if len(self.groups) > 1 and not all(equal(value, group.hyper[name]) for group in self.groups):
+            raise ValueError(f"the groups have different values of {name}; read param_groups[i][{name!r}]")
+        return value
+
+    def assign(self, name: str, value: Any) -> None:
+        """Set a hyper-parameter in all groups, or, if one refuses it, in none."""
+        if name == "lr" and self._takes_rate(value):
+            return
+        for group, changes in [(group, group.check({name: value})) for group in self.groups]:
+            group.commit(changes)
+
+    def _takes_rate(self, value: Any) -> bool:
+        """Whether all groups have taken a learning rate at once; if not, none has."""
+        for group in self.groups:
+            if not group.accepts_rate(value):
+                return False
+        for group in self.groups:
+            group.take_rate(value)
+        return True
 
     def reset_states(self) -> None:
         """Have states, scalars and counters of all groups as at the beginning."""
@@ -186,7 +218,8 @@ class Model:
         if unknown := [key for key in given if key != "params" and key not in self.defaults]:
             what = f"{unknown[0]!r}{hint(unknown[0], self.defaults)}"
             raise TypeError(f"group {index} has the key {what}; this optimizer has {', '.join(self.defaults)}")
-        own = {key: given.get(key, value) for key, value in self.defaults.items()}
+        own = {**self.defaults, **given}
+        del own["params"]
         shared = (self._description, self.memory, self._changes, self.complex_mode)
         group = Group(index, names, given["params"], own, *shared, state_names)
         if not self._description.takes_modulus and any(p.is_paired for p in group.parameters):
@@ -220,6 +253,11 @@ class Model:
         is_list = type(self.structure) in (list, tuple) and len(self.structure) == len(leaves_of)
         is_flat_list = is_list and all(own is leaf for own, leaf in zip(self.structure, leaves_of, strict=True))
         self.is_plain = (self.is_lone or is_flat_list) and not self._has_flats
+
+    def _note_range(self) -> None:
+        """Take note of the scales that gradients may have."""
+        self.range = common_range(p.dtype for p in self.parameters)
+        self.is_plain_scale = plainly(finite, self.range)
 
     def _first(self, group: Group, name: str, p: Parameter) -> Any:
         """What a state holds before the first step."""
@@ -267,4 +305,4 @@ def checked_all(cls: type[Description], hyper: Mapping[str, Any], whole: Mapping
         is_array = key in ARRAYS and (key != "lr" or is_tree(value))
         if not (value is known.get(key, REQUIRED) or callable(value) or is_array):
             checked(cls.checks, key, value)
-    return {key: checked(cls.checks, key, value) for key, value in whole.items()}
+    return {key: value if value is WHOLE[key] else checked(cls.checks, key, value) for key, value in whole.items()}

@@ -58,16 +58,6 @@ def write(description: Description, group: Group, work: Work) -> None:
         work.measure.write(group.rate, group.measure_coefficients(of_measure) + group.scale_coefficient())
 
 
-def write_rate(description: Description, group: Group, work: Work) -> None:
-    """Let the next step take its learning rate, which is a number, and what is computed from it."""
-    if work.needs_rate:
-        write(description, group, work)
-        return
-    work.update.write_rate(group.current["lr"])
-    if work.measure is not None:
-        work.measure.write_rate(group.current["lr"])
-
-
 class Noting(Mapping[str, Any]):
     """Hyper-parameters that note whether somebody reads the learning rate."""
 

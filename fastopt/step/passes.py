@@ -94,7 +94,7 @@ class Pass:
         self.rows: NDArray[Any] = np.frombuffer(memory, count=tensors * self._count).reshape(tensors, self._count)
         self.is_by_tensor = is_by_tensor
         self._pack = functools.partial(struct.Struct(f"{self._count}d").pack_into, memory, 0)
-        self._pack_rate = functools.partial(struct.Struct("d").pack_into, memory, 0)
+        self._numbers = memoryview(memory).cast("d")
         self._has_single_row = len(self.rows) == 1
         self.products = products_of(rule, measures + 2 + len(coefficients)) if measures else 0
         self.write(lr, coefficients)
@@ -125,7 +125,7 @@ class Pass:
     def write_rate(self, lr: float) -> None:
         """Let the next steps take this rate, and all else as before."""
         if self._has_single_row:
-            self._pack_rate(lr)
+            self._numbers[0] = lr
         else:
             self.rows[:, 0] = lr
 

@@ -34,6 +34,8 @@ OBJECTS = {
 }
 
 NO_SCALARS = np.zeros((2, 1, 0))
+NO_PASS, NO_ROWS = np.zeros(1, PASS), np.zeros(0, ROW)
+BLANK_HEADER = dict.fromkeys(HEADER.names or (), 0)
 
 _tokens = itertools.count(1)
 
@@ -54,6 +56,12 @@ class Work(NamedTuple):
     decided: Decided | None = None  # what the rule and the measure take of that
     decided_measure: Decided | None = None
     needs_rate: bool = False  # whether other numbers are computed from the learning rate
+
+    def write_rate(self, lr: float) -> None:
+        """Let the next steps take this learning rate, and all else as before."""
+        self.update.write_rate(lr)
+        if self.measure is not None:
+            self.measure.write_rate(lr)
 
 
 class Written(NamedTuple):
@@ -128,7 +136,7 @@ class Plan:
         self.norm = np.zeros(1) if norm is None else norm
         self.limits = np.full(len(works) + 1, np.inf) if limits is None else limits
         self._totals: dict[str, NDArray[Any]] = {}
-        self._rows_of: dict[str, NDArray[Any]] = {}  # of passes
+        self._rows_of = dict.fromkeys(("squares", "measure", "update"), NO_ROWS)  # of passes
         self._places = {id(work): _place([self._tensors_of[p] for p in work.update.parameters]) for work in works}
         squares, measure, update = (self._pass(name) for name in ("squares", "measure", "update"))
         traffic = squares.traffic + measure.traffic + update.traffic
@@ -147,7 +155,7 @@ class Plan:
         header |= {"early_count": len(early), "decision_count": len(early + late)}
         header |= {"is_lone": is_lone, "is_looking_twice": len(parameters) > 1 and any(active.values())}
         header |= {"nonfinite": finds_nonfinite, "accumulated": 0 if accumulated is None else address(accumulated)}
-        self._header = self._keep([tuple(int(header.get(name, 0)) for name in HEADER.names or ())], HEADER)
+        self._header = self._keep([tuple((BLANK_HEADER | header).values())], HEADER)
         self._address = address(self._header)
         _plans.add(self)
 
@@ -230,7 +238,9 @@ class Plan:
         words: list[int] = []
         work = blocks = traffic = 0
         passes = [each for each in (getattr(of_group, name) for of_group in self.works) if each is not None]
-        products = max((each.products for each in passes), default=0)
+        if not passes:
+            return Written(address(NO_PASS), 0)
+        products = max(each.products for each in passes)
         grain = BLOCK if products else steps.GRAIN
         for each in passes:
             if not products:

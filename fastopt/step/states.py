@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from fastopt.arrays import masters
 from fastopt.arrays.parameters import AVERAGE, Parameter
-from fastopt.description.recipe import Description
+from fastopt.description.recipe import Choice, Description
 from fastopt.engine.formats import bfloat16, decoded
+from fastopt.engine.pairs import paired_states
 
 # Hyper-parameters that decide about memory, which is there from the beginning.
 FIXED = ("state_dtype", "master_weights")
@@ -37,11 +39,23 @@ def first_value(description: Description, hyper: Mapping[str, Any], name: str, p
     return description.initial(name, hyper, masters.values(p))
 
 
+def paired(
+    description: Description, hyper: Mapping[str, Any], choice: Choice, parameters: Sequence[Parameter]
+) -> frozenset[str]:
+    """The states that are complex where rules take pairs."""
+    rule, names = choice
+    starts = {name: [first_value(description, hyper, name, p) for p in parameters] for name in names}
+    known = [name for name, values in starts.items() if any(map(np.ndim, values))]
+    return paired_states(rule, names, [AVERAGE, *known], len(inspect.signature(rule).parameters) - 3 - len(names))
+
+
 def dtype_of(description: Description, hyper: Mapping[str, Any], name: str, p: Parameter) -> np.dtype[Any]:
     """The dtype of a state."""
     if name in masters.DTYPES:
         return masters.DTYPES[name]
     chosen = hyper["state_dtype"]
+    if chosen is None:
+        return p.dtype
     if isinstance(chosen, Mapping):
         chosen = chosen.get(name)
     elif name == AVERAGE or np.ndim(description.initial(name, hyper, p.theta[:0])) > 0:

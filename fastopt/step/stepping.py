@@ -72,8 +72,11 @@ class Stepping:
         ended = steps.INTERRUPTED
         while ended in (steps.INTERRUPTED, RESTART):  # by a signal handler that took a step
             count = self._count[0]
-            if type(scale) is not float or scale != 1.0 or self._scheduled or self._changes.any:
+            changes = self._changes
+            if type(scale) is not float or scale != 1.0 or changes.any or self._scheduled:
                 scale = self.prepare(description, scale)
+            elif changes.rates:
+                self._take_rates(description)
             # What nearly all steps are; whatever is out of the ordinary ends it before anything has changed.
             plan = self._plans.current
             if plan is not None:
@@ -124,17 +127,20 @@ class Stepping:
 
     def prepare(self, description: Description, scale: float = 1.0) -> float:
         """Follow schedules and changes; the scale, checked."""
-        if type(scale) is not float or scale != 1.0:
+        if (type(scale) is not float or scale != 1.0) and not self._model.is_plain_scale(scale):
             scale = self._model.range.kept("scale", finite("scale", scale))
-        if self._changes.of_plan:
+        changes = self._changes
+        if changes.of_plan:
             self._scheduled = _schedules(self._model)
         if self._scheduled:
             self._follow_schedules(self._scheduled)
         if scale != 1.0 and not self._is_scaling:
             self._is_scaling = True  # from now on
-            self._changes.note_plan()
-        if self._changes.any:
+            changes.note_plan()
+        if changes.any:
             self._take_note(description)
+        elif changes.rates:
+            self._take_rates(description)
         return scale
 
     def _take_note(self, description: Description) -> None:
@@ -157,26 +163,34 @@ class Stepping:
 
     def _take_numbers(self, description: Description) -> None:
         """Let the next step take numbers that were changed since the last one."""
+        self._take_rates(description)
         of_group = self._of_group
-        for index in self._changes.rates:
-            if index in of_group:  # which is not frozen
-                numbers.write_rate(description, *of_group[index])
         for index in self._changes.groups:
-            if index in of_group:
+            if index in of_group:  # which is not frozen
                 numbers.write(description, *of_group[index])
                 if not _lasts(description, of_group[index][0]):
                     self._moving[index] = of_group[index]
 
+    def _take_rates(self, description: Description) -> None:
+        """Let the next step take learning rates that were changed since the last one."""
+        rates, of_group = self._changes.rates, self._of_group
+        for index in rates:
+            if index in of_group:
+                group, work = of_group[index]
+                if work.needs_rate:
+                    numbers.write(description, group, work)
+                else:
+                    work.write_rate(group.current["lr"])
+        rates.clear()
+
     def _follow_schedules(self, scheduled: Sequence[Scheduled]) -> None:
         """Call each schedule once, before all else, for it is the caller's code and may change anything."""
         count = self._count[0]
-        values: dict[int, Any] = {}
-        for schedule, _, _ in scheduled:
-            if id(schedule) not in values:
-                values[id(schedule)] = schedule(count)
-        for schedule, group, key in scheduled:
-            if group.schedules.get(key) is schedule:
-                group.follow(key, values[id(schedule)], count)
+        for schedule, followers in scheduled:
+            value = schedule(count)
+            for group, key in followers:
+                if group.schedules.get(key) is schedule:
+                    group.follow(key, value, count)
 
     def reset(self) -> None:
         """Have states, scalars and counters as at the beginning."""
@@ -329,17 +343,20 @@ def _lasts(description: Description, group: Group) -> bool:
 
 
 class Scheduled(NamedTuple):
-    """A schedule, and the hyper-parameter of a group that follows it."""
+    """A schedule, and the groups and their hyper-parameters that follow it."""
 
     schedule: Callable[[int], Any]
-    group: Group
-    key: str
+    followers: list[tuple[Group, str]]
 
     @property
-    def identity(self) -> tuple[int, int, str]:
+    def identity(self) -> tuple[Any, ...]:
         """What tells it from others, as long as its objects live."""
-        return id(self.schedule), id(self.group), self.key
+        return id(self.schedule), *((id(group), key) for group, key in self.followers)
 
 
 def _schedules(model: Model) -> list[Scheduled]:
-    return [Scheduled(schedule, group, key) for group in model.groups for key, schedule in group.schedules.items()]
+    found: dict[int, Scheduled] = {}
+    for group in model.groups:
+        for key, schedule in group.schedules.items():
+            found.setdefault(id(schedule), Scheduled(schedule, [])).followers.append((group, key))
+    return [*found.values()]

@@ -8,7 +8,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import fastopt
-from fastopt.description.hyperparameters import common_range, is_choice
+from fastopt.description.hyperparameters import (
+    common_range,
+    decay,
+    finite,
+    is_choice,
+    limit_or_none,
+    nonnegative,
+    plainly,
+    positive,
+)
 from fastopt.rules import momentum
 from tests.refusal import refused
 from tests.table import TABLE
@@ -37,6 +46,20 @@ def test_the_range_is_that_of_rounding(number):
         return
     with pytest.raises(ValueError, match="x must be within the range of float32, the parameters' dtype, got"):
         within.kept("x", (0.5, number))
+
+
+@given(st.floats() | st.integers() | st.booleans() | st.none() | st.just(np.float64(0.5)))
+@example(1e-3)
+@example(0.5)
+def test_the_quick_look_lets_pass_what_the_whole_one_leaves_as_it_is(value):
+    within = common_range([SINGLE])
+    for check in (finite, positive, nonnegative, decay):
+        if plainly(check, within)(value):
+            assert type(value) is float
+            assert within.kept("x", check("x", value)) is value
+        else:  # a number that nearly nobody has, or none
+            assert not (type(value) is float and 1e-37 < value < 1.0)
+    assert not plainly(limit_or_none, within)(0.5)
 
 
 def every_number():

@@ -1,6 +1,7 @@
 """Parameter groups in PyTorch's form, and hyper-parameters that change at any time."""
 
 import itertools
+import math
 from collections.abc import MutableMapping
 
 import numpy as np
@@ -135,9 +136,29 @@ def test_rate_that_one_group_refuses_changes_none():
     opt = fastopt.SGD([{"params": np.ones(3), "lr": 0.1}, {"params": np.ones(4), "lr": 0.2}])
     with refused(ValueError, "lr ", "(4,)", "got (3,)", opt=opt):
         opt.lr = np.ones(3)
-    for bad, error in [(-1.0, ValueError), ("0.1", TypeError)]:
+    for bad, error in [(-1.0, ValueError), (math.nan, ValueError), ("0.1", TypeError), (True, TypeError)]:
         with refused(error, "lr must be", opt=opt):
             opt.lr = bad
+
+
+def test_rate_that_is_zero_in_the_dtype_of_one_group_changes_none():
+    opt = fastopt.SGD([{"params": np.ones(3), "lr": 0.1}, {"params": np.ones(4, np.float32), "lr": 0.2}])
+    with refused(ValueError, "lr must be within the range of float32", opt=opt):
+        opt.lr = 1e-60
+
+
+def test_the_last_one_of_rates_that_were_assigned_counts():
+    opt = fastopt.SGD([{"params": (w := np.zeros(2))}, {"params": (v := np.zeros(1))}])
+    opt.step([np.ones(2), np.ones(1)], lr=0.0)
+    opt.lr = 0.5
+    opt.lr = 1.0
+    opt.param_groups[0]["lr"] = np.array([0.25, 0.125])  # whose step takes an array, not the number before it
+    opt.step([np.ones(2), np.ones(1)])
+    opt.param_groups[0]["lr"] = 2.0
+    opt.param_groups[1]["lr"] = 4
+    opt.step([np.ones(2), np.ones(1)])
+    np.testing.assert_array_equal(w, [-2.25, -2.125])
+    np.testing.assert_array_equal(v, [-5.0])
 
 
 def test_rate_of_all_groups_at_once():
