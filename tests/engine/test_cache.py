@@ -18,10 +18,14 @@ from fastopt.engine import cache, digest
 from tests import fresh
 
 STEP = """
-opt, w = run()
+opt, w = run(cls=fastopt.SGD)
 (span,) = used(opt)
 report(bits=bits(w), hits=span.cache_hits, misses=1 - span.cache_hits)
 """
+
+
+# Of the rule that `STEP` runs.
+EDITED = ("return theta - lr * g\n", "return theta - lr * (g + g)\n")
 
 
 @pytest.fixture
@@ -36,9 +40,10 @@ def files(folder: Path) -> list[str]:
 
 
 def test_second_process_hits_with_the_same_files_and_bits(tmp_path: Path) -> None:
-    cold = fresh.run(STEP, tmp_path, NUMBA_CACHE_DIR=str(tmp_path))
+    script = STEP.replace("SGD", "Adam")
+    cold = fresh.run(script, tmp_path, NUMBA_CACHE_DIR=str(tmp_path))
     after_cold = files(tmp_path)
-    warm = fresh.run(STEP, tmp_path, NUMBA_CACHE_DIR=str(tmp_path))
+    warm = fresh.run(script, tmp_path, NUMBA_CACHE_DIR=str(tmp_path))
     assert (cold["hits"], cold["misses"]) == (0, 1)
     assert (warm["hits"], warm["misses"]) == (1, 0)
     assert warm["bits"] == cold["bits"]
@@ -50,13 +55,13 @@ def test_second_process_hits_with_the_same_files_and_bits(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("optimizers/adam.py", "* normalized(m, v, eps_root, eps)", "* normalized(m, v, eps_root, eps + eps)"),
+        ("optimizers/sgd.py", *EDITED),
         ("engine/storage.py", "i, dtype: dtype(source[i])", "i, dtype: dtype(source[i]) + dtype(source[i])"),
         ("engine/loop.py", "store(arrays, i, new, dtype, drawn", "store(arrays, i, old, dtype, drawn"),
     ],
 )
 def test_an_edited_source_is_never_served_stale(package: Path, file: str, old: str, new: str) -> None:
-    env = {"PYTHONPATH": str(package), "NUMBA_CACHE_DIR": str(package / "cache")}
+    env = {"PYTHONPATH": str(package), "NUMBA_CACHE_DIR": fresh.with_engine(package / "cache")}
     before = fresh.run(STEP, package, **env)
     source = package / "fastopt" / file
     text = source.read_text()
@@ -114,7 +119,7 @@ def test_an_edited_helper_of_a_users_rule_is_never_served_stale(
     (tmp_path / "user_rule.py").write_text(
         f"import fastopt\n{access}\n@fastopt.rule\ndef own(theta, g, lr):\n    return theta - lr * {call}(g)\n"
     )
-    env = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    env = {"NUMBA_CACHE_DIR": fresh.with_engine(tmp_path / "cache")}
     before = fresh.run(USER_RULE, tmp_path, **env)
     again = fresh.run(USER_RULE, tmp_path, **env)
     assert (before["misses"], again["misses"], again["bits"]) == (1, 0, before["bits"])
@@ -129,7 +134,7 @@ fastopt.set_num_threads(2)
 found = {}
 for mode in ("serial", "parallel"):
     fastopt.set_parallel_threshold(0 if mode == "parallel" else 10**12)
-    opt, w = run(size=5000)
+    opt, w = run(size=5000, cls=fastopt.SGD)
     stats = step_dispatcher(mode == "parallel").stats
     found[mode] = [bits(w), is_parallel(opt), sum(stats.cache_hits.values()), used(opt)[0].cache_hits]
 report(**found)
@@ -142,7 +147,7 @@ def test_one_span_serves_serial_and_parallel_steps(tmp_path: Path) -> None:
         result = fresh.run(BOTH, tmp_path, **env)
         assert result["serial"] == [result["parallel"][0], False, hits, hits]
         assert result["parallel"][1:] == [True, hits, hits]
-        assert len(files(tmp_path)) == 8
+        assert len(files(tmp_path)) == 6
 
 
 @pytest.mark.parametrize(
@@ -154,7 +159,7 @@ def test_one_span_serves_serial_and_parallel_steps(tmp_path: Path) -> None:
     ],
 )
 def test_settings_of_numba_do_not_reach_kernels_of_other_processes(tmp_path: Path, setting: str, value: str) -> None:
-    env = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    env = {"NUMBA_CACHE_DIR": fresh.with_engine(tmp_path / "cache")}
     odd = fresh.run(STEP, tmp_path, **env, **{setting: value})
     plain = fresh.run(STEP, tmp_path, **env)
     assert (odd["misses"], plain["misses"]) == (1, 1)
@@ -163,14 +168,15 @@ def test_settings_of_numba_do_not_reach_kernels_of_other_processes(tmp_path: Pat
 
 
 def test_a_package_in_an_archive_is_never_served_stale(package: Path) -> None:
-    source = package / "fastopt" / "optimizers" / "adam.py"
+    source = package / "fastopt" / "optimizers" / "sgd.py"
     text = source.read_text()
     results = []
     (package / "elsewhere").mkdir()
-    for edited in (text, text.replace("* normalized(m, v, eps_root, eps)", "* normalized(m, v, eps_root, eps + eps)")):
+    folder = fresh.with_engine(package / "cache")
+    for edited in (text, text.replace(*EDITED)):
         source.write_text(edited)
         archive = shutil.make_archive(str(package / "archive"), "zip", package, "fastopt")
-        env = {"PYTHONPATH": archive, "NUMBA_CACHE_DIR": str(package / "cache")}
+        env = {"PYTHONPATH": archive, "NUMBA_CACHE_DIR": folder}
         results.append(fresh.run(STEP + "report(file=fastopt.__file__, bits=bits(w))", package / "elsewhere", **env))
     assert all("archive.zip" in result["file"] for result in results)
     assert results[0]["bits"] != results[1]["bits"]
@@ -206,14 +212,14 @@ def test_a_time_limit_ends_a_step_that_compiles(tmp_path: Path) -> None:
 UNCACHED = """
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    opt, w = run()
-    run(dtype="float64")
+    opt, w = run(cls=fastopt.SGD)
+    run(dtype="float64", cls=fastopt.SGD)
 report(bits=bits(w), warnings=[str(c.message) for c in caught])
 """
 
 
 WHERE = """
-opt, w = run()
+opt, w = run(cls=fastopt.SGD)
 (span,) = used(opt)
 found = [path for path, _, names in os.walk(os.environ["ROOT"]) for name in names if name.endswith((".nbi", ".nbc"))]
 report(bits=bits(w), hits=span.cache_hits, folder=span._cache.cache_path, found=sorted(set(found)))
@@ -291,11 +297,11 @@ def bytecode_only(package: Path) -> None:
 
 
 def test_bytecode_without_sources_is_cached_and_never_served_stale(package: Path, tmp_path: Path) -> None:
-    source = package / "fastopt" / "optimizers" / "adam.py"
+    source = package / "fastopt" / "optimizers" / "sgd.py"
     text = source.read_text()
     shutil.copytree(package / "fastopt", package / "sources" / "fastopt")
     script = STEP.replace("report(", "report(file=fastopt.__file__, ")
-    env = {"PYTHONPATH": str(package), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    env = {"PYTHONPATH": str(package), "NUMBA_CACHE_DIR": fresh.with_engine(tmp_path / "cache")}
     bytecode_only(package)
     before = fresh.run(script, package, **env)
     assert before["file"].endswith(".pyc")
@@ -304,7 +310,7 @@ def test_bytecode_without_sources_is_cached_and_never_served_stale(package: Path
 
     shutil.rmtree(package / "fastopt")
     shutil.copytree(package / "sources" / "fastopt", package / "fastopt")
-    source.write_text(text.replace("* normalized(m, v, eps_root, eps)", "* normalized(m, v, eps_root, eps + eps)"))
+    source.write_text(text.replace(*EDITED))
     bytecode_only(package)
     after = fresh.run(script, package, **env)
     assert after["hits"] == 0
@@ -345,7 +351,7 @@ def test_what_can_not_be_told_apart_is_not_cached(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
 def test_truncated_cache_files_are_replaced(tmp_path: Path, suffix: str, kept: float) -> None:
-    env = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    env = {"NUMBA_CACHE_DIR": fresh.with_engine(tmp_path)}
     cold = fresh.run(STEP, tmp_path, **env)
     paths = list(tmp_path.rglob(f"*.{suffix}"))
     assert len(paths) == 3
@@ -367,9 +373,10 @@ report(results=results)
 @pytest.mark.parametrize("processes", [2, pytest.param(8, marks=pytest.mark.thorough)])
 def test_processes_racing_over_two_dtypes(tmp_path: Path, processes: int) -> None:
     dtypes = ["float32", "float64"]
-    expected = {dtype: fresh.run(RACE, tmp_path, RACE_DTYPE=dtype, NUMBA_CACHE_DIR=str(tmp_path / "alone")) for dtype in dtypes}
+    alone = fresh.with_engine(tmp_path / "alone")
+    expected = {dtype: fresh.run(RACE, tmp_path, RACE_DTYPE=dtype, NUMBA_CACHE_DIR=alone) for dtype in dtypes}
+    env = {"NUMBA_CACHE_DIR": fresh.with_engine(tmp_path / "race")}
     for _ in range(2):  # cold, then warm
-        env = {"NUMBA_CACHE_DIR": str(tmp_path / "race")}
         racers = [(dtype, fresh.start(RACE, tmp_path, RACE_DTYPE=dtype, **env)) for dtype in dtypes * (processes // 2)]
         assert [fresh.finish(process) for _, process in racers] == [expected[dtype] for dtype, _ in racers]
     assert files(tmp_path / "race") == files(tmp_path / "alone")
