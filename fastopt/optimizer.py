@@ -141,7 +141,8 @@ class Optimizer(Description):
         TypeError, ValueError
             If they are nested otherwise, or one of them can't take the place of the one before. Nothing is changed then.
         """
-        self._restore(copies.with_other_arrays(self.__getstate__(), self._model, params))
+        other = copies.restored(type(self), copies.with_other_arrays(self.__getstate__(), self._model, params))
+        vars(self).update(vars(other))
 
     def step_async(self, grads: Any = None, scale: float = 1.0) -> Future[None]:
         """Take a step in a thread in the background, while this one computes something else.

@@ -59,5 +59,6 @@ class OfWhole:
         return self if optimizer is None else optimizer._whole[self._name]
 
     def __set__(self, optimizer: Any, value: Any) -> None:
-        optimizer._whole[self._name] = checked(optimizer.checks, self._name, value)
-        optimizer._changes.note_plan()
+        made = checked(optimizer.checks, self._name, value)
+        optimizer._changes.note_plan()  # first, for there may be an interrupt before the next line
+        optimizer._whole[self._name] = made

@@ -204,21 +204,21 @@ class Group(MutableMapping[str, Any]):
         if self._is_rate(changes) and self.accepts_rate(changes["lr"]):
             self.take_rate(changes["lr"])
             return
-        hyper = {**self.hyper, **changes}
-        if self._differs_in_numbers(hyper, changes):
-            self._changes.note_numbers(self.index)
-            self.hyper = hyper
-            self._follow_numbers(hyper)
-            return
-        before = self._of_passes()
-        has_other_copies = hyper["copy_to"] is not self.hyper["copy_to"]
-        self._take(hyper)
-        if has_other_copies:
-            self.fill_copies()
-        if has_other_copies or any(map(callable, changes.values())) or self._of_passes() != before:
+        before, hyper = self.hyper, {**self.hyper, **changes}
+        try:
+            if self._differs_in_numbers(hyper, changes):
+                self.hyper = hyper
+                self._follow_numbers({**self.current, **changes} if self.schedules else hyper)
+                self._changes.note_numbers(self.index)
+                return
+            self._take(hyper)
+            if hyper["copy_to"] is not before["copy_to"]:
+                self.fill_copies()
             self._changes.note_plan()
-        else:
-            self._changes.note_numbers(self.index)
+        except BaseException:  # an interrupt, or no memory
+            self._take(before)
+            self._changes.note_plan()
+            raise
 
     def accepts_rate(self, value: Any) -> bool:
         """Whether a new learning rate is a number in the place of one, as nearly all are, and nothing needs to be looked at."""
@@ -235,21 +235,10 @@ class Group(MutableMapping[str, Any]):
 
     def _differs_in_numbers(self, hyper: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
         """Whether other hyper-parameters only give the same passes other numbers, as nearly all changes do."""
-        if self.schedules or "clip_norm" in changes:
-            return False
         for key, value in changes.items():
             if not is_number(value, self.hyper[key]):
                 return False
         return self._description.choose(hyper)[0] is self._chosen
-
-    def _of_passes(self) -> tuple[Any, ...]:
-        """All that tells which passes a step makes, and which arrays are read in them."""
-        hyper = self.hyper
-        kinds: list[type] = [type(c) for c in self.option_coefficients]
-        arrays = [value if is_tree(value) else None for value in (hyper["lr"], hyper["mask"], *(hyper["bounds"] or ()))]
-        own = self._description.decide(hyper), self._description.decide_measure(hyper)
-        options = [hyper.get(key) for key in ("frozen", "clip_norm", "rounding", "seed")]  # one may have a seed of its own
-        return self.rule, self.measure, own, kinds, [*map(id, arrays)], options, [*self.schedules]
 
     def scale_if(self, scales: bool) -> None:
         """Let the rule take a scale of the gradient from now on, or none."""

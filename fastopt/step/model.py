@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,25 +111,39 @@ class Model:
             raise ValueError("an optimizer with by_name can't take more groups; construct it with groups instead")
         if not isinstance(given, Mapping) or "params" not in given:
             raise TypeError(f"group must be a mapping with the key 'params', got {given!r}")
-        with self.memory.unchanged_by_errors():
+        with self._unchanged_by_errors():
             count = len(self.groups)
             names = [name for name, _ in leaves(given["params"], f"params[{count}]['params']")]
             added = self._group(given, count, names)
             require_all_writable(added.parameters)
             self._allocate([added])
-        if not self.is_grouped:
-            renamed = {p.name: f"params[0]['params']{p.name.removeprefix('params')}" for p in self.parameters}
-            for p in self.parameters:
-                p.name = renamed[p.name]
-            self.memory.rename(renamed)
-            self.is_grouped, self.structure = True, [self.structure]
-        self.groups.append(added)
-        self.parameters += added.parameters
-        self._note_range()
-        self._count_elements()
-        self.structure.append(added.params)
-        self._note_form()
-        self._changes.note_plan()
+            if not self.is_grouped:
+                renamed = {p.name: f"params[0]['params']{p.name.removeprefix('params')}" for p in self.parameters}
+                for p in self.parameters:
+                    p.name = renamed[p.name]
+                self.memory.rename(renamed)
+                self.is_grouped, self.structure = True, [self.structure]
+            self.groups = [*self.groups, added]
+            self.parameters = [*self.parameters, *added.parameters]
+            self.structure = [*self.structure, added.params]
+            self._note_range()
+            self._count_elements()
+            self._note_form()
+            self._changes.note_plan()
+
+    @contextlib.contextmanager
+    def _unchanged_by_errors(self) -> Iterator[None]:
+        """Be as before if there is an exception within a ``with`` block."""
+        before, names = vars(self).copy(), [p.name for p in self.parameters]
+        try:
+            with self.memory.unchanged_by_errors():
+                yield
+        except BaseException:
+            vars(self).update(before)
+            for p, name in zip(self.parameters, names, strict=True):
+                p.name = name
+            self._changes.note_plan()
+            raise
 
     @property
     def active(self) -> list[Group]:
