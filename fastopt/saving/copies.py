@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fastopt.arrays.flat import Flat, array_of
+from fastopt.arrays.layout import require_array
 from fastopt.arrays.parameters import require_writable
 from fastopt.arrays.tree import map_leaves, matching_leaves
 from fastopt.description.options import WHOLE
@@ -71,8 +72,7 @@ def with_other_arrays(saved: dict[str, Any], model: Model, params: Any) -> dict[
     others = {}
     for p, (name, leaf) in zip(model.parameters, matching_leaves(model.structure, params, "params"), strict=True):
         array = p.unwrap(name, leaf)
-        if getattr(array, "dtype", None) != p.array.dtype:
-            raise TypeError(f"{name} must be of {p.array.dtype} as before, got {getattr(array, 'dtype', type(array).__name__)}")
+        require_array(name, array, [p.array.dtype])
         if array.shape != p.shape:
             raise ValueError(f"{name} must have the shape {p.shape} as before, got {array.shape}")
         require_writable(name, array)

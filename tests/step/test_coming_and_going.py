@@ -96,7 +96,7 @@ def test_arrays_that_can_not_take_the_place_are_refused():
     opt.step([np.ones(3), np.ones(2)])
     with refused(ValueError, "params[1] must have the shape (2,) as before, got (3,)", opt=opt):
         opt.rebind([np.ones(3), np.ones(3)])
-    with refused(TypeError, "params[0] must be of float64 as before, got float32", opt=opt):
+    with refused(TypeError, "params[0] must be of float64, got float32", opt=opt):
         opt.rebind([np.ones(3, np.float32), np.ones(2)])
     with refused(ValueError, "params must have length 2", opt=opt):
         opt.rebind([np.ones(3)])
