@@ -96,7 +96,7 @@ def cache() -> tuple[bool, str]:
 
 
 def bandwidths(*threads: int) -> list[float]:
-    """GB/s of the quickest of some steps of gradient descent over arrays that no cache holds, for numbers of threads in turn."""
+    """GB/s of the quickest of some steps of gradient descent over arrays that no cache holds, for each number of threads."""
     theta = aligned_zeros(ELEMENTS, np.float32)
     g = np.ones(ELEMENTS, np.float32)
     optimizers = [fastopt.SGD(theta, threads=n) for n in threads]
