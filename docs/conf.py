@@ -45,7 +45,7 @@ numpydoc_show_class_members = False
 html_theme = "furo"
 html_title = f"fastopt {release}"
 html_static_path = ["_static"]
-html_css_files = ["math.css"]
+html_css_files = ["math.css", "tables.css"]
 html_copy_source = False
 html_math_renderer = "mathml"
 
