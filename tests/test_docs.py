@@ -24,6 +24,7 @@ PAGES = [
     CONTRIBUTING,
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs" / "optimizers").glob("*.md")),
+    *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
 ]
 MODULES = [fastopt.__name__, *(module.name for module in pkgutil.walk_packages(fastopt.__path__, "fastopt."))]
 
