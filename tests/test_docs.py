@@ -72,6 +72,15 @@ def test_relative_links_lead_somewhere():
     assert not missing
 
 
+def test_anchors_of_the_readme_lead_to_headings():
+    # Those within the pages are Sphinx's to check.
+    links = re.findall(r"\]\((docs/[^)#]*\.md)#([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert links
+    for path, anchor in links:
+        headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
 def test_pages_install_extras_that_exist():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     named = [extra for command in shell_commands() for extra in re.findall(r'-e "\.\[(.+)\]"', command)]
