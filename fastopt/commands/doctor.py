@@ -26,7 +26,7 @@ CODE_SETTINGS = {
     "NUMBA_DEBUGINFO": ("DEBUGINFO_DEFAULT", (0,)),
     "NUMBA_BOUNDSCHECK": ("BOUNDSCHECK", (None, 0)),
     "NUMBA_CPU_NAME": ("CPU_NAME", (None,)),
-    "NUMBA_CPU_FEATURES": ("CPU_FEATURES", (None,)),
+    "NUMBA_CPU_FEATURES": ("CPU_FEATURES", (None, "")),
 }
 
 # How many times as long a product takes with subnormal results, from which on that is worth a word.
@@ -48,9 +48,7 @@ def compiler() -> Finding:
     changed = [name for name, (field, usual) in CODE_SETTINGS.items() if getattr(numba.config, field) not in usual]
     if changed:
         names = ", ".join(changed)
-        return Finding(
-            "compiler", f"settings of Numba change the machine code: {names}", f"unset {names}, or leave it so to debug"
-        )
+        return Finding("compiler", f"settings of Numba change the machine code: {names}", f"unset {names}, unless it is meant")
     return Finding("compiler", f"Numba {numba.__version__} with its usual settings")
 
 
@@ -92,16 +90,22 @@ def threads() -> Finding:
     """How many threads there are, against the CPUs that this process may use."""
     usable, count, quota = info.cpu_count(), numba.config.NUMBA_NUM_THREADS, runtime.cpu_quota()
     if count > usable:
-        found = f"{count} threads for {usable} CPUs: they wait for each other"
+        found = f"{count} threads for {_cpus(usable)}: they wait for each other"
         return Finding("threads", found, f"set NUMBA_NUM_THREADS={usable}")
     if quota is not None and quota < fastopt.get_num_threads():
         found = f"{fastopt.get_num_threads()} threads for a quota of {quota:g} CPUs: all stand still when it is used up"
         return Finding("threads", found, "give the container whole CPUs")
     if count < usable and (quota is None or count < quota):
-        return Finding("threads", f"{count} for {usable} CPUs", "unset NUMBA_NUM_THREADS, unless other processes use the rest")
+        return Finding(
+            "threads", f"{count} for {_cpus(usable)}", "unset NUMBA_NUM_THREADS, unless other processes use the rest"
+        )
     return Finding(
-        "threads", f"{fastopt.get_num_threads()} for {usable} CPUs" + (f", of which {quota:g} at a time" if quota else "")
+        "threads", f"{fastopt.get_num_threads()} for {_cpus(usable)}" + (f", of which {quota:g} at a time" if quota else "")
     )
+
+
+def _cpus(count: int) -> str:
+    return f"{count} CPU{'s' if count > 1 else ''}"
 
 
 def bandwidth() -> Finding:
@@ -151,7 +155,7 @@ def blas() -> Finding:
     able = info.cpu_count() if quota is None else min(info.cpu_count(), math.ceil(quota))
     most = max((pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"), default=1)
     if most > able:
-        found = f"{most} threads for {able} CPUs, which keep them busy after each product"
+        found = f"{most} threads for {_cpus(able)}, which keep them busy after each product"
         return Finding(
             "BLAS", found, f"set OPENBLAS_NUM_THREADS={able} (MKL_NUM_THREADS, OMP_NUM_THREADS) before Python starts"
         )
@@ -164,8 +168,8 @@ def load() -> Finding:
         return Finding("load", "this system doesn't tell")
     (lately, _, _), cpus = os.getloadavg(), os.cpu_count() or 1
     if lately > cpus:
-        return Finding("load", f"{lately:.1f} on {cpus} CPUs: others are at work", "wait for them, or use fewer threads")
-    return Finding("load", f"{lately:.1f} on {cpus} CPUs")
+        return Finding("load", f"{lately:.1f} on {_cpus(cpus)}: others are at work", "wait for them, or use fewer threads")
+    return Finding("load", f"{lately:.1f} on {_cpus(cpus)}")
 
 
 def subnormals() -> Finding:

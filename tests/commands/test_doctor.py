@@ -87,7 +87,7 @@ def test_a_process_without_compiler():
 def test_settings_that_change_code(patch, variable, field, value):
     assert not doctor.compiler().mend
     patch(numba.config, **{field: value})
-    assert doctor.compiler().mend == f"unset {variable}, or leave it so to debug"
+    assert doctor.compiler().mend == f"unset {variable}, unless it is meant"
 
 
 def test_a_cache_that_can_not_be_written(patch):
@@ -131,6 +131,7 @@ def test_code_without_vectors(patch):
         (2, 4, None, "4 threads for 2 CPUs", "NUMBA_NUM_THREADS=2"),
         (4, 4, 1.5, "2 threads for a quota of 1.5 CPUs", "whole CPUs"),
         (4, 1, None, "1 for 4 CPUs", "unset NUMBA_NUM_THREADS"),
+        (1, 2, None, "2 threads for 1 CPU:", "NUMBA_NUM_THREADS=1"),
     ],
 )
 def test_threads_against_cpus(machine, usable, count, quota, found, mend):
