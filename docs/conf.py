@@ -45,12 +45,13 @@ numpydoc_show_class_members = False
 html_theme = "furo"
 html_title = f"fastopt {release}"
 html_static_path = ["_static"]
-html_css_files = ["math.css"]
+html_css_files = ["math.css", "tables.css"]
 html_copy_source = False
 html_math_renderer = "mathml"
 
 
 def mathml(node: nodes.Element, tex: str, as_block: bool) -> str:
+    tex = re.sub(r"frac(\d)(\d)", r"frac{\1}{\2}", tex)  # to TeX they are two numbers, to docutils one
     try:
         # A bar has the spaces of a binary operator by default, but here it always stands beside an absolute value.
         return re.sub(r"<mo[^>]*>\|</mo>", '<mo stretchy="false" lspace="0" rspace="0">|</mo>', tex2mathml(tex, as_block))

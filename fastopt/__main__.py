@@ -56,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(info.report())
         return 0
+    if options.command == "doctor":
+        from fastopt.commands import doctor
+
+        found = doctor.findings()
+        print(doctor.report(found))
+        return int(any(finding.mend for finding in found))
     path = options.out or Path(f"fastopt-{options.problem}.png")
     if problem := _why_unwritable(path):
         parser.error(f"argument --out: {problem}")
@@ -100,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--out", type=Path, metavar="PATH", help="the picture (default: fastopt-<problem>.png in this folder)")
     commands.add_parser("info", help="versions, processor, threads, cache and memory bandwidth")
+    commands.add_parser(
+        "doctor",
+        help="what makes steps slow or wrong on this machine, and what mends it",
+        description="Look for what makes steps slow or wrong on this machine, and say what mends it. The exit status is 0 if "
+        "there is nothing to mend, else 1.",
+    )
     warmup = commands.add_parser(
         "warmup",
         help="compile kernels to the cache, so that no process waits for the compiler",

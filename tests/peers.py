@@ -1,4 +1,4 @@
-"""How fastopt is stepped side by side with PyTorch and optax, in float64, with the same gradients."""
+"""How fastopt is stepped side by side with other libraries, in float64, with the same gradients."""
 
 from operator import attrgetter
 
@@ -40,6 +40,28 @@ def optax_path(optax, name, arguments):
     for g in gradients():
         updates, state = optimizer.update(g, state, params)
         params = optax.apply_updates(params, updates)
+        yield [np.asarray(p) for p in params]
+
+
+def sklearn_path(name, arguments):
+    """The parameters after each step of what scikit-learn trains its networks with."""
+    from sklearn.neural_network import _stochastic_optimizers
+
+    params = start()
+    optimizer = getattr(_stochastic_optimizers, f"{name}Optimizer")(params, **arguments)
+    for g in gradients():
+        optimizer.update_params(params, g)
+        yield params
+
+
+def pennylane_path(name, arguments):
+    """The parameters after each step of an optimizer of PennyLane."""
+    import pennylane
+
+    params = [pennylane.numpy.array(theta, requires_grad=True) for theta in start()]
+    optimizer = getattr(pennylane, name)(**arguments)
+    for g in gradients():
+        params = optimizer.apply_grad(g, params)
         yield [np.asarray(p) for p in params]
 
 

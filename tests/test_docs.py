@@ -24,6 +24,7 @@ PAGES = [
     CONTRIBUTING,
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs" / "optimizers").glob("*.md")),
+    *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
 ]
 MODULES = [fastopt.__name__, *(module.name for module in pkgutil.walk_packages(fastopt.__path__, "fastopt."))]
 
@@ -69,6 +70,15 @@ def test_relative_links_lead_somewhere():
     assert len(links) > len(PAGES)
     missing = [link for page, link in links if "generated/" not in link and not (page.parent / link).exists()]
     assert not missing
+
+
+def test_anchors_of_the_readme_lead_to_headings():
+    # Those within the pages are Sphinx's to check.
+    links = re.findall(r"\]\((docs/[^)#]*\.md)#([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert links
+    for path, anchor in links:
+        headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def test_pages_install_extras_that_exist():

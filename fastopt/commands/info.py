@@ -22,11 +22,14 @@ from fastopt.optimizers.sgd import gradient_descent
 ELEMENTS = 16 * 1024**2
 STEPS = 10
 
+# That of gradient descent in float32, the simplest one.
+KERNEL = Variant(gradient_descent, np.dtype(np.float32), np.dtype(np.float32), (), (None,))
+
 
 def report() -> str:
     """All of it as text, one line for each fact."""
     # These first: where there is no cache, the first kernel tells why; and once threads were launched, their layer is known.
-    cache, bandwidth = _attempt(_cache), _attempt(_bandwidth)
+    kernels, speed = _attempt(lambda: cache()[1]), _attempt(_speed)
     quota = runtime.cpu_quota()
     facts = {
         "fastopt": fastopt.__version__,
@@ -37,8 +40,8 @@ def report() -> str:
         "CPU quota": "none" if quota is None else f"{quota:g} CPUs",
         "threads": f"{fastopt.get_num_threads()} (NUMBA_NUM_THREADS = {numba.config.NUMBA_NUM_THREADS})",
         "threading layer": _threading_layer(),
-        "cache": cache,
-        "bandwidth": bandwidth,
+        "cache": kernels,
+        "bandwidth": speed,
     }
     width = max(map(len, facts))
     return "\n".join(f"{name:{width}}  {fact}" for name, fact in facts.items())
@@ -76,35 +79,40 @@ def _threading_layer() -> str:
         return "none started: every step runs in one thread"
 
 
-def _cache() -> str:
-    """The folder of compiled kernels, and whether one of them was found or left there."""
-    variant = Variant(gradient_descent, np.dtype(np.float32), np.dtype(np.float32), (), (None,))
+def cache() -> tuple[bool, str]:
+    """Whether the cache of kernels works, and its folder, and whether one of them was found or left there."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        span = compiled_span(variant)
+        span = compiled_span(KERNEL)
     if span._cache.cache_path is None:
         reason = f": {caught[-1].message}" if caught else ""
-        return f"does not work{reason}"
+        return False, f"does not work{reason}"
     folder = Path(span._cache.cache_path)
     if span.cache_hits:
-        return f"{folder} works (a kernel was loaded from it)"
-    saved = any(folder.glob(f"*{variant.name}*.nbc"))
-    return f"{folder} works (a kernel was saved to it)" if saved else f"{folder} does not work: a kernel was not saved to it"
+        return True, f"{folder} works (a kernel was loaded from it)"
+    if any(folder.glob(f"*{KERNEL.name}*.nbc")):
+        return True, f"{folder} works (a kernel was saved to it)"
+    return False, f"{folder} does not work: a kernel was not saved to it"
 
 
-def _bandwidth() -> str:
-    """The traffic of the quickest of some steps of gradient descent, over arrays that no cache holds."""
+def bandwidths(*threads: int) -> list[float]:
+    """GB/s of the quickest of some steps of gradient descent over arrays that no cache holds, for each number of threads."""
     theta = aligned_zeros(ELEMENTS, np.float32)
     g = np.ones(ELEMENTS, np.float32)
-    optimizer = fastopt.SGD(theta)
-    optimizer.step(g)  # compiles, and touches theta for the first time
+    optimizers = [fastopt.SGD(theta, threads=n) for n in threads]
     seconds = []
-    for _ in range(STEPS):
-        start = time.perf_counter()
-        optimizer.step(g)
-        seconds.append(time.perf_counter() - start)
+    for _ in range(1 + STEPS):  # the first of each compiles
+        for optimizer in optimizers:
+            start = time.perf_counter()
+            optimizer.step(g)
+            seconds.append(time.perf_counter() - start)
     moved = 2 * theta.nbytes + g.nbytes
+    return [moved / min(seconds[i :: len(threads)][1:]) / 1e9 for i in range(len(threads))]
+
+
+def _speed() -> str:
+    (speed,) = bandwidths(fastopt.get_num_threads())
     return (
-        f"{moved / min(seconds) / 1e9:.1f} GB/s (best of {STEPS} steps of fastopt.SGD over {ELEMENTS:,} float32: "
+        f"{speed:.1f} GB/s (best of {STEPS} steps of fastopt.SGD over {ELEMENTS:,} float32: "
         "theta read and written, gradient read, 12 bytes an element)"
     )

@@ -1,7 +1,8 @@
-"""The table "Coming from PyTorch, Keras, optax or the book": every cell is typed in, and goes the way it promises."""
+"""The tables of the page "Coming from PyTorch, ...": every cell is typed in, and goes the way it promises."""
 
 import math
 import re
+from itertools import count
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import fastopt
 from tests import fresh, oracles
 from tests import keras_formulas as keras
 from tests.families import classic, dialects, nesterov
-from tests.peers import assert_equal_paths, formula_path, optax_path, torch_path
+from tests.peers import assert_equal_paths, formula_path, optax_path, pennylane_path, sklearn_path, torch_path
 
 PAGE = fresh.ROOT / "docs" / "conventions.md"
 LIBRARIES = ("PyTorch", "Keras 3", "optax", "book or paper")
+PROGRAMS = ("scikit-learn", "PennyLane", "by hand, with `lr_t`")
 LR = 0.01  # for optax, which has no default
 
 NESTEROV = {"momentum": 0.9, "nesterov": True}
@@ -34,8 +36,20 @@ def radam_of_the_paper(theta, grad):
     return dialects.corrected_radam(theta, grad, eps=0.0, threshold=4.0)
 
 
+def adam_by_hand(theta, grad, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
+    """As programs have it that compute one rate a step: what Kingma and Ba write before their section 2.1."""
+    m = v = np.zeros_like(theta)
+    for t in count(1):
+        g = grad(theta)
+        lr_t = lr * np.sqrt(1 - beta2**t) / (1 - beta1**t)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        theta = theta - lr_t * m / (np.sqrt(v) + eps)
+        yield theta
+
+
 # What each cell promises: a name in the library and its arguments there, or a formula.
-PROMISES = {
+OF_LIBRARIES = {
     "gradient descent": [("SGD", {}), (keras.sgd, {}), ("sgd", {}), (oracles.gradient_descent, {})],
     "momentum": [
         ("SGD", {"momentum": 0.9}),
@@ -90,16 +104,34 @@ PROMISES = {
 }
 
 
-def table():
-    """What the page has in each row, by its name: a call for each library, or None."""
-    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
-    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert tuple(head[1:]) == LIBRARIES
-    return {name: [cell.strip("`") or None for cell in cells] for name, *cells in rows}
+OF_PROGRAMS = {
+    "gradient descent": [("SGD", {"momentum": 0, "nesterov": False}), ("GradientDescentOptimizer", {}), None],
+    "momentum": [("SGD", {"nesterov": False}), ("MomentumOptimizer", {}), None],
+    "Nesterov's momentum": [("SGD", {}), None, None],
+    "AdaGrad": [None, ("AdagradOptimizer", {}), None],
+    "RMSProp": [None, ("RMSPropOptimizer", {}), None],
+    "Adam": [("Adam", {}), ("AdamOptimizer", {}), (adam_by_hand, {})],
+}
 
 
-CALLS = table()
-CELLS = [(name, i) for name, calls in CALLS.items() for i, call in enumerate(calls) if call]
+def tables():
+    """What the page has in each table, by its columns, row by row: a call for each column, or None."""
+    found = re.findall(r"^\|(.*)\|\n\|[-|]+\|\n((?:\|.*\|\n)+)", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    for head, body in found:
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines()]
+        calls = {name: [cell.strip("`") or None for cell in cells] for name, *cells in rows}
+        yield tuple(cell.strip() for cell in head.split("|")[1:]), calls
+
+
+CALLS = dict(tables())
+PROMISES = {LIBRARIES: OF_LIBRARIES, PROGRAMS: OF_PROGRAMS}
+CELLS = {
+    f"{name}-{column}": (column, call, PROMISES[columns][name][i])
+    for columns, rows in CALLS.items()
+    for name, calls in rows.items()
+    for i, (column, call) in enumerate(zip(columns, calls, strict=True))
+    if call
+}
 
 
 def optimizer_of(call, **more):
@@ -111,20 +143,26 @@ def optimizer_of(call, **more):
 
 def test_each_cell_promises_something():
     assert CALLS.keys() == PROMISES.keys()
-    filled = {name: [bool(call) for call in calls] for name, calls in CALLS.items()}
-    assert filled == {name: [bool(promise) for promise in promises] for name, promises in PROMISES.items()}
-    assert len(CELLS) > 60
+    for columns, rows in CALLS.items():
+        filled = {name: [bool(call) for call in calls] for name, calls in rows.items()}
+        assert filled == {name: [bool(each) for each in promises] for name, promises in PROMISES[columns].items()}
+    assert len(CELLS) > 70
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize(("name", "library"), CELLS, ids=lambda value: LIBRARIES[value] if isinstance(value, int) else value)
-def test_a_cell_keeps_its_promise(name, library, torch, optax):
-    call, (target, arguments) = CALLS[name][library], PROMISES[name][library]
-    if LIBRARIES[library] == "PyTorch":
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_cell_keeps_its_promise(cell, torch, optax):
+    library, call, (target, arguments) = CELLS[cell]
+    if library == "PyTorch":
         assert_equal_paths(optimizer_of(call), torch_path(torch, target, arguments))
-    elif LIBRARIES[library] == "optax":
+    elif library == "optax":
         lr = {} if "lr=" in call else {"lr": LR}
         assert_equal_paths(optimizer_of(call, **lr), optax_path(optax, target, {"learning_rate": LR, **arguments}))
+    elif library == "scikit-learn":
+        # As MLPClassifier makes them.
+        assert_equal_paths(optimizer_of(call), sklearn_path(target, {"learning_rate_init": 1e-3, **arguments}))
+    elif library == "PennyLane":
+        assert_equal_paths(optimizer_of(call), pennylane_path(target, arguments))
     else:
         assert_equal_paths(optimizer_of(call), formula_path(target, arguments))
 

@@ -1,0 +1,229 @@
+"""What makes steps slow or wrong on this machine, and what mends it."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import llvmlite.binding
+import numba
+import numpy as np
+
+import fastopt
+from fastopt.commands import info
+from fastopt.engine import cache, runtime
+from fastopt.engine.compile import compile_span
+from fastopt.engine.interpreted import IS_INTERPRETED
+
+# Of Numba's settings those that change the machine code: the variable, the name in its configuration, and what it may be.
+CODE_SETTINGS = {
+    "NUMBA_OPT": ("OPT", (3,)),
+    "NUMBA_LOOP_VECTORIZE": ("LOOP_VECTORIZE", (1,)),
+    "NUMBA_DEBUGINFO": ("DEBUGINFO_DEFAULT", (0,)),
+    "NUMBA_BOUNDSCHECK": ("BOUNDSCHECK", (None, 0)),
+    "NUMBA_CPU_NAME": ("CPU_NAME", (None,)),
+    "NUMBA_CPU_FEATURES": ("CPU_FEATURES", (None, "")),
+}
+
+# How many times as long a product takes with subnormal results, from which on that is worth a word.
+SLOW_SUBNORMALS = 3.0
+
+
+class Finding(NamedTuple):
+    """What was looked at, what was found, and what to do about it, if anything."""
+
+    subject: str
+    found: str
+    mend: str = ""
+
+
+def compiler() -> Finding:
+    """Whether Numba compiles at all, and with the settings that make fast code."""
+    if IS_INTERPRETED:
+        return Finding("compiler", "NUMBA_DISABLE_JIT is set: rules run in Python", "unset NUMBA_DISABLE_JIT")
+    changed = [name for name, (field, usual) in CODE_SETTINGS.items() if getattr(numba.config, field) not in usual]
+    if changed:
+        names = ", ".join(changed)
+        return Finding("compiler", f"settings of Numba change the machine code: {names}", f"unset {names}, unless it is meant")
+    return Finding("compiler", f"Numba {numba.__version__} with its usual settings")
+
+
+def kernels() -> Finding:
+    """Whether kernels are kept on disk, and were kept for this processor."""
+    elsewhere = _other_processors()
+    works, found = info.cache()
+    if not works:
+        mend = "set NUMBA_CACHE_DIR to a folder that you alone can write to; without one, each process compiles anew"
+        return Finding("cache", found, mend)
+    if elsewhere:
+        found = f"the kernels in NUMBA_CACHE_DIR are for other processors ({', '.join(elsewhere)})"
+        return Finding("cache", found, "run python -m fastopt warmup once on each kind of processor")
+    return Finding("cache", found)
+
+
+def _other_processors() -> list[str]:
+    """Those for which this version has kernels in the folder that was chosen, where it has none for this one."""
+    if not numba.config.CACHE_DIR or (own := cache.folder()).exists():
+        return []
+    start = f"fastopt-{fastopt.__version__}-"
+    return sorted({path.name.removeprefix(start).rpartition("-")[0] for path in own.parent.glob(f"{start}*")})
+
+
+def vectors() -> Finding:
+    """How many bytes the loop of a small rule takes at once, and how many this processor could."""
+    code = compile_span(info.KERNEL, is_cached=False).inspect_llvm()
+    width = 4 * max(map(int, re.findall(r"fmul <(\d+) x float>", code)), default=0)
+    features = llvmlite.binding.get_host_cpu_features()
+    # Of vectors with 64 bytes LLVM makes no use on processors that they slow down.
+    able = 32 if features.get("avx") else 16
+    if width >= able:
+        return Finding("vectors", f"loops take {width} bytes at once")
+    found = f"loops take {width or 4} bytes at once, where this processor has vectors of {able}"
+    return Finding("vectors", found, "unset what the compiler's settings were changed by, and install the newest llvmlite")
+
+
+def threads() -> Finding:
+    """How many threads there are, against the CPUs that this process may use."""
+    usable, count, quota = info.cpu_count(), numba.config.NUMBA_NUM_THREADS, runtime.cpu_quota()
+    if count > usable:
+        found = f"{count} threads for {_cpus(usable)}: they wait for each other"
+        return Finding("threads", found, f"set NUMBA_NUM_THREADS={usable}")
+    if quota is not None and quota < fastopt.get_num_threads():
+        found = f"{fastopt.get_num_threads()} threads for a quota of {quota:g} CPUs: all stand still when it is used up"
+        return Finding("threads", found, "give the container whole CPUs")
+    if count < usable and (quota is None or count < quota):
+        return Finding(
+            "threads", f"{count} for {_cpus(usable)}", "unset NUMBA_NUM_THREADS, unless other processes use the rest"
+        )
+    return Finding(
+        "threads", f"{fastopt.get_num_threads()} for {_cpus(usable)}" + (f", of which {quota:g} at a time" if quota else "")
+    )
+
+
+def _cpus(count: int) -> str:
+    return f"{count} CPU{'s' if count > 1 else ''}"
+
+
+def bandwidth() -> Finding:
+    """How fast memory is, for one thread and for all."""
+    most = fastopt.get_num_threads()
+    one, *rest = info.bandwidths(*sorted({1, most}))
+    found = f"{one:.1f} GB/s with 1 thread" + "".join(f", {each:.1f} with {most} ({each / most:.1f} for each)" for each in rest)
+    if rest and rest[0] < 0.8 * one:
+        return Finding(
+            "memory", found, "find out what else uses it, or hold steps to fewer threads: fastopt.set_num_threads(1)"
+        )
+    return Finding("memory", found)
+
+
+def layer() -> Finding:
+    """Which of Numba's threading layers is in use, once threads were launched."""
+    if fastopt.get_num_threads() == 1:
+        return Finding("threading layer", "none, with one thread")
+    name = numba.threading_layer()
+    if name == "workqueue":
+        found = "workqueue: small parallel steps take twice as long, and two threads with parallel code end the process"
+        mend = "unset NUMBA_THREADING_LAYER, and install OpenMP's library (libgomp on Linux, libomp on macOS)"
+        return Finding("threading layer", found, mend)
+    return Finding("threading layer", name)
+
+
+def waiting() -> Finding:
+    """How OpenMP's threads wait for the next launch."""
+    policy, spins = os.environ.get("OMP_WAIT_POLICY", "").lower(), os.environ.get("GOMP_SPINCOUNT", "").lower()
+    if policy == "active" or spins in ("infinite", "infinity"):
+        found = "threads that have nothing to do keep a CPU busy for ever"
+        return Finding("waiting threads", found, "unset OMP_WAIT_POLICY and GOMP_SPINCOUNT")
+    if policy == "passive":
+        return Finding(
+            "waiting threads", "they sleep: good beside busy CPUs, while on idle ones small parallel steps start later"
+        )
+    return Finding("waiting threads", "as OpenMP has it: some milliseconds in a loop, then they sleep")
+
+
+def blas() -> Finding:
+    """Whether matrix products have more threads than CPUs."""
+    try:
+        import threadpoolctl
+    except ImportError:
+        return Finding("BLAS", "not looked at: install threadpoolctl for that")
+    quota = runtime.cpu_quota()
+    able = info.cpu_count() if quota is None else min(info.cpu_count(), math.ceil(quota))
+    most = max((pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"), default=1)
+    if most > able:
+        found = f"{most} threads for {_cpus(able)}, which keep them busy after each product"
+        return Finding(
+            "BLAS", found, f"set OPENBLAS_NUM_THREADS={able} (MKL_NUM_THREADS, OMP_NUM_THREADS) before Python starts"
+        )
+    return Finding("BLAS", f"{most} threads" if most > 1 else "1 thread")
+
+
+def load() -> Finding:
+    """Whether others are at work."""
+    if not hasattr(os, "getloadavg"):
+        return Finding("load", "this system doesn't tell")
+    (lately, _, _), cpus = os.getloadavg(), os.cpu_count() or 1
+    if lately > cpus:
+        return Finding("load", f"{lately:.1f} on {_cpus(cpus)}: others are at work", "wait for them, or use fewer threads")
+    return Finding("load", f"{lately:.1f} on {_cpus(cpus)}")
+
+
+def subnormals() -> Finding:
+    """Whether numbers below the smallest normal one are kept, and how long it takes to compute with them."""
+    tiny = np.full(4096, np.finfo(np.float32).tiny)
+    if not np.all(tiny * np.float32(0.5)):
+        found = (
+            "this thread takes subnormal numbers for 0: a library that was compiled with -ffast-math has set the processor so"
+        )
+        return Finding(
+            "subnormals", found, "import fastopt in a process without that library; results have other bits beside it"
+        )
+    ratio = _seconds(lambda: tiny * np.float32(0.5)) / _seconds(lambda: tiny * np.float32(2.0))
+    if ratio > SLOW_SUBNORMALS:
+        return Finding("subnormals", f"take {ratio:.0f} times as long; flush_subnormals=True keeps them out of states")
+    return Finding("subnormals", "are kept, and take no longer than others")
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    """The quickest of some calls."""
+    seconds = []
+    for _ in range(100):
+        begin = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
+
+
+CHECKS = (compiler, kernels, vectors, threads, bandwidth, layer, waiting, blas, load, subnormals)
+
+# What needs machine code; the compiler's check says why there is none.
+COMPILED = (kernels, vectors, bandwidth, layer)
+
+
+def findings() -> list[Finding]:
+    """Look at everything. What can't be looked at is to be mended, too."""
+    return [_attempt(check) for check in CHECKS if not (IS_INTERPRETED and check in COMPILED)]
+
+
+def _attempt(check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except (OSError, RuntimeError, ValueError) as failure:  # Numba can't run as its environment variables want it to
+        return Finding(
+            check.__name__, f"can't be looked at: {failure}", "unset the environment variables of Numba that it names"
+        )
+
+
+def report(found: list[Finding]) -> str:
+    """Findings as text, each with its mend on a line of its own."""
+    width = max(len(finding.subject) for finding in found)
+    lines = []
+    for subject, words, mend in found:
+        lines.append(f"{'MEND' if mend else 'good'}  {subject:{width}}  {words}")
+        if mend:
+            lines.append(f"      {'':{width}}  -> {mend}")
+    return "\n".join(lines)

@@ -1,0 +1,131 @@
+"""What a release promises: its public names, its types, and packages that are the same whenever they are built."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import fastopt
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+RECIPE = yaml.safe_load((ROOT / "recipe" / "recipe.yaml").read_text(encoding="utf-8"))
+
+
+def test_public_names_are_those_that_were_promised():
+    promised = (ROOT / "tests" / "public_names.txt").read_text(encoding="utf-8").split()
+    # One that goes breaks programs, and one that comes is a promise: see docs/versions.md.
+    assert sorted(fastopt.__all__) == promised
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    own = (citation["title"], citation["version"], citation["license"], citation["abstract"])
+    assert own == (PROJECT["name"], fastopt.__version__, PROJECT["license"], PROJECT["description"])
+
+
+def test_the_recipe_says_what_the_project_says():
+    about, context, run = RECIPE["about"], RECIPE["context"], RECIPE["requirements"]["run"]
+    assert context["version"] == fastopt.__version__
+    assert f">={context['python_min']}" == PROJECT["requires-python"]
+    assert [each.replace(" ", "") for each in run if not each.startswith("python ")] == PROJECT["dependencies"]
+    assert (about["summary"], about["license"]) == (PROJECT["description"], PROJECT["license"])
+    assert [about["license_file"]] == PROJECT["license-files"]
+    entries = dict(each.split(" = ") for each in RECIPE["build"]["python"]["entry_points"])
+    assert entries == PROJECT["scripts"]
+
+
+def test_the_recipe_needs_nothing_that_it_does_not_set():
+    text = (ROOT / "recipe" / "recipe.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"\$\{\{ (\w+) \}\}", text)) == set(RECIPE["context"])
+
+
+def built(source, out):
+    """The bytes of the sdist and the wheel of a copy of the sources, by their names."""
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "__pycache__", "_build", "generated", "*.egg-info"))
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(out)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_packages_are_the_same_whenever_they_are_built(tmp_path):
+    first, second = (built(tmp_path / name, tmp_path / f"{name}-out") for name in ("one", "another"))
+    assert sorted(first) == [f"fastopt-{fastopt.__version__}-py3-none-any.whl", f"fastopt-{fastopt.__version__}.tar.gz"]
+    assert first == second
+
+
+# What users write, and what mypy has to know of it.
+PROGRAM = """
+import numpy as np
+from numpy.typing import NDArray
+
+import fastopt
+from fastopt.schedules import Cosine, Warmup
+
+
+def train(steps: int) -> float:
+    w = np.zeros(10, np.float32)
+    opt = fastopt.AdamW(w, lr=Warmup(Cosine(1e-3, steps=steps), steps=2), betas=(0.9, 0.99), weight_decay=0.1, clip_norm=1.0)
+    for _ in range(steps):
+        opt.step(np.ones(10, np.float32))
+    opt.lr = 1e-4
+    opt.param_groups[0]["lr"] = 1e-3
+    again = fastopt.AdamW(w)
+    again.load_state_dict(opt.state_dict())
+    return float(w[0]) + again.step_count
+
+
+def gradient(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 2 * x
+
+
+def fit() -> float:
+    result = fastopt.minimize(lambda x: float(x @ x), np.ones(3), jac=gradient, options={"lr": 0.1})
+    solver = fastopt.Solver(np.ones(3), "adam", lr=0.1)
+    while not solver.done:
+        x = solver.ask()
+        solver.tell(float(x @ x), gradient(x))
+    return float(result.fun)
+
+
+def groups() -> list[fastopt.Optimizer]:
+    flat = fastopt.flatten({"w": np.zeros(3)})
+    made = [fastopt.SGD(flat, lr=0.1, momentum=0.9), fastopt.Lion(np.zeros(3))]
+    fastopt.set_num_threads(fastopt.get_num_threads())
+    return [*made]
+
+
+@fastopt.rule(state="m", hyper="lr beta=0.9")
+def signum(theta, g, lr, m, beta, one_minus_beta):  # type: ignore[no-untyped-def]
+    m = beta * m + one_minus_beta * g
+    return theta - lr * np.sign(m), m
+"""
+
+MISTAKES = """
+import numpy as np
+import fastopt
+
+fastopt.Adam(np.zeros(3), betas=0.9)
+fastopt.Adam(np.zeros(3), learning_rate=0.1)
+"""
+
+
+@pytest.mark.thorough
+def test_programs_of_users_have_types(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "program.py", "mistakes.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"MYPYPATH": str(ROOT)})
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert [error.partition(":")[0] for error in errors] == ["mistakes.py"] * 2, done.stdout
+    assert '"betas"' in errors[0]
+    assert '"learning_rate"' in errors[1]
