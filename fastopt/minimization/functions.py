@@ -43,8 +43,9 @@ def minimize(
         ``jac(x, *args)`` gives the gradient, in any shape with as many elements; True if `fun` gives it, too. For finite
         differences None or ``"2-point"``, or ``"3-point"``, which never leave the bounds, or ``"cs"`` (complex steps). The
         gradient for a complex variable is the derivative by its real part plus i times that by its imaginary part.
-    bounds : sequence or array of pairs, or `scipy.optimize.Bounds`, optional
-        Lower and upper bounds of each variable, None for none. No step leaves them. What is no number of the dtype is rounded
+    bounds : sequence or array of pairs, one pair for all, or `scipy.optimize.Bounds`, optional
+        Lower and upper bounds of each variable, None for none; of complex ones for both parts, or, with
+        ``complex_mode="modulus"``, for the modulus. No step leaves them. What is no number of the dtype is rounded
         to the next one between the bounds, or to the nearest if none lies between.
     tol : float, optional
         The same as the option ``gtol``.
@@ -118,7 +119,7 @@ def minimize(
     solver = Solver(x0, method, bounds, callback, **given)
     shows = of_minimize["disp"]
     progress = Progress(shows, given.get("maxiter", OWN["maxiter"][0]))
-    objective = Objective(fun, jac, args, solver.sides, needs_value=solver.needs_value or shows)
+    objective = Objective(fun, jac, args, solver.bounds, needs_value=solver.needs_value or shows)
     try:
         while not solver.done:
             value, g = objective(solver.ask())

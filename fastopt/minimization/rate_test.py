@@ -110,7 +110,7 @@ def find_lr(
     rates = np.geomspace(lowest, highest, steps)
     own = {**(options or {}), "lr": lambda step: float(rates[min(step, steps - 1)]), "maxiter": steps, "gtol": None}
     solver = Solver(x0, method, bounds, **own)
-    objective = Objective(fun, jac, args, solver.sides, needs_value=True)
+    objective = Objective(fun, jac, args, solver.bounds, needs_value=True)
     values: list[float] = []
     while not solver.done:
         value, g = objective(solver.ask())

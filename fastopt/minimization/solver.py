@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastopt.minimization.answers import gradient_of, number_of
 from fastopt.minimization.best import Best
+from fastopt.minimization.bounds import Box, bounds_of
 from fastopt.minimization.callbacks import callback_of
 from fastopt.minimization.checkpoints import State, load, saved
 from fastopt.minimization.finiteness import product, what_is_not
@@ -23,7 +24,7 @@ from fastopt.minimization.populations import Population, buffer_of, starts_of
 from fastopt.minimization.results import result_of, result_so_far
 from fastopt.minimization.scaling import scaling_of
 from fastopt.minimization.stopping import MESSAGES, NOT_FINITE, STOPPED, Test, Told, is_success, tests_of
-from fastopt.minimization.variables import Sides, sides_of, start_of
+from fastopt.minimization.variables import start_of
 
 Array = NDArray[Any]
 
@@ -87,19 +88,26 @@ class Solver:
         if starts is not None and own["noisy"]:
             raise ValueError("noisy must be False with starts: its test is one for a single start")
         rows = start_of(x0).reshape(1, -1) if starts is None else starts_of(starts)
-        sides = sides_of(bounds, rows)
+        box = bounds_of(bounds, rows[0], arguments.get("complex_mode") == "modulus")
+        if box is not None:
+            for row in rows:
+                box.move_inside(row)
         params: Any = rows[0] if starts is None else buffer_of(rows)
         stepped = rows[0] if starts is None else params.buffer
-        self._scaling = scaling_of(own, stepped, len(rows), sides)
+        self._scaling = scaling_of(own, stepped, len(rows), box)
         x = stepped if self._scaling is None else self._scaling.x
-        self._own, self._told, self._sides = own, Told(x), sides
-        if sides is not None:
-            limits = sides if self._scaling is None else self._scaling.sides
-            arguments = {"project_gradient": True, **arguments, "bounds": limits}
+        self._own, self._told = own, Told(x)
+        self._bounds = None if box is None else box.repeated(len(rows))
+        limits = self._bounds if self._scaling is None else self._scaling.bounds
+        if limits is not None:
+            arguments = {"project_gradient": True, **arguments, "bounds": limits.for_steps}
         self._optimizer = cls(params, **arguments)
         self._population = None if starts is None else Population(self._told, len(rows), self._optimizer)
         self._plateau = Plateau(self._told) if own["noisy"] else None
-        self._tests: list[Test] = [*([] if self._plateau is None else [self._plateau]), *tests_of(own, self._told, sides)]
+        self._tests: list[Test] = [
+            *([] if self._plateau is None else [self._plateau]),
+            *tests_of(own, self._told, self._bounds),
+        ]
         self._best = Best(self._told) if own["best"] else None
         self._history = None if own["history"] is None else History(self._told, lambda: self.rate, own["history"])
         others = (self._population, self._best, self._history)
@@ -137,9 +145,9 @@ class Solver:
         return bool(self._watchers) or self._asks_to_stop is not None
 
     @property
-    def sides(self) -> Sides | None:
-        """The lower and the upper bounds as steps take them, each an array like the point; None without bounds."""
-        return self._sides
+    def bounds(self) -> Box | None:
+        """What points are kept in; None without bounds."""
+        return self._bounds
 
     @property
     def rate(self) -> Any:
@@ -306,6 +314,8 @@ class Solver:
         result = self._found()
         if self._plateau is not None:
             result |= self._plateau.fields()
+            if self._bounds is not None:  # means of points on a ring are not
+                self._bounds.move_inside(result["x"])
         elif self._best is not None and self._best.value <= result["fun"]:
             result |= self._best.fields()
         return result_of({**result, **self._ended(result["fun"]), "state": self.state}, self._history)

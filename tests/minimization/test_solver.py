@@ -366,7 +366,7 @@ POPULATIONS = [
     ({"starts": STARTS, "noisy": True}, ValueError, "noisy must be False with starts"),
     ({"starts": STARTS, "clip_norm": 1.0}, ValueError, "starts must not depend on each other, but steps of Adam"),
     ({"starts": STARTS, "method": "prodigy"}, ValueError, "starts must not depend on each other, but steps of Prodigy"),
-    ({"starts": STARTS, "bounds": [(0, 1)]}, ValueError, "bounds must be a pair for each of 2 variables"),
+    ({"starts": STARTS, "bounds": [(0, 1)] * 3}, ValueError, "bounds must be a pair for each of 2 variables"),
 ]
 
 
