@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import reprlib
 from typing import Any
 
@@ -197,12 +198,15 @@ def _of_pairs(bounds: Any, x: Array) -> tuple[Array, Array]:
     if len(pairs) not in (1, x.size):
         raise ValueError(f"bounds must be a pair for each of {x.size} variables, or one for all, got {len(pairs)} items")
     if pairs.dtype.kind == "O":
-        pairs = _numbers([(-np.inf if low is None else low, np.inf if high is None else high) for low, high in pairs.tolist()])
+        infinite = itertools.cycle((-np.inf, np.inf))
+        pairs = _numbers([none if each is None else each for each, none in zip(pairs.flat, infinite, strict=False)]).reshape(
+            -1, 2
+        )
     low, high = np.broadcast_to(_widened(pairs), (x.size, 2)).T.copy()
     return low, high
 
 
-def _numbers(pairs: list[tuple[Any, Any]]) -> Array:
-    """Pairs of objects as numbers: those of Python in one go, else one after the other."""
-    numbers = np.array(pairs)
-    return numbers if numbers.dtype.kind in "biufc" else np.array([[real("bounds", each) for each in pair] for pair in pairs])
+def _numbers(objects: list[Any]) -> Array:
+    """Objects as numbers: those of Python in one go, else one after the other."""
+    numbers = np.array(objects)
+    return numbers if numbers.dtype.kind in "biufc" else np.array([real("bounds", each) for each in objects])
