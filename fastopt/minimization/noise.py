@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastopt.arrays.layout import parts
 from fastopt.minimization.finiteness import product
+from fastopt.minimization.populations import Population
 from fastopt.minimization.stopping import PLATEAU, Test, Told
 
 FIRST = 32  # steps of the first window
@@ -97,6 +99,58 @@ class Plateau(Test):
         """What a result has of it: the best window, if one has ended, and how sure it is that nothing more is to be had."""
         best = {} if self.least == math.inf else {"x": self.mean.copy(), "fun": self.least, "jac": self.slope.copy()}
         return {**best, "gain": self.gain, "gain_error": self.error}
+
+
+class Plateaus(Test):
+    """The objective of none of many starts falls any more: each has a test of its own, and is done with once that is passed.
+
+    Parameters
+    ----------
+    told : Told
+        What is known of all of them.
+    population : Population
+        What is known of each.
+    """
+
+    memory = ("of_starts",)
+
+    def __init__(self, told: Told, population: Population) -> None:
+        super().__init__(told)
+        self._population = population
+        self._plateaus = [Plateau(Told(x)) for x in told.x.reshape(population.shape)]
+        self._are_done = np.zeros(len(self._plateaus), bool)
+
+    @property
+    def of_starts(self) -> list[dict[str, Any]]:
+        """What the test of each start remembers."""
+        return [{name: copy.copy(getattr(each, name)) for name in each.memory} for each in self._plateaus]
+
+    @of_starts.setter
+    def of_starts(self, value: list[dict[str, Any]]) -> None:
+        for each, memory in zip(self._plateaus, value, strict=True):
+            for name, item in memory.items():
+                setattr(each, name, copy.copy(item))
+
+    def see(self) -> None:
+        """Take note of a draw of each start that is not lost."""
+        values, gradients = self._population.values, self.told.found.reshape(self._population.shape)
+        for i in np.flatnonzero(np.isfinite(values)):
+            plateau = self._plateaus[i]
+            plateau.told.value, plateau.told.gradient = float(values[i]), gradients[i]
+            plateau.see()
+            self._are_done[i] |= plateau.reason() is not None
+
+    def reason(self) -> int | None:
+        """The status, if it is so of all that are not lost."""
+        return PLATEAU if np.all(self._are_done | np.isinf(self._population.values)) else None
+
+    def fields(self) -> dict[str, Any]:
+        """What a result has of it: the best window of all starts, and the best of each."""
+        best = min(self._plateaus, key=lambda each: each.least)
+        means = [each.told.x if each.least == math.inf else each.mean for each in self._plateaus]
+        energies = np.array([each.least for each in self._plateaus])
+        of_each = {} if best.least == math.inf else {"population": np.array(means), "population_energies": energies}
+        return {**best.fields(), **of_each}
 
 
 def _means(draws: NDArray[Any]) -> NDArray[Any]:

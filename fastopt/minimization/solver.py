@@ -17,7 +17,7 @@ from fastopt.minimization.callbacks import callback_of
 from fastopt.minimization.checkpoints import State, load, saved
 from fastopt.minimization.finiteness import product, what_is_not
 from fastopt.minimization.history import History
-from fastopt.minimization.noise import Plateau
+from fastopt.minimization.noise import Plateau, Plateaus
 from fastopt.minimization.options import OWN, Method, class_of, require_arguments, taken
 from fastopt.minimization.points import Points
 from fastopt.minimization.populations import Population, buffer_of, starts_of
@@ -85,8 +85,6 @@ class Solver:
         require_arguments(cls, arguments)
         if (x0 is None) == (starts is None):
             raise TypeError(f"a solver must have either x0 or starts, got {'neither' if x0 is None else 'both'}")
-        if starts is not None and own["noisy"]:
-            raise ValueError("noisy must be False with starts: its test is one for a single start")
         rows = start_of(x0).reshape(1, -1) if starts is None else starts_of(starts)
         box = bounds_of(bounds, rows[0], arguments.get("complex_mode") == "modulus")
         if box is not None:
@@ -96,17 +94,19 @@ class Solver:
         stepped = rows[0] if starts is None else params.buffer
         self._scaling = scaling_of(own, stepped, len(rows), box)
         x = stepped if self._scaling is None else self._scaling.x
-        self._own, self._told = own, Told(x)
-        self._bounds = None if box is None else box.repeated(len(rows))
-        limits = self._bounds if self._scaling is None else self._scaling.bounds
+        self._own, self._told, self._bounds = own, Told(x), box
+        of_all = None if box is None else box.repeated(len(rows))
+        limits = of_all if self._scaling is None else self._scaling.bounds
         if limits is not None:
             arguments = {"project_gradient": True, **arguments, "bounds": limits.for_steps}
         self._optimizer = cls(params, **arguments)
         self._population = None if starts is None else Population(self._told, len(rows), self._optimizer)
-        self._plateau = Plateau(self._told) if own["noisy"] else None
+        self._plateau: Plateau | Plateaus | None = None
+        if own["noisy"]:
+            self._plateau = Plateau(self._told) if self._population is None else Plateaus(self._told, self._population)
         self._tests: list[Test] = [
             *([] if self._plateau is None else [self._plateau]),
-            *tests_of(own, self._told, self._bounds),
+            *tests_of(own, self._told, of_all),
         ]
         self._best = Best(self._told) if own["best"] else None
         self._history = None if own["history"] is None else History(self._told, lambda: self.rate, own["history"])
@@ -146,7 +146,7 @@ class Solver:
 
     @property
     def bounds(self) -> Box | None:
-        """What points are kept in; None without bounds."""
+        """What points are kept in, each start for itself; None without bounds."""
         return self._bounds
 
     @property
@@ -315,7 +315,8 @@ class Solver:
         if self._plateau is not None:
             result |= self._plateau.fields()
             if self._bounds is not None:  # means of points on a ring are not
-                self._bounds.move_inside(result["x"])
+                for x in (result["x"], *result.get("population", ())):
+                    self._bounds.move_inside(x)
         elif self._best is not None and self._best.value <= result["fun"]:
             result |= self._best.fields()
         return result_of({**result, **self._ended(result["fun"]), "state": self.state}, self._history)

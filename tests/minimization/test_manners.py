@@ -252,3 +252,15 @@ def test_complex_variables(dtype, derivative, mode):
     assert result.success or dtype == np.complex64
     assert result.x.dtype == dtype
     np.testing.assert_allclose(result.x, TARGET, atol=2e-2 if dtype == np.complex64 else 1e-3)
+
+
+@pytest.mark.parametrize("globally", ["basinhopping", "dual_annealing", "shgo"])
+def test_global_methods_of_scipy_take_it_for_their_local_steps(globally):
+    local = {"method": fastopt.scipy_method("adam", lr=0.1), "jac": jac}
+    sides = [(-3, 3)] * 3
+    result = {
+        "basinhopping": lambda: scipy.optimize.basinhopping(fun, np.zeros(3), niter=2, minimizer_kwargs=local),
+        "dual_annealing": lambda: scipy.optimize.dual_annealing(fun, sides, maxiter=20, minimizer_kwargs=local),
+        "shgo": lambda: scipy.optimize.shgo(fun, sides, n=16, minimizer_kwargs=local),
+    }[globally]()
+    np.testing.assert_allclose(result.x, CENTER, atol=1e-3)
