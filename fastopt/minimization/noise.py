@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.layout import parts
-from fastopt.minimization.finiteness import product
+from fastopt.minimization.answers import product
 from fastopt.minimization.populations import Population
 from fastopt.minimization.stopping import PLATEAU, Test, Told
 

@@ -10,21 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.minimization.answers import gradient_of, number_of
-from fastopt.minimization.best import Best
+from fastopt.minimization.answers import gradient_of, number_of, product, what_is_not
 from fastopt.minimization.bounds import Box, bounds_of
-from fastopt.minimization.callbacks import callback_of
 from fastopt.minimization.checkpoints import State, load, saved
-from fastopt.minimization.finiteness import product, what_is_not
-from fastopt.minimization.history import History
+from fastopt.minimization.history import Best, History
 from fastopt.minimization.noise import Plateau, Plateaus
 from fastopt.minimization.options import OWN, Method, class_of, require_arguments, taken
-from fastopt.minimization.points import Points
+from fastopt.minimization.points import Points, start_of
 from fastopt.minimization.populations import Population, buffer_of, starts_of
-from fastopt.minimization.results import result_of, result_so_far
+from fastopt.minimization.results import callback_of, result_of, result_so_far
 from fastopt.minimization.scaling import scaling_of
 from fastopt.minimization.stopping import MESSAGES, NOT_FINITE, STOPPED, Test, Told, is_success, tests_of
-from fastopt.minimization.variables import start_of
 
 Array = NDArray[Any]
 
@@ -50,7 +46,8 @@ class Solver:
         Many starts in place of `x0`, stepped together. Points and gradients then have a row for each, and values an item. The
         tolerances hold for all of them, the options that look at the objective look at the least one, and so is the result's,
         which has all of them as ``population`` and ``population_energies``. A start is lost where something is not finite, and
-        it stops when all are.
+        it stops when all are. With ``noisy`` each has a test of its own: it stops when all of them have passed it, and gives
+        the best window of each.
     **options
         The options of `minimize`, but for ``disp`` and ``interrupt``; all others are arguments of the optimizer.
 

@@ -190,6 +190,7 @@ BAD = [
     ({"options": {"nonfinite": "propagate"}}, ValueError, "nonfinite must be 'stop' or 'skip' or 'raise', got 'propagate'"),
     ({"options": {"max_skips": 0}}, ValueError, "max_skips must be at least 1"),
     ({"options": {"interrupt": True}}, ValueError, "interrupt must be 'raise' or 'return'"),
+    ({"options": {"starts": [[0.0, 1.0]]}}, TypeError, "starts must be an argument of Solver: minimize has a single one, x0"),
     ({"options": {"callback": print}}, TypeError, "callback must be the argument of minimize, not one of its options"),
     ({"options": {"state": {}}}, ValueError, "it lacks the key 'version'"),
     ({"options": {"state": 3}}, TypeError, "state must be what a result has as its state, got int"),
