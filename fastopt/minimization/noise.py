@@ -14,8 +14,8 @@ from fastopt.minimization.answers import product
 from fastopt.minimization.populations import Population
 from fastopt.minimization.stopping import PLATEAU, Test, Told
 
-FIRST = 32  # steps of the first window
-GROWTH = 1.15  # of the step at which a window ends, against that at which it begins
+FIRST = 40  # steps of the first window
+GROWTH = 1.12  # of the step at which a window ends, against that at which it begins
 BLOCKS = 8  # into which a window is cut, so that draws may depend on their neighbours
 LEAST_FALL = 1.0  # in standard errors: what falls by more is falling
 WINDOWS = 2  # in a row that must agree
@@ -27,7 +27,8 @@ class Plateau(Test):
     Steps are looked at in windows, each longer than the one before by a share of all steps, so that those after the end of the
     descent are never a large part of all. In a window, values must not fall against their spread (the slope of means of
     blocks), and the way since it began must no longer lead downhill: the gradients there, whose noise is new, times the way,
-    don't average below zero against their spread. Both must be so in two windows in a row.
+    don't average below zero against their spread; nor may both together, in standard errors. So it must be in two windows in a
+    row.
 
     Attributes
     ----------
@@ -81,8 +82,7 @@ class Plateau(Test):
         slope, error = _slope(values)
         self.gain, self.error = -slope * len(values), error * len(values)
         downhill, spread = _mean(ways[len(ways) // 2 :])
-        is_flat = slope >= -LEAST_FALL * error and downhill >= -LEAST_FALL * spread
-        self._agreeing = self._agreeing + 1 if is_flat else 0
+        self._agreeing = self._agreeing + 1 if is_flat(slope, error, downhill, spread) else 0
         mean, uncertain = _mean(values)
         if mean - uncertain < self.least:  # of windows that can't be told apart the last
             self.least = mean
@@ -151,6 +151,12 @@ class Plateaus(Test):
         energies = np.array([each.least for each in self._plateaus])
         of_each = {} if best.least == math.inf else {"population": np.array(means), "population_energies": energies}
         return {**best.fields(), **of_each}
+
+
+def is_flat(slope: float, error: float, downhill: float, spread: float) -> bool:
+    """Whether neither values nor gradients tell of a descent, nor both together, given with their standard errors."""
+    together = slope * spread + downhill * error  # in standard errors, but not divided by them, which may be 0
+    return slope >= -LEAST_FALL * error and downhill >= -LEAST_FALL * spread and together >= -LEAST_FALL * error * spread
 
 
 def _means(draws: NDArray[Any]) -> NDArray[Any]:

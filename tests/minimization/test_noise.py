@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import rosen, rosen_der
 
 import fastopt
-from fastopt.minimization.noise import _mean, _slope
+from fastopt.minimization.noise import _mean, _slope, is_flat
 from tests.table import assert_same_bits
 
 
@@ -32,6 +32,22 @@ def test_it_stops_at_the_end_of_the_descent(method, seed):
     assert abs(result.fun) < 1.0
     assert result.gain - 3 * result.gain_error < 0.1
     assert result.gain_error > 0.0
+
+
+SIGNS = [
+    ((-0.9, 1.0, 0.5, 1.0), True),
+    ((-1.1, 1.0, 5.0, 1.0), False),
+    ((5.0, 1.0, -1.1, 1.0), False),
+    ((-0.6, 1.0, -0.6, 1.0), False),  # neither alone says it
+    ((-1.2, 2.0, -0.03, 0.1), True),
+    ((0.0, 0.0, 0.0, 0.0), True),
+    ((-1e-9, 0.0, 1.0, 0.0), False),  # without noise every fall counts
+]
+
+
+@pytest.mark.parametrize(("signs", "expected"), SIGNS)
+def test_weak_signs_of_a_descent_count_together(signs, expected):
+    assert is_flat(*signs) == expected
 
 
 def test_a_descent_goes_on():
