@@ -53,6 +53,8 @@ def checked_bounds(parameters: Sequence[Parameter], params: Any, value: Any) -> 
     for p, low, high in zip(parameters, *(_for_each(parameters, side) for side in sides), strict=True):
         if not np.all(np.less_equal(low, high)):  # nor with NaN
             raise ValueError(f"bounds must have no lower bound above the upper one, which those of {p.name} have")
+        if p.is_paired and np.any(np.less(high, 0)):
+            raise ValueError(f"bounds must have no upper bound below 0 for moduli, which those of {p.name} have")
     return sides[0], sides[1]
 
 

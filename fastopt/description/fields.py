@@ -11,7 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from fastopt.description.hyperparameters import Check, OneOf, Range, boolean, decay, decays, finite, hint, nonnegative
+from fastopt.description.hyperparameters import (
+    ELSEWHERE,
+    Check,
+    OneOf,
+    Range,
+    boolean,
+    decay,
+    decays,
+    finite,
+    hint,
+    nonnegative,
+)
 
 T = TypeVar("T")
 
@@ -185,6 +196,13 @@ class Fields:
         elif missing := [name for name, value in hyper.items() if value is REQUIRED]:
             raise TypeError(f"{type(self).__name__} is missing a required argument: {missing[0]!r}")
         self._construct(params, hyper, whole)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What other libraries call a hyper-parameter would change nothing here, and nobody would notice.
+        meant = ELSEWHERE.get(name)
+        if meant is not None and (meant in self.fields or meant in self.common) and not hasattr(type(self), name):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r} (here it is {meant!r})")
+        super().__setattr__(name, value)
 
     def _construct(self, params: Any, hyper: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
         """Take the hyper-parameters for all groups, and what belongs to no group."""

@@ -83,7 +83,9 @@ class Options(Fields):
         """Limit the norm of all gradients, of all groups together, to this; with infinity it is only computed. In a group,
         limit the norm of the gradients of this group, before that.""",
     )
-    clip_value: float | None = hyper(None, positive_or_none, "Limit each element of the gradient to this and its negative.")
+    clip_value: float | None = hyper(
+        None, positive_or_none, "Limit each element of the gradient to this and its negative, see `complex_mode`."
+    )
     l1: float = hyper(
         0.0,
         nonnegative,
@@ -160,7 +162,7 @@ class Options(Fields):
         "parts",
         OneOf("parts", "modulus"),
         """Whether rules take real and imaginary parts one by one, or complex numbers, whose products are then real: second
-        moments of the modulus.""",
+        moments of the modulus. `bounds`, `l1` and `clip_value` then are about the modulus, too, and keep the phase.""",
     )
     reduce: InitVar[Callable[..., Any] | None] = argument(
         None,

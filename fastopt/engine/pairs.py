@@ -103,6 +103,16 @@ def pair(typing_context: Any, x: Any, y: Any) -> Any:
     return PairType(x)(x, y), generate
 
 
+def pair_of(x: Any, y: Any) -> Any:
+    """A pair of two numbers, or of two arrays."""
+    return Pair(x, y)
+
+
+@overload(pair_of, strict=False)
+def _pair_of(x: Any, y: Any) -> Any:
+    return lambda x, y: pair(x, y)
+
+
 def parts_in_memory(number: Any) -> Any:
     """The record of a pair in memory. Of an array of records a loop knows where both parts lie, of a matrix it doesn't."""
     return numba.from_dtype(np.dtype([("x", str(number)), ("y", str(number))]))

@@ -16,11 +16,10 @@ import numpy as np
 from fastopt.engine.compile import Rule, rule
 from fastopt.engine.rounding import joined, lower_half, to_24_bits, upper_half
 from fastopt.engine.values import (
-    at_least,
-    at_most,
     clipped,
     first,
     flushed,
+    held,
     insert_second,
     select,
     soft_thresholded,
@@ -120,8 +119,7 @@ def holding(inner: Rule) -> Rule:
     """Take the outward part of the gradient as 0 where a bound is active. Three more coefficients: zero, and both bounds."""
 
     def outer(theta: Any, g: Any, *rest: Any) -> Any:
-        inward = select(theta > rest[-2], g, at_most(g, rest[-3]))
-        return inner(theta, select(theta < rest[-1], inward, at_least(inward, rest[-3])), *rest[:-3])
+        return inner(theta, held(theta, g, *rest[-3:]), *rest[:-3])
 
     return outer
 

@@ -10,7 +10,7 @@ from numba import types
 from numba.extending import overload, register_jitable
 from numba.np.numpy_support import as_dtype
 
-from fastopt.engine.pairs import Pair, PairType, overload_for_parts, pair, x_of, y_of
+from fastopt.engine.pairs import Pair, PairType, overload_for_parts, pair, pair_of, x_of, y_of
 
 
 def first(values: Any) -> Any:
@@ -65,16 +65,79 @@ def at_most(x: Any, most: Any) -> Any:
     return select(x > most, most, x)
 
 
-@register_jitable
 def clipped(x: Any, least: Any, most: Any) -> Any:
-    """The number in ``[least, most]`` that is next to ``x``. NaN stays NaN."""
-    return at_most(at_least(x, least), most)
+    """The number in ``[least, most]`` that is next to ``x``; of pairs the one whose modulus is. NaN stays NaN."""
+    return _next_modulus(x, least, most) if _is_of_moduli(Pair, x, least, most) else at_most(at_least(x, least), most)
+
+
+@overload(clipped, strict=False)
+def _clipped(x: Any, least: Any, most: Any) -> Callable[..., Any]:
+    if _is_of_moduli(PairType, x, least, most):
+        return lambda x, least, most: _next_modulus(x, least, most)
+    return lambda x, least, most: at_most(at_least(x, least), most)
+
+
+def _is_of_moduli(kind: type, x: Any, least: Any, most: Any) -> bool:
+    """Whether real limits are those of a pair, as a whole; pairs limit its parts."""
+    return isinstance(x, kind) and not isinstance(least, kind) and not isinstance(most, kind)
+
+
+@register_jitable
+def _next_modulus(x: Any, least: Any, most: Any) -> Any:
+    modulus, direction = _polar(x)
+    near = at_most(at_least(modulus, least), most)
+    return select(near == modulus, x, near * direction)
+
+
+@register_jitable
+def _polar(x: Any) -> Any:
+    """The modulus of a pair, and the pair of modulus 1 in its direction, that of 1 where it is next to 0."""
+    # The larger part is taken out first, so that no square is too large, or too small; and divisions are what costs here.
+    larger, one = at_least(np.abs(x.x), np.abs(x.y)), one_like(x.x)
+    scaled = select(larger < tiny_like(larger), pair_of(one, zero_like(one)), one / larger * x)
+    length = np.abs(scaled)
+    return larger * length, one / length * scaled
 
 
 @register_jitable
 def soft_thresholded(x: Any, least: Any) -> Any:
-    """``x``, closer to zero by ``least``, and zero where it is within that. NaN stays NaN."""
+    """``x``, closer to zero by ``least``, and zero where it is within that; pairs keep their direction. NaN stays NaN."""
     return x - clipped(x, -least, least)
+
+
+def held(theta: Any, g: Any, zero: Any, least: Any, most: Any) -> Any:
+    """The gradient without the part that leads out of ``[least, most]``, where theta is at one of these bounds."""
+    return (_held_modulus if _is_of_moduli(Pair, theta, least, most) else _held_number)(theta, g, zero, least, most)
+
+
+@overload(held, strict=False)
+def _held(theta: Any, g: Any, zero: Any, least: Any, most: Any) -> Callable[..., Any]:
+    if _is_of_moduli(PairType, theta, least, most):
+        return lambda theta, g, zero, least, most: _held_modulus(theta, g, zero, least, most)
+    return lambda theta, g, zero, least, most: _held_number(theta, g, zero, least, most)
+
+
+@register_jitable
+def _held_number(theta: Any, g: Any, zero: Any, least: Any, most: Any) -> Any:
+    inward = select(theta > least, g, at_most(g, zero))
+    return select(theta < most, inward, at_least(inward, zero))
+
+
+@register_jitable
+def _held_modulus(theta: Any, g: Any, zero: Any, least: Any, most: Any) -> Any:
+    modulus, direction = _polar(theta)
+    # A number that was moved to a bound has this modulus but for rounding.
+    rounding = several_eps_like(modulus)
+    is_inside = modulus + rounding * modulus < most
+    is_outside = modulus - rounding * modulus > least
+    radial = direction * g
+    outward = select(is_inside, zero, at_most(radial, zero)) + select(is_outside, zero, at_least(radial, zero))
+    # The rest is along the bound. To subtract would leave rounding in all directions, which many rules make whole steps of.
+    along = pair_of(-direction.y, direction.x)
+    rest = along * g
+    rest = select(np.abs(rest) <= rounding * np.abs(radial), zero, rest) * along
+    # At 0 no direction leads outward; but where nothing else is allowed, all do.
+    return select(modulus == zero, select(most > zero, g, zero_like(g)), select(outward == zero, g, rest))
 
 
 def with_first(value: Any, values: Any) -> Any:
@@ -101,17 +164,28 @@ def _insert_second(value: Any, values: Any) -> Callable[..., Any]:
     return lambda value, values: (values, value)
 
 
-def zero_like(x: Any) -> Any:
-    """Zero in the dtype of a number."""
-    return Pair(zero_like(x.x), zero_like(x.y)) if isinstance(x, Pair) else np.zeros_like(x)
+def _constant(of_dtype: Callable[[Any], Any], doc: str) -> Callable[[Any], Any]:
+    """A function that gives a constant in the dtype of its argument, of both parts of a pair."""
+
+    def constant(x: Any) -> Any:
+        return Pair(constant(x.x), constant(x.y)) if isinstance(x, Pair) else np.full_like(x, of_dtype(x.dtype))
+
+    def in_compiled_code(x: Any) -> Callable[..., Any] | None:
+        if not isinstance(x, types.Float):
+            return None
+        value = as_dtype(x).type(of_dtype(as_dtype(x)))
+        return lambda x: value
+
+    constant.__doc__ = doc
+    overload(constant, strict=False)(in_compiled_code)
+    overload_for_parts(constant, 1)
+    return constant
 
 
-@overload(zero_like, strict=False)
-def _zero_like(x: Any) -> Callable[..., Any] | None:
-    if not isinstance(x, types.Float):
-        return None
-    zero = as_dtype(x).type(0)
-    return lambda x: zero
+zero_like = _constant(lambda dtype: 0, "Zero in the dtype of a number.")
+one_like = _constant(lambda dtype: 1, "One in the dtype of a number.")
+tiny_like = _constant(lambda dtype: np.finfo(dtype).tiny, "The least normal number of a dtype.")
+several_eps_like = _constant(lambda dtype: 8 * np.finfo(dtype).eps, "More than some roundings of numbers of a dtype.")
 
 
 def flushed(values: Any) -> Any:
@@ -120,7 +194,7 @@ def flushed(values: Any) -> Any:
         return tuple(map(flushed, values))
     if isinstance(values, Pair):
         return Pair(flushed(values.x), flushed(values.y))
-    return np.where(np.abs(values) < np.finfo(values.dtype).tiny, zero_like(values), values)
+    return np.where(np.abs(values) < tiny_like(values), zero_like(values), values)
 
 
 @overload(flushed, strict=False)
@@ -136,5 +210,4 @@ def _flushed(values: Any) -> Callable[..., Any] | None:
     return lambda values: zero if np.abs(values) < least else values
 
 
-overload_for_parts(zero_like, 1)
 overload_for_parts(flushed, 1)

@@ -1,8 +1,9 @@
-"""What functions answer, checked: values and gradients."""
+"""What functions answer, checked: values and gradients, and whether they are finite."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from fastopt.arrays.layout import COMPLEX, FLOATS
 from fastopt.description.hyperparameters import real
+
+LENGTH_FOR_BLAS = 4096  # OpenBLAS begins to share work above 10,000
 
 
 def pair_of(answer: Any) -> tuple[Any, Any]:
@@ -75,3 +78,20 @@ def _array(g: Any, name: str, is_complex: bool) -> NDArray[Any]:
         got = array.dtype if array.dtype != object else repr(g)
         raise TypeError(f"{name} must give a gradient of {'' if is_complex else 'real '}numbers, got {got}")
     return array
+
+
+@np.errstate(all="ignore")
+def product(x: NDArray[Any], g: NDArray[Any]) -> Any:
+    """The sum of products, which shows in one pass whether both are finite; only where it is too large nothing is known."""
+    # For long vectors a threaded BLAS would take other cores, and let them wait in loops when the step comes.
+    return x.dot(g) if x.size <= LENGTH_FOR_BLAS else np.einsum("i,i->", x, g)
+
+
+def what_is_not(x: NDArray[Any], g: NDArray[Any], value: float | None, group: Mapping[str, Any]) -> str:
+    """What is not finite, in words; nothing if all is. What the mask of a group leaves out doesn't count."""
+    mask = group["mask"]
+    for what, array in (("x", x), ("the gradient", g)):
+        wrong = np.flatnonzero(~np.isfinite(array) if mask is None else ~np.isfinite(array) & mask)
+        if wrong.size:
+            return f"element {wrong[0]} of {what} is {array[wrong[0]]}"
+    return "" if value is None or math.isfinite(value) else f"the objective is {value}"

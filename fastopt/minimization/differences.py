@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.layout import parts
+from fastopt.minimization.bounds import Box
 
 Vector = NDArray[Any]
-Sides = tuple[Vector, Vector] | None
+Limits = tuple[Vector, Vector] | None
 
 # As SciPy calls them: from one side, from both sides, and by complex steps.
 SCHEMES = ("2-point", "3-point", "cs")
 
 
-def differences(fun: Callable[[Vector], Any], x: Vector, value: float, sides: Sides, scheme: str = "2-point") -> Vector:
+def differences(fun: Callable[[Vector], Any], x: Vector, value: float, bounds: Box | None, scheme: str = "2-point") -> Vector:
     """The gradient of a function from its values a small step away from a point.
 
     With ``"2-point"`` each variable moves up by the root of the machine epsilon, times its size if that is more than 1. At a
@@ -36,8 +37,8 @@ def differences(fun: Callable[[Vector], Any], x: Vector, value: float, sides: Si
         The point; only read. Real and imaginary parts of complex variables move one after the other.
     value : float
         The function there.
-    sides : pair of ndarray, shape (n,), or None
-        Bounds of the dtype of `x`, between which it lies.
+    bounds : Box or None
+        In which it lies.
     scheme : {"2-point", "3-point", "cs"}
 
     Returns
@@ -48,7 +49,7 @@ def differences(fun: Callable[[Vector], Any], x: Vector, value: float, sides: Si
     if scheme == "cs":
         return _by_complex_steps(fun, x)
     theta = parts(x)
-    limits = None if sides is None else (parts(sides[0]), parts(sides[1]))
+    limits = None if bounds is None else (bounds.lower, bounds.upper)
 
     def at(i: int, place: Any) -> Any:
         point = x.copy()
@@ -60,13 +61,13 @@ def differences(fun: Callable[[Vector], Any], x: Vector, value: float, sides: Si
         return np.array(gradient).astype(theta.dtype).view(x.dtype)
 
 
-def _from_one_side(at: Callable[[int, Any], Any], theta: Vector, value: float, limits: Sides) -> list[float]:
+def _from_one_side(at: Callable[[int, Any], Any], theta: Vector, value: float, limits: Limits) -> list[float]:
     moved = _moved(theta, limits, 1 / 2)
     steps = (moved.astype(np.float64) - theta).tolist()
     return [(at(i, moved[i]) - value) / step if step else 0.0 for i, step in enumerate(steps)]
 
 
-def _from_both(at: Callable[[int, Any], Any], theta: Vector, value: float, limits: Sides) -> list[float]:
+def _from_both(at: Callable[[int, Any], Any], theta: Vector, value: float, limits: Limits) -> list[float]:
     near = _moved(theta, limits, 1 / 3, times=2)  # so that there is room for two steps
     near = theta + (near - theta) / 2
     back = 2 * theta - near
@@ -97,10 +98,10 @@ def _by_complex_steps(fun: Callable[[Vector], Any], x: Vector) -> Vector:
 
 
 @np.errstate(all="ignore")
-def _moved(x: Vector, sides: Sides, power: float, times: int = 1) -> Vector:
+def _moved(x: Vector, limits: Limits, power: float, times: int = 1) -> Vector:
     """Each variable so many small steps away, each by a root of the machine epsilon."""
     largest = np.finfo(x.dtype).max
-    low, high = (-largest, largest) if sides is None else (np.maximum(sides[0], -largest), np.minimum(sides[1], largest))
+    low, high = (-largest, largest) if limits is None else (np.maximum(limits[0], -largest), np.minimum(limits[1], largest))
     step = times * math.pow(np.finfo(x.dtype).eps, power) * np.maximum(np.abs(x), 1)
     up, down = x + step, x - step
     farthest = np.where(high - x >= x - low, high, low)

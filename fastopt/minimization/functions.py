@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fastopt.minimization.objective import Objective
@@ -43,8 +43,9 @@ def minimize(
         ``jac(x, *args)`` gives the gradient, in any shape with as many elements; True if `fun` gives it, too. For finite
         differences None or ``"2-point"``, or ``"3-point"``, which never leave the bounds, or ``"cs"`` (complex steps). The
         gradient for a complex variable is the derivative by its real part plus i times that by its imaginary part.
-    bounds : sequence or array of pairs, or `scipy.optimize.Bounds`, optional
-        Lower and upper bounds of each variable, None for none. No step leaves them. What is no number of the dtype is rounded
+    bounds : sequence or array of pairs, one pair for all, or `scipy.optimize.Bounds`, optional
+        Lower and upper bounds of each variable, None for none; of complex ones for both parts, or, with
+        ``complex_mode="modulus"``, for the modulus. No step leaves them. What is no number of the dtype is rounded
         to the next one between the bounds, or to the nearest if none lies between.
     tol : float, optional
         The same as the option ``gtol``.
@@ -118,7 +119,7 @@ def minimize(
     solver = Solver(x0, method, bounds, callback, **given)
     shows = of_minimize["disp"]
     progress = Progress(shows, given.get("maxiter", OWN["maxiter"][0]))
-    objective = Objective(fun, jac, args, solver.sides, needs_value=solver.needs_value or shows)
+    objective = Objective(fun, jac, args, solver.bounds, needs_value=solver.needs_value or shows)
     try:
         while not solver.done:
             value, g = objective(solver.ask())
@@ -172,17 +173,28 @@ def scipy_method(method: Method = "adam", **arguments: Any) -> Callable[..., Any
     >>> scipy.optimize.minimize(lambda x: ((x - 3) ** 2).sum(), [0.0, 1.0], method=adam).x.round(4)
     array([3., 3.])
     """
-    return functools.partial(_minimize_for_scipy, class_of(method), arguments)
+    return _ScipyMethod(class_of(method), arguments)
 
 
-def _minimize_for_scipy(
-    cls: type[Optimizer], arguments: Mapping[str, Any], fun: Any, x0: Any, args: tuple[Any, ...] = (), **given: Any
-) -> Any:
+@dataclass(frozen=True)
+class _ScipyMethod:
     """What SciPy calls."""
-    if given.get("tol") is not None:  # of the call, before the tolerance of the method
-        arguments = {key: value for key, value in arguments.items() if key != "gtol"}
-    given = {**arguments, **given}
-    if given.pop("constraints", ()):
-        raise ValueError("constraints must be empty: only bounds can be kept")
-    known = {key: given.pop(key, None) for key in ("jac", "bounds", "tol", "callback")}
-    return minimize(fun, x0, args, cls, **known, options={k: v for k, v in given.items() if k not in ("hess", "hessp")})
+
+    cls: type[Optimizer]
+    arguments: Mapping[str, Any]
+
+    def __call__(self, fun: Any, x0: Any, args: tuple[Any, ...] = (), **given: Any) -> Any:
+        """Minimize."""
+        arguments = self.arguments
+        if given.get("tol") is not None:  # of the call, before the tolerance of the method
+            arguments = {key: value for key, value in arguments.items() if key != "gtol"}
+        given = {**arguments, **given}
+        if given.pop("constraints", ()):
+            raise ValueError("constraints must be empty: only bounds can be kept")
+        known = {key: given.pop(key, None) for key in ("jac", "bounds", "tol", "callback")}
+        options = {key: value for key, value in given.items() if key not in ("hess", "hessp")}
+        return minimize(fun, x0, args, self.cls, **known, options=options)
+
+    def lower(self) -> str:
+        """How SciPy calls all methods that are none of its own: `scipy.optimize.shgo` takes each for the name of one."""
+        return "_custom"

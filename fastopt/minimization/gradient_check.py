@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from fastopt.arrays.layout import parts
 from fastopt.description.hyperparameters import integer
 from fastopt.minimization.objective import Objective
-from fastopt.minimization.variables import start_of
+from fastopt.minimization.pictures import axes_of, labelled
+from fastopt.minimization.points import start_of
 
 Verdict = Literal["right", "wrong", "lost in noise"]
 
@@ -64,10 +65,7 @@ class GradientCheck:
         -------
         matplotlib Axes
         """
-        if ax is None:
-            from matplotlib import pyplot
-
-            _, ax = pyplot.subplots()
+        ax = axes_of(ax)
         for steps, remainders, rate in zip(self.steps, self.remainders, self.rates, strict=True):
             ax.loglog(steps, remainders, ".-", label=f"rate {rate:.2f}")
         h = self.steps[0]
@@ -77,10 +75,7 @@ class GradientCheck:
                 ax.loglog(h, top * (h / h[0]) ** power, "k" + style, label=f"power {power}")
         ax.axhline(max(self.noise, np.finfo(float).tiny), color="gray", label="noise")
         ax.set_title(f"the gradient is {self.verdict}")
-        ax.set_xlabel("step")
-        ax.set_ylabel("remainder")
-        ax.legend()
-        return ax
+        return labelled(ax, "step", "remainder")
 
 
 def check_gradient(
@@ -154,7 +149,7 @@ def _noise(objective: Objective, x: Any, value: float, rng: np.random.Generator)
         point = x.copy()
         parts(point)[...] = theta + 2 * eps * sizes * rng.uniform(-1, 1, theta.size)
         differences.append(abs(objective.value_and_more(point) - value))
-    return max(difference for difference in differences if math.isfinite(difference))
+    return max(float(difference) for difference in differences if math.isfinite(difference))
 
 
 def _remainders(objective: Objective, x: Any, value: float, g: Any, direction: Any) -> tuple[Any, Any, Any]:

@@ -1,18 +1,45 @@
-"""What happened on the way, and a picture of it."""
+"""What is kept of the way: the best point, and a history with a picture of it."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.layout import parts
-from fastopt.minimization.finiteness import product
+from fastopt.minimization.answers import product
+from fastopt.minimization.pictures import axes_of
 from fastopt.minimization.stopping import Told
+
+
+class Best:
+    """The point with the least value so far.
+
+    Parameters
+    ----------
+    told : Told
+        What to look at.
+    """
+
+    memory = ("value", "x", "gradient")
+
+    def __init__(self, told: Told) -> None:
+        self._told = told
+        self.value, self.x, self.gradient = math.inf, told.x.copy(), np.zeros_like(told.x)
+
+    def see(self) -> None:
+        """Keep the present point, if it is better."""
+        told = self._told
+        if told.value < self.value:
+            self.value, self.x, self.gradient = told.value, told.x[told.part].copy(), told.found[told.part].copy()
+
+    def fields(self) -> Mapping[str, Any]:
+        """What a result has of it."""
+        return {"x": self.x.copy(), "fun": self.value, "jac": self.gradient.copy()}
 
 
 class History:
@@ -73,10 +100,7 @@ class History:
         -------
         sequence of matplotlib Axes
         """
-        if axes is None:
-            from matplotlib import pyplot
-
-            _, axes = pyplot.subplots(3, 1, sharex=True, layout="constrained")
+        axes = axes_of(axes, 3)
         rows = (("objective", self.values), ("norm of the gradient", self.norms), ("learning rate", self.rates))
         for ax, (label, numbers) in zip(axes, rows, strict=True):
             ax.plot(numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.layout import parts
-from fastopt.minimization.finiteness import product
+from fastopt.minimization.answers import product
+from fastopt.minimization.populations import Population
 from fastopt.minimization.stopping import PLATEAU, Test, Told
 
-FIRST = 32  # steps of the first window
-GROWTH = 1.15  # of the step at which a window ends, against that at which it begins
+FIRST = 40  # steps of the first window
+GROWTH = 1.12  # of the step at which a window ends, against that at which it begins
 BLOCKS = 8  # into which a window is cut, so that draws may depend on their neighbours
 LEAST_FALL = 1.0  # in standard errors: what falls by more is falling
 WINDOWS = 2  # in a row that must agree
@@ -25,7 +27,8 @@ class Plateau(Test):
     Steps are looked at in windows, each longer than the one before by a share of all steps, so that those after the end of the
     descent are never a large part of all. In a window, values must not fall against their spread (the slope of means of
     blocks), and the way since it began must no longer lead downhill: the gradients there, whose noise is new, times the way,
-    don't average below zero against their spread. Both must be so in two windows in a row.
+    don't average below zero against their spread; nor may both together, in standard errors. So it must be in two windows in a
+    row.
 
     Attributes
     ----------
@@ -79,8 +82,7 @@ class Plateau(Test):
         slope, error = _slope(values)
         self.gain, self.error = -slope * len(values), error * len(values)
         downhill, spread = _mean(ways[len(ways) // 2 :])
-        is_flat = slope >= -LEAST_FALL * error and downhill >= -LEAST_FALL * spread
-        self._agreeing = self._agreeing + 1 if is_flat else 0
+        self._agreeing = self._agreeing + 1 if is_flat(slope, error, downhill, spread) else 0
         mean, uncertain = _mean(values)
         if mean - uncertain < self.least:  # of windows that can't be told apart the last
             self.least = mean
@@ -97,6 +99,64 @@ class Plateau(Test):
         """What a result has of it: the best window, if one has ended, and how sure it is that nothing more is to be had."""
         best = {} if self.least == math.inf else {"x": self.mean.copy(), "fun": self.least, "jac": self.slope.copy()}
         return {**best, "gain": self.gain, "gain_error": self.error}
+
+
+class Plateaus(Test):
+    """The objective of none of many starts falls any more: each has a test of its own, and is done with once that is passed.
+
+    Parameters
+    ----------
+    told : Told
+        What is known of all of them.
+    population : Population
+        What is known of each.
+    """
+
+    memory = ("of_starts",)
+
+    def __init__(self, told: Told, population: Population) -> None:
+        super().__init__(told)
+        self._population = population
+        self._plateaus = [Plateau(Told(x)) for x in told.x.reshape(population.shape)]
+        self._are_done = np.zeros(len(self._plateaus), bool)
+
+    @property
+    def of_starts(self) -> list[dict[str, Any]]:
+        """What the test of each start remembers."""
+        return [{name: copy.copy(getattr(each, name)) for name in each.memory} for each in self._plateaus]
+
+    @of_starts.setter
+    def of_starts(self, value: list[dict[str, Any]]) -> None:
+        for each, memory in zip(self._plateaus, value, strict=True):
+            for name, item in memory.items():
+                setattr(each, name, copy.copy(item))
+
+    def see(self) -> None:
+        """Take note of a draw of each start that is not lost."""
+        values, gradients = self._population.values, self.told.found.reshape(self._population.shape)
+        for i in np.flatnonzero(np.isfinite(values)):
+            plateau = self._plateaus[i]
+            plateau.told.value, plateau.told.gradient = float(values[i]), gradients[i]
+            plateau.see()
+            self._are_done[i] |= plateau.reason() is not None
+
+    def reason(self) -> int | None:
+        """The status, if it is so of all that are not lost."""
+        return PLATEAU if np.all(self._are_done | np.isinf(self._population.values)) else None
+
+    def fields(self) -> dict[str, Any]:
+        """What a result has of it: the best window of all starts, and the best of each."""
+        best = min(self._plateaus, key=lambda each: each.least)
+        means = [each.told.x if each.least == math.inf else each.mean for each in self._plateaus]
+        energies = np.array([each.least for each in self._plateaus])
+        of_each = {} if best.least == math.inf else {"population": np.array(means), "population_energies": energies}
+        return {**best.fields(), **of_each}
+
+
+def is_flat(slope: float, error: float, downhill: float, spread: float) -> bool:
+    """Whether neither values nor gradients tell of a descent, nor both together, given with their standard errors."""
+    together = slope * spread + downhill * error  # in standard errors, but not divided by them, which may be 0
+    return slope >= -LEAST_FALL * error and downhill >= -LEAST_FALL * spread and together >= -LEAST_FALL * error * spread
 
 
 def _means(draws: NDArray[Any]) -> NDArray[Any]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastopt.minimization.answers import gradient_of, number_of, pair_of
+from fastopt.minimization.bounds import Box, Ring
 from fastopt.minimization.differences import SCHEMES, differences
-from fastopt.minimization.variables import Sides
 
 FORMS = f"callable, True, None or one of {', '.join(map(repr, SCHEMES))}"
 
@@ -21,22 +21,26 @@ class Objective:
     ----------
     fun, jac, args
         As `minimize` takes them.
-    sides : pair of ndarray, shape (n,), or None
-        The bounds.
+    bounds : Box or None
     needs_value : bool
         Whether somebody looks at the function's value in each step.
     """
 
-    def __init__(self, fun: Callable[..., Any], jac: Any, args: Any, sides: Sides | None, needs_value: bool) -> None:
+    def __init__(self, fun: Callable[..., Any], jac: Any, args: Any, bounds: Box | None, needs_value: bool) -> None:
         if not callable(fun):
             raise TypeError(f"fun must be callable, got {fun!r}")
         if isinstance(jac, (bool, np.bool_)):
             jac = True if jac else None
         if not (jac is None or jac is True or callable(jac) or (isinstance(jac, str) and jac in SCHEMES)):
             raise TypeError(f"jac must be {FORMS}, got {jac!r}")
+        if isinstance(bounds, Ring) and not (jac is True or callable(jac)):
+            raise ValueError(
+                "jac must give the gradient where bounds are those of the modulus: differences along real and imaginary axes "
+                f"would leave them; got {jac!r}"
+            )
         self._fun, self._jac, self._scheme = fun, jac, jac if isinstance(jac, str) else SCHEMES[0]
         self._args = args if isinstance(args, tuple) else (args,)
-        self._sides, self._needs_value = sides, needs_value
+        self._bounds, self._needs_value = bounds, needs_value
         self.nfev = self.njev = 0
 
     def __call__(self, x: Any) -> tuple[float | None, Any]:
@@ -51,7 +55,7 @@ class Objective:
             return number_of(value, "fun"), gradient_of(g, "fun with jac=True", x)
         value = self.value(x.copy())
         fun = self._raw if self._scheme == "cs" else self.value
-        return value, differences(fun, x, value, self._sides, self._scheme)
+        return value, differences(fun, x, value, self._bounds, self._scheme)
 
     def value(self, x: Any) -> float:
         """The value at a point."""

@@ -96,7 +96,9 @@ def mapping_of(options: Mapping[str, Any] | None, tol: float | None) -> dict[str
     if not (options is None or isinstance(options, Mapping)):
         raise TypeError(f"options must be a mapping, got {options!r}")
     given = dict(options or {})
-    for name in ("x0", "method", "bounds", "callback", "starts"):
+    if "starts" in given:
+        raise TypeError("starts must be an argument of Solver: minimize has a single one, x0")
+    for name in ("x0", "method", "bounds", "callback"):
         if name in given:
             raise TypeError(f"{name} must be the argument of minimize, not one of its options")
     return given if tol is None else {"gtol": tol, **given}

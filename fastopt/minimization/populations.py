@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.flat import Flat, flatten
+from fastopt.minimization.points import start_of
 from fastopt.minimization.stopping import Told
-from fastopt.minimization.variables import start_of
 from fastopt.optimizer import Optimizer
 
 Array = NDArray[Any]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastopt.description.hyperparameters import integer, positive
 from fastopt.minimization.objective import Objective
 from fastopt.minimization.options import Method
+from fastopt.minimization.pictures import axes_of, labelled
 from fastopt.minimization.solver import Solver
 
 DIVERGED = 4.0  # times the fall so far above the start ends it
@@ -49,16 +50,10 @@ class RateTest:
         -------
         matplotlib Axes
         """
-        if ax is None:
-            from matplotlib import pyplot
-
-            _, ax = pyplot.subplots()
+        ax = axes_of(ax)
         ax.semilogx(self.rates, self.values)
         ax.axvline(self.lr, linestyle="--", label=f"lr = {self.lr:.2g}")
-        ax.set_xlabel("learning rate")
-        ax.set_ylabel("objective")
-        ax.legend()
-        return ax
+        return labelled(ax, "learning rate", "objective")
 
 
 def find_lr(
@@ -110,7 +105,7 @@ def find_lr(
     rates = np.geomspace(lowest, highest, steps)
     own = {**(options or {}), "lr": lambda step: float(rates[min(step, steps - 1)]), "maxiter": steps, "gtol": None}
     solver = Solver(x0, method, bounds, **own)
-    objective = Objective(fun, jac, args, solver.sides, needs_value=True)
+    objective = Objective(fun, jac, args, solver.bounds, needs_value=True)
     values: list[float] = []
     while not solver.done:
         value, g = objective(solver.ask())

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from fastopt.arrays.layout import parts
 from fastopt.description.hyperparameters import positive
+from fastopt.minimization.bounds import Box
 from fastopt.minimization.checkpoints import memories_of
-from fastopt.minimization.variables import Sides
 from fastopt.optimizer import Optimizer
 
 Array = NDArray[Any]
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 WORDS = ("auto", "bounds")
 
 
-def sizes_of(x_scale: Any, x: Array, sides: Sides | None) -> Array | None:
+def sizes_of(x_scale: Any, x: Array, bounds: Box | None) -> Array | None:
     """The size of each variable, or of each part of complex ones.
 
     Parameters
@@ -30,8 +30,7 @@ def sizes_of(x_scale: Any, x: Array, sides: Sides | None) -> Array | None:
         start is, or 1 where that is 0.
     x : ndarray, shape (n,)
         The start.
-    sides : pair of ndarray, shape (n,), or None
-        The bounds.
+    bounds : Box or None
     """
     if x_scale is None:
         return None
@@ -39,13 +38,12 @@ def sizes_of(x_scale: Any, x: Array, sides: Sides | None) -> Array | None:
     if isinstance(x_scale, str):
         if x_scale not in WORDS:
             raise ValueError(f"x_scale must be numbers, 'auto' or 'bounds', got {x_scale!r}")
-        with np.errstate(all="ignore"):
-            room = np.full(theta.size, np.inf) if sides is None else (parts(sides[1]) - parts(sides[0])).astype(np.float64)
+        room = np.full(theta.size, np.inf) if bounds is None else bounds.room()
         has_room = np.isfinite(room) & (room > 0)
         if x_scale == "bounds" and not np.all(has_room):
             i = int(np.flatnonzero(~has_room)[0]) // (theta.size // x.size)
             raise ValueError(f"x_scale='bounds' needs two finite bounds of each variable, which variable {i} has not")
-        own = np.where(theta == 0, 1.0, np.abs(theta))
+        own = np.repeat(np.where(x == 0, 1.0, np.abs(x)), theta.size // max(x.size, 1))
         return np.where(has_room, room, own).astype(theta.dtype)
     expected = f"x_scale must be finite numbers of more than 0, one or for each of {x.size} variables"
     try:
@@ -66,17 +64,17 @@ def unit_of(g_scale: Any) -> float | None:
     return None if isinstance(g_scale, str) and g_scale == "auto" else positive("g_scale", g_scale)
 
 
-def scaling_of(own: Mapping[str, Any], stepped: Array, rows: int, sides: Sides | None) -> Scaling | None:
-    """The scaling that options ask for, of so many starts in one buffer, which becomes what is stepped."""
+def scaling_of(own: Mapping[str, Any], stepped: Array, rows: int, bounds: Box | None) -> Scaling | None:
+    """The scaling that options ask for, of so many starts in one buffer, which becomes what is stepped; bounds are of one."""
     if own["x_scale"] is None and own["g_scale"] is None:
         return None
     one = stepped[: stepped.size // rows]
-    sizes = sizes_of(own["x_scale"], one, None if sides is None else (sides[0][: one.size], sides[1][: one.size]))
+    sizes = sizes_of(own["x_scale"], one, bounds)
     sizes = np.tile(np.ones_like(parts(one)) if sizes is None else sizes, rows)
     if isinstance(own["x_scale"], str) and own["x_scale"] == "auto":  # the size that the first start had
         sizes = memories_of(own["state"], stepped).get(Scaling.__name__, {"found": {"sizes": sizes}})["found"]["sizes"]
     unit = unit_of(1.0 if own["g_scale"] is None else own["g_scale"])
-    return Scaling(stepped.copy(), stepped, sizes, unit, sides)
+    return Scaling(stepped.copy(), stepped, sizes, unit, None if bounds is None else bounds.repeated(rows))
 
 
 class Scaling:
@@ -92,22 +90,22 @@ class Scaling:
         The size of each part of the variables.
     unit : float or None
         What gradients are divided by; None for the root mean square of the first one.
-    sides : pair of ndarray, shape (m,), or None
-        The bounds.
+    bounds : Box or None
+        In the caller's units.
 
     Attributes
     ----------
     x : ndarray, shape (m,)
         The point in the caller's units; it moves.
-    sides : pair of ndarray, shape (m,), or None
-        Its bounds.
+    bounds : Box or None
+        In the units of steps.
     """
 
     memory = ("found",)
 
-    def __init__(self, x: Array, stepped: Array, sizes: Array, unit: float | None, sides: Sides | None) -> None:
-        self.x, self._stepped, self._sizes, self._unit, self._sides = x, stepped, sizes, unit, sides
-        self.sides = None if sides is None else tuple((parts(side) / sizes).view(x.dtype) for side in sides)
+    def __init__(self, x: Array, stepped: Array, sizes: Array, unit: float | None, bounds: Box | None) -> None:
+        self.x, self._stepped, self._sizes, self._unit, self._bounds = x, stepped, sizes, unit, bounds
+        self.bounds = None if bounds is None else bounds.in_units(sizes)
         self.take()
 
     @property
@@ -135,9 +133,6 @@ class Scaling:
         if self._unit is None:
             self._unit = math.sqrt(float(np.mean(np.square(parts(g), dtype=np.float64)))) or 1.0
         optimizer.step(g, scale=1.0 / self._unit)
-        theta = parts(self.x)
-        np.multiply(parts(self._stepped), self._sizes, out=theta)
-        for own, side in zip(self.sides or (), self._sides or (), strict=True):  # which are met exactly
-            np.copyto(theta, parts(side), where=parts(self._stepped) == parts(own))
-        if self._sides is not None:
-            np.clip(theta, parts(self._sides[0]), parts(self._sides[1]), out=theta)
+        np.multiply(parts(self._stepped), self._sizes, out=parts(self.x))
+        if self._bounds is not None and self.bounds is not None:
+            self._bounds.meet(self.x, self._stepped, self.bounds)

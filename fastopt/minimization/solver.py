@@ -10,20 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.minimization.answers import gradient_of, number_of
-from fastopt.minimization.best import Best
-from fastopt.minimization.callbacks import callback_of
+from fastopt.minimization.answers import gradient_of, number_of, product, what_is_not
+from fastopt.minimization.bounds import Box, bounds_of
 from fastopt.minimization.checkpoints import State, load, saved
-from fastopt.minimization.finiteness import product, what_is_not
-from fastopt.minimization.history import History
-from fastopt.minimization.noise import Plateau
+from fastopt.minimization.history import Best, History
+from fastopt.minimization.noise import Plateau, Plateaus
 from fastopt.minimization.options import OWN, Method, class_of, require_arguments, taken
-from fastopt.minimization.points import Points
+from fastopt.minimization.points import Points, start_of
 from fastopt.minimization.populations import Population, buffer_of, starts_of
-from fastopt.minimization.results import result_of, result_so_far
+from fastopt.minimization.results import callback_of, result_of, result_so_far
 from fastopt.minimization.scaling import scaling_of
 from fastopt.minimization.stopping import MESSAGES, NOT_FINITE, STOPPED, Test, Told, is_success, tests_of
-from fastopt.minimization.variables import Sides, sides_of, start_of
 
 Array = NDArray[Any]
 
@@ -49,7 +46,8 @@ class Solver:
         Many starts in place of `x0`, stepped together. Points and gradients then have a row for each, and values an item. The
         tolerances hold for all of them, the options that look at the objective look at the least one, and so is the result's,
         which has all of them as ``population`` and ``population_energies``. A start is lost where something is not finite, and
-        it stops when all are.
+        it stops when all are. With ``noisy`` each has a test of its own: it stops when all of them have passed it, and gives
+        the best window of each.
     **options
         The options of `minimize`, but for ``disp`` and ``interrupt``; all others are arguments of the optimizer.
 
@@ -84,22 +82,29 @@ class Solver:
         require_arguments(cls, arguments)
         if (x0 is None) == (starts is None):
             raise TypeError(f"a solver must have either x0 or starts, got {'neither' if x0 is None else 'both'}")
-        if starts is not None and own["noisy"]:
-            raise ValueError("noisy must be False with starts: its test is one for a single start")
         rows = start_of(x0).reshape(1, -1) if starts is None else starts_of(starts)
-        sides = sides_of(bounds, rows)
+        box = bounds_of(bounds, rows[0], arguments.get("complex_mode") == "modulus")
+        if box is not None:
+            for row in rows:
+                box.move_inside(row)
         params: Any = rows[0] if starts is None else buffer_of(rows)
         stepped = rows[0] if starts is None else params.buffer
-        self._scaling = scaling_of(own, stepped, len(rows), sides)
+        self._scaling = scaling_of(own, stepped, len(rows), box)
         x = stepped if self._scaling is None else self._scaling.x
-        self._own, self._told, self._sides = own, Told(x), sides
-        if sides is not None:
-            limits = sides if self._scaling is None else self._scaling.sides
-            arguments = {"project_gradient": True, **arguments, "bounds": limits}
+        self._own, self._told, self._bounds = own, Told(x), box
+        of_all = None if box is None else box.repeated(len(rows))
+        limits = of_all if self._scaling is None else self._scaling.bounds
+        if limits is not None:
+            arguments = {"project_gradient": True, **arguments, "bounds": limits.for_steps}
         self._optimizer = cls(params, **arguments)
         self._population = None if starts is None else Population(self._told, len(rows), self._optimizer)
-        self._plateau = Plateau(self._told) if own["noisy"] else None
-        self._tests: list[Test] = [*([] if self._plateau is None else [self._plateau]), *tests_of(own, self._told, sides)]
+        self._plateau: Plateau | Plateaus | None = None
+        if own["noisy"]:
+            self._plateau = Plateau(self._told) if self._population is None else Plateaus(self._told, self._population)
+        self._tests: list[Test] = [
+            *([] if self._plateau is None else [self._plateau]),
+            *tests_of(own, self._told, of_all),
+        ]
         self._best = Best(self._told) if own["best"] else None
         self._history = None if own["history"] is None else History(self._told, lambda: self.rate, own["history"])
         others = (self._population, self._best, self._history)
@@ -137,9 +142,9 @@ class Solver:
         return bool(self._watchers) or self._asks_to_stop is not None
 
     @property
-    def sides(self) -> Sides | None:
-        """The lower and the upper bounds as steps take them, each an array like the point; None without bounds."""
-        return self._sides
+    def bounds(self) -> Box | None:
+        """What points are kept in, each start for itself; None without bounds."""
+        return self._bounds
 
     @property
     def rate(self) -> Any:
@@ -306,6 +311,9 @@ class Solver:
         result = self._found()
         if self._plateau is not None:
             result |= self._plateau.fields()
+            if self._bounds is not None:  # means of points on a ring are not
+                for x in (result["x"], *result.get("population", ())):
+                    self._bounds.move_inside(x)
         elif self._best is not None and self._best.value <= result["fun"]:
             result |= self._best.fields()
         return result_of({**result, **self._ended(result["fun"]), "state": self.state}, self._history)

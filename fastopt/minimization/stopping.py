@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.layout import parts
+from fastopt.minimization.bounds import Box
 from fastopt.minimization.options import TOLERANCES
-from fastopt.minimization.variables import Sides
 
 REACHED, MAXITER, TIME, PATIENCE, NOT_FINITE, INTERRUPTED = 0, 1, 3, 4, 5, 6
 PLATEAU = 7
@@ -95,26 +95,19 @@ class SmallGradient(Test):
     The element that was the largest the last time is looked at first: while it is above the tolerance, no other needs to be.
     """
 
-    def __init__(self, told: Told, tolerance: float, sides: Sides | None) -> None:
+    def __init__(self, told: Told, tolerance: float, bounds: Box | None) -> None:
         super().__init__(told)
-        self._tolerance, self._largest = tolerance, 0
-        self._theta = parts(told.x)
-        self._sides = None if sides is None else (parts(sides[0]), parts(sides[1]))
+        self._tolerance, self._bounds, self._largest = tolerance, bounds, 0
 
     def reason(self) -> int | None:
         """The status, if it is so."""
-        g = parts(self.told.found)
+        x, g, bounds = self.told.x, self.told.found, self._bounds
         if not g.size:
             return REACHED
         i = self._largest
-        change = g.item(i)
-        if self._sides is not None:
-            x = self._theta.item(i)
-            if (x <= self._sides[0].item(i) and change > 0) or (x >= self._sides[1].item(i) and change < 0):
-                change = 0.0
-        if abs(change) > self._tolerance:
+        if abs(parts(g).item(i) if bounds is None else bounds.inward_part(x, g, i)) > self._tolerance:
             return None
-        changes = np.abs(inward(self._theta, g, self._sides))
+        changes = np.abs(parts(g) if bounds is None else bounds.inward(x, g))
         self._largest = int(changes.argmax())
         return REACHED if changes[self._largest] <= self._tolerance else None
 
@@ -198,11 +191,11 @@ class EnoughSteps(Test):
         return MAXITER if self.told.nit >= self._steps else None
 
 
-def tests_of(own: Mapping[str, Any], told: Told, sides: Sides | None) -> list[Test]:
+def tests_of(own: Mapping[str, Any], told: Told, bounds: Box | None) -> list[Test]:
     """The tests that options ask for, in the order in which they count."""
     tests: list[Test] = []
     if own["gtol"] is not None:
-        tests.append(SmallGradient(told, own["gtol"], sides))
+        tests.append(SmallGradient(told, own["gtol"], bounds))
     if own["xtol"] is not None:
         tests.append(SmallStep(told, own["xtol"]))
     if own["patience"] is not None:
@@ -222,17 +215,6 @@ def is_success(status: int | None, own: Mapping[str, Any], has_improved: bool) -
     if status == MAXITER:
         return all(own[key] is None for key in TOLERANCES)
     return status in (REACHED, PLATEAU) or (status == PATIENCE and has_improved)
-
-
-def inward(theta: NDArray[Any], g: NDArray[Any], sides: Sides | None) -> NDArray[Any]:
-    """The gradient, with 0 for what would lead out of active bounds.
-
-    That it is not cut where a step along it would meet a bound, as in SciPy, lets it say something where bounds are closer
-    together than a tolerance for gradients.
-    """
-    if sides is None:
-        return g
-    return np.where(((theta <= sides[0]) & (g > 0)) | ((theta >= sides[1]) & (g < 0)), 0, g)
 
 
 def least_change(tolerance: float, value: float) -> float:

@@ -13,7 +13,7 @@ from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.per_element import is_tree
 from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, with_leaves
-from fastopt.description.hyperparameters import finite
+from fastopt.description.hyperparameters import ELSEWHERE, finite
 from fastopt.mpi.agreement import checksums, described, named_arrays, together
 from fastopt.mpi.shards import Shards
 from fastopt.mpi.sums import InRankOrder
@@ -260,7 +260,7 @@ class Replicated:
         return getattr(self.shared, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if "shared" in vars(self) and name in self.shared.checks:
+        if "shared" in vars(self) and (name in self.shared.checks or name in ELSEWHERE):
             setattr(self.shared, name, self._part_of_tree(name, value, self.params) if name in ("lr", "mask") else value)
         else:
             super().__setattr__(name, value)

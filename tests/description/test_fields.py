@@ -148,6 +148,26 @@ def test_unknown_arguments_are_refused_with_the_name_that_was_meant(arguments, m
     assert np.array_equal(w, [1, 1])
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("learning_rate", "lr"), ("epsilon", "eps"), ("beta1", "betas"), ("wd", "weight_decay")]
+)
+def test_what_others_call_a_hyper_parameter_is_no_attribute(name, meant):
+    opt = fastopt.Adam(np.ones(2))
+    with pytest.raises(AttributeError, match=rf"Adam has no attribute '{name}' \(here it is '{meant}'\)"):
+        setattr(opt, name, 0.5)
+    assert name not in vars(opt)
+    plain = fastopt.SGD(np.ones(2))
+    plain.beta1 = 3.0  # means nothing there
+    plain.notes = "of the caller"
+
+    class Named(fastopt.SGD):
+        eta = None
+
+    own = Named(np.ones(2))
+    own.eta = 5.0  # a class may have it itself
+    assert (own.eta, own.lr) == (5.0, 1e-3)
+
+
 def test_arguments_that_are_too_many_or_given_twice_are_refused():
     with pytest.raises(TypeError, match="Lion takes 3 arguments by position after params, got 4"):
         fastopt.Lion(np.zeros(2), 0.1, (0.9, 0.9), 0.0, 1.0)

@@ -38,7 +38,7 @@ def test_they_are_those_of_numpy_and_nan_stays(x, limit):
 
 def test_parts_of_pairs_are_chosen_one_by_one():
     x = Pair(np.array([-2.0, 0.5, np.nan]), np.array([0.25, 3.0, -3.0]))
-    chosen = clipped(x, -1.0, Pair(1.0, 2.0))
+    chosen = clipped(x, -1.0, Pair(1.0, 2.0))  # of real limits alone see tests/step/test_moduli.py
     np.testing.assert_array_equal(chosen.x, [-1.0, 0.5, np.nan])
     np.testing.assert_array_equal(chosen.y, [0.25, 2.0, -1.0])
     masked = select(np.array([True, False, True]), (x, chosen), (Pair(0.0, 0.0), 1.0))

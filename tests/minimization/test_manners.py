@@ -9,6 +9,7 @@ import scipy.optimize
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, rosen, rosen_der
 
 import fastopt
+from fastopt.minimization.bounds import Box
 from fastopt.minimization.differences import differences
 from tests.refusal import refused
 from tests.table import assert_same_bits
@@ -225,7 +226,7 @@ def test_differences_are_as_good_as_their_scheme(scheme, dtype):
         assert scheme == "cs" or np.all((sides[0] <= point) & (point <= sides[1]))
         return np.sum(np.sin(point[:3].astype(np.result_type(point, np.float64)))) + 2.0 * point[3]
 
-    found = differences(wave, x, float(wave(x)), sides, scheme)
+    found = differences(wave, x, float(wave(x)), Box(*sides, x.dtype), scheme)
     expected = np.array([np.cos(0.3), np.cos(1.0), 0.0 if scheme != "cs" else np.cos(2.0), 2.0])
     eps = np.finfo(dtype).eps
     tolerance = {"2-point": 16 * eps**0.5, "3-point": 32 * eps ** (2 / 3), "cs": 4 * eps}[scheme]
@@ -253,11 +254,13 @@ def test_complex_variables(dtype, derivative, mode):
     np.testing.assert_allclose(result.x, TARGET, atol=2e-2 if dtype == np.complex64 else 1e-3)
 
 
-def test_bounds_of_complex_variables_hold_for_both_parts():
-    value = lambda z: (np.sum(np.abs(z - TARGET) ** 2), 2 * (z - TARGET))  # noqa: E731
-    result = fastopt.minimize(value, np.zeros(3, complex), jac=True, bounds=[(-1, 1)] * 3, options={"lr": 0.1})
-    np.testing.assert_allclose(result.x, [1 + 1j, -1j, 0.5], atol=1e-4)
-    assert result.success
-    corners = np.array([[-1 - 2j, 1 + 1.5j], [-1 - 2j, 1 + 1j], [-1, 0.25 + 1j]])
-    result = fastopt.minimize(value, np.zeros(3, complex), jac=True, bounds=corners, options={"lr": 0.1})
-    np.testing.assert_allclose(result.x, [1 + 1.5j, -2j, 0.25], atol=1e-4)
+@pytest.mark.parametrize("globally", ["basinhopping", "dual_annealing", "shgo"])
+def test_global_methods_of_scipy_take_it_for_their_local_steps(globally):
+    local = {"method": fastopt.scipy_method("adam", lr=0.1), "jac": jac}
+    sides = [(-3, 3)] * 3
+    result = {
+        "basinhopping": lambda: scipy.optimize.basinhopping(fun, np.zeros(3), niter=2, minimizer_kwargs=local),
+        "dual_annealing": lambda: scipy.optimize.dual_annealing(fun, sides, maxiter=20, minimizer_kwargs=local),
+        "shgo": lambda: scipy.optimize.shgo(fun, sides, n=16, minimizer_kwargs=local),
+    }[globally]()
+    np.testing.assert_allclose(result.x, CENTER, atol=1e-3)

@@ -4,10 +4,10 @@ import pickle
 
 import numpy as np
 import pytest
-from scipy.optimize import rosen
+from scipy.optimize import rosen, rosen_der
 
 import fastopt
-from fastopt.minimization.noise import _mean, _slope
+from fastopt.minimization.noise import _mean, _slope, is_flat
 from tests.table import assert_same_bits
 
 
@@ -32,6 +32,22 @@ def test_it_stops_at_the_end_of_the_descent(method, seed):
     assert abs(result.fun) < 1.0
     assert result.gain - 3 * result.gain_error < 0.1
     assert result.gain_error > 0.0
+
+
+SIGNS = [
+    ((-0.9, 1.0, 0.5, 1.0), True),
+    ((-1.1, 1.0, 5.0, 1.0), False),
+    ((5.0, 1.0, -1.1, 1.0), False),
+    ((-0.6, 1.0, -0.6, 1.0), False),  # neither alone says it
+    ((-1.2, 2.0, -0.03, 0.1), True),
+    ((0.0, 0.0, 0.0, 0.0), True),
+    ((-1e-9, 0.0, 1.0, 0.0), False),  # without noise every fall counts
+]
+
+
+@pytest.mark.parametrize(("signs", "expected"), SIGNS)
+def test_weak_signs_of_a_descent_count_together(signs, expected):
+    assert is_flat(*signs) == expected
 
 
 def test_a_descent_goes_on():
@@ -95,3 +111,55 @@ def test_slopes_and_means_have_honest_errors():
         estimates, errors = np.array(found).T
         assert abs(estimates.mean() - truth) < 5 * estimates.std() / np.sqrt(500)
         np.testing.assert_allclose(np.sqrt(np.mean(errors**2)), estimates.std(), rtol=0.15)
+
+
+def noisy_rosens(seed):
+    rng = np.random.default_rng(seed)
+
+    def fun(points):
+        values = rosen(points.T) + 0.3 * rng.normal(size=len(points))
+        return values, rosen_der(points.T).T + 0.3 * rng.normal(size=points.shape)
+
+    return fun
+
+
+def told(solver, fun, steps=10**6):
+    while not solver.done and solver.nit < steps:
+        solver.tell(*fun(solver.ask()))
+    return solver
+
+
+STARTS = np.array([[-1.2, 1.0], [0.5, 0.5], [3.0, -1.0]])
+
+
+def test_many_starts_stop_when_each_has_come_to_its_end():
+    options = {"lr": 0.02, "maxiter": 20_000, "noisy": True, "bounds": [(-4, 4), (-4, 0.8)]}
+    fun = noisy_rosens(0)
+    whole = told(fastopt.Solver(starts=STARTS, **options), fun).result()
+    assert (whole.status, whole.success) == (7, True)
+    assert whole.fun == whole.population_energies.min()
+    np.testing.assert_allclose(whole.population, [[0.894, 0.8]] * 3, atol=0.1)
+    np.testing.assert_array_equal(whole.x, whole.population[whole.population_energies.argmin()])
+    assert whole.gain < 3 * whole.gain_error
+
+    fun = noisy_rosens(0)
+    state = pickle.loads(pickle.dumps(told(fastopt.Solver(starts=STARTS, **options), fun, 200).state))
+    again = told(fastopt.Solver(starts=state["x"].reshape(3, 2), state=state, **options), fun).result()
+    assert 200 + again.nit == whole.nit
+    assert_same_bits(again.population, whole.population)
+
+
+def test_a_start_that_is_lost_keeps_no_other_from_stopping():
+    fun = noisy_rosens(1)
+
+    def lost(points):
+        values, g = fun(points)
+        return np.where(points[:, 0] > 2, np.nan, values), g
+
+    result = told(fastopt.Solver(starts=STARTS, lr=0.02, maxiter=20_000, noisy=True), lost).result()
+    assert (result.status, result.population_energies[2]) == (7, np.inf)
+    assert result.nit < 10_000
+    np.testing.assert_array_equal(result.population[2], STARTS[2])
+    short = told(fastopt.Solver(starts=STARTS, lr=0.02, maxiter=3, noisy=True), fun).result()
+    assert np.isnan(short.gain)
+    assert np.all(np.isfinite(short.population_energies))

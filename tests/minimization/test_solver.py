@@ -363,10 +363,9 @@ POPULATIONS = [
     ({"x0": [1.0], "starts": [[1.0]]}, TypeError, "got both"),
     ({"starts": [1.0, 2.0]}, ValueError, "starts must be an array with a row for each start, got one of shape (2,)"),
     ({"starts": [[1.0], [np.nan]]}, ValueError, "starts must be finite, which start 1 is not"),
-    ({"starts": STARTS, "noisy": True}, ValueError, "noisy must be False with starts"),
     ({"starts": STARTS, "clip_norm": 1.0}, ValueError, "starts must not depend on each other, but steps of Adam"),
     ({"starts": STARTS, "method": "prodigy"}, ValueError, "starts must not depend on each other, but steps of Prodigy"),
-    ({"starts": STARTS, "bounds": [(0, 1)]}, ValueError, "bounds must be a pair for each of 2 variables"),
+    ({"starts": STARTS, "bounds": [(0, 1)] * 3}, ValueError, "bounds must be a pair for each of 2 variables"),
 ]
 
 
