@@ -14,9 +14,10 @@ from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.rows import Touched
 from fastopt.engine import rows
 from fastopt.engine.launch import Launch
+from fastopt.engine.loop import NOISE
 from fastopt.engine.tables import ROW, address
 from fastopt.step.model import Model
-from fastopt.step.passes import Pass, element_of
+from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan, Work
 
 
@@ -60,31 +61,36 @@ class RowPlan(Plan):
         self._scratch = aligned_zeros(bytes_of_part * numba.config.NUMBA_NUM_THREADS, np.uint8)
         self._of_call["tables"], self._of_call["count"] = address(self._tables), len(touched)
         self._of_call["scratch"], self._of_call["scratch_bytes"] = address(self._scratch), bytes_of_part
+        self._kept.append(touching := rows.touching())
+        self._header["touched"], self._header["touching"] = address(self._of_call), touching.address
 
     def _describe(self, table: Any, p: Parameter) -> int:
         """Write what is the same in all steps; how many bytes a part needs for the blocks."""
         work = next(work for work in self.works if p in work.update.parameters)
-        table["limit"] = p.shape[0]
-        table["width"] = p.length // max(1, p.shape[0])
+        table["limit"], table["width"] = p.shape[0], p.width
+        # A state of rows needs whole ones.
+        table["longest"] = max(1, p.width if work.update.of_rows else min(p.width, rows.BLOCK))
         table["numbers"] = p.theta.size // max(1, p.shape[0])
         table["is_double"] = self._gradients[p] == np.float64
         variant = work.update.variant(p, self._gradients[p])
-        self._costs[p] = variant.bytes_per_element * int(table["width"])
-        table["updated"], table["is_stochastic"] = 1 + len(variant.states), bool(variant.stochastic)
-        table["update"], table["arrays"], table["items"], bytes_of_blocks = self._pass_over("update", work.update, p)
+        self._costs[p] = variant.bytes_per_element * p.width
+        table["updated"], table["words"] = 1 + len(variant.states), len(work.update.words(p))
+        table["update"], table["arrays"], table["bytes"], bytes_of_blocks = self._pass_over("update", work.update, p)
+        table["noise"] = int(table["arrays"]) + NOISE - 1 if variant.stochastic else -1
         if work.squares is not None:
-            table["squares"], table["squared_arrays"], table["squared_items"], _ = self._pass_over("squares", work.squares, p)
+            table["squares"], table["squared_arrays"], table["squared_bytes"], _ = self._pass_over("squares", work.squares, p)
         return -(-(rows.BEFORE_ARRAYS + bytes_of_blocks) // ALIGNMENT) * ALIGNMENT
 
     def _pass_over(self, name: str, of_pass: Pass, p: Parameter) -> tuple[int, int, int, int]:
-        """Where its row lies, how many arrays it takes, where the bytes of an element of each are, and bytes of the blocks."""
-        made = self._rows_of[name]
+        """Where its row lies, how many arrays it takes, where the bytes of a row of each are, and bytes of the blocks."""
+        made, count = self._rows_of[name], max(1, p.shape[0])
         at = int(np.flatnonzero(made["tensor"] == self._tensors_of[p].start)[0])
-        items = [0 if a is None else element_of(a).itemsize for a in of_pass.operands(p)]
-        every = np.array([*items, of_pass.variant(p, self._gradients[p]).gradient.itemsize], np.int64)
-        self._kept.append(every)
-        bytes_of_blocks = sum(rows.BLOCK * int(item) + rows.GAP for item in every)
-        return address(made) + at * ROW.itemsize, len(items), address(every), bytes_of_blocks
+        arrays = [0 if a is None else a.nbytes // count for a in of_pass.operands(p)]
+        gradient = of_pass.variant(p, self._gradients[p]).gradient.itemsize * p.width
+        self._kept.append(every := np.array([*arrays, gradient], np.int64))
+        pieces = -(-max(rows.BLOCK, p.width if of_pass.of_rows else 0) // max(1, p.width))  # rows of a block, if they are whole
+        bytes_of_blocks = sum(pieces * int(each) + rows.GAP for each in every)
+        return address(made) + at * ROW.itemsize, len(arrays), address(every), bytes_of_blocks
 
     def run_rows(self, touched: Mapping[Parameter, Touched], token: int, scale: float, count: int, phases: int) -> int:
         """Take a step with these rows, after so many; what other parameters take is known."""
@@ -92,11 +98,15 @@ class RowPlan(Plan):
         for table, p in zip(self._tables, self._touched, strict=True):
             self._fill(table, p, touched[p])
             traffic += self._costs[p] * touched[p].rows.size
+        self._of_call["is_grouped"] = 0
+        return self._launch(traffic)(self._address, 0, scale, count, token, phases)
+
+    def _launch(self, traffic: int) -> Launch:
         self._header["traffic"] = traffic
         size = traffic.bit_length()
         if size not in self._launches:
-            self._launches[size] = Launch(traffic, self.threads, rows.row_step_function)
-        return self._launches[size](self._address, address(self._of_call), scale, count, token, phases)
+            self._launches[size] = Launch(traffic, self.threads)
+        return self._launches[size]
 
     def _fill(self, table: Any, p: Parameter, given: Touched) -> None:
         """Write what belongs to the rows of a step."""

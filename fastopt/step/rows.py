@@ -47,6 +47,8 @@ class RowSteps:
         if self._stepping.accumulated[0]:
             raise ValueError("gradients were accumulated: take them by step() first, or discard()")
         named, touched, dense = self._checked(rows, grads, param)
+        for p, name in named.items():
+            require_there(p, name, touched[p].rows)
         ended = steps.INTERRUPTED
         while ended == steps.INTERRUPTED:  # by a signal handler that took a step
             count = int(self._stepping.counter[0])
@@ -57,9 +59,6 @@ class RowSteps:
             plan.write_gradients(dense, token)
             phases = steps.BEGIN | steps.UPDATE | (steps.SQUARES if self._stepping.needs_norms() else 0)
             ended = plan.run_rows(touched, token, scale, count, phases)
-            if ended == steps.UNKNOWN_GRADIENT:
-                for p, name in named.items():
-                    require_there(p, name, touched[p].rows)
             if ended in (steps.NOT_FINITE, steps.OUT_OF_RANGE):
                 unique = {p: summed(given) for p, given in touched.items()}
                 vectors = {p: total.reshape((-1, 2) if p.is_paired else -1) for p, (_, total) in unique.items()}
