@@ -146,7 +146,8 @@ class Parameter:
     @property
     def width(self) -> int:
         """How many elements loops go over in each row."""
-        return self.length // max(1, self.shape[0])
+        rows: int = self.shape[0]
+        return self.length // max(1, rows)
 
     def formed(self, vector: NDArray[Any]) -> NDArray[Any]:
         """A vector as kernels take it: in pairs, if it is complex and rules take those."""

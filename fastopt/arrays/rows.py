@@ -66,6 +66,23 @@ def touched_rows(p: Parameter, name: str, rows: Any, grads_name: str, grads: Any
     return Touched(np.ascontiguousarray(rows, np.int64), gradients, p.theta.size // max(1, p.shape[0]), sources, weights)
 
 
+def chosen_rows(p: Parameter, name: str, rows: Any) -> NDArray[Any]:
+    """Check the rows of a table that are chosen in one of the forms that `touched_rows` takes, but for those without rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the parameter is no table, a form or a dtype is another one, or there are no such rows.
+    """
+    require_table(p)
+    if not isinstance(rows, np.ndarray):
+        _, rows, _ = _of_batch(p, name, rows)
+    require_indices(name, rows)
+    found: NDArray[Any] = np.ascontiguousarray(rows, np.int64)
+    require_there(p, name, found)
+    return found
+
+
 def require_indices(name: str, indices: Any) -> None:
     """Raise TypeError or ValueError unless it is a vector of int32 or int64."""
     require_array(name, indices, INDICES)

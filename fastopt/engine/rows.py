@@ -265,7 +265,7 @@ def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) ->
 @register_jitable
 def _catch_up(table: Any, row: Any, scratch: Any, taken: Any) -> None:
     """Let a row take the steps that it has missed, with a gradient of zeros and the numbers that these steps had."""
-    last = vector(table.last, table.limit, int64)
+    last = vector(table.last, table.limit, int32)
     if last[row] < taken:
         of_update, words = record(table.update, row_type), table.arrays + table.words
         operands, own = vector(of_update.operands, words, int64), vector(scratch, words, int64)
@@ -314,7 +314,7 @@ def _run(header: Any, table: Any, which: Any, scratch: Any, part: Any, parts: An
         of_table = table.update, table.arrays, table.updated, table.bytes, table.words, table.noise
     _for_rows(table, of_table, scratch, first, parts)
     if table.last and table.is_recorded and which == header.updates:
-        last, rows = vector(table.last, table.limit, int64), vector(table.rows, table.count, int64)
+        last, rows = vector(table.last, table.limit, int32), vector(table.rows, table.count, int64)
         position, uniques, _, _, _ = _columns(table, parts)
         while uniques[first] >= 0:
             last[rows[position[uniques[first]]]] += 1
@@ -336,7 +336,7 @@ def _add_up(table: Any, of_pass: Any) -> None:
 def _forget(table: Any) -> None:
     """Have no steps that rows could have missed, after all have caught up."""
     if table.last and not table.heads:
-        last = vector(table.last, table.limit, int64)
+        last = vector(table.last, table.limit, int32)
         last[:] = 0
         vector(table.taken, 1, int64)[0] = 0
 

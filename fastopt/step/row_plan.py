@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numba
@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from fastopt.arrays.layout import ALIGNMENT, aligned_zeros
 from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.rows import Touched
-from fastopt.engine import rows
+from fastopt.engine import rows, steps
 from fastopt.engine.launch import Launch
 from fastopt.engine.loop import NOISE
 from fastopt.engine.tables import ROW, address
+from fastopt.step.missed import Missed
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan, Work
+
+NOTHING: NDArray[Any] = np.zeros(0)
 
 
 class RowPlan(Plan):
@@ -50,7 +53,6 @@ class RowPlan(Plan):
     ) -> None:
         left_out = set(model.parameters).difference(dense)
         super().__init__(model.parameters, works, model.memory, gradients, left_out=left_out, **options)
-        self._touched = list(touched)
         self._tables = np.zeros(len(touched), rows.TABLE)
         self._of_call = np.zeros(1, rows.TOUCHED)
         self._costs: dict[Parameter, int] = {}  # bytes that a row moves
@@ -61,6 +63,7 @@ class RowPlan(Plan):
         self._scratch = aligned_zeros(bytes_of_part * numba.config.NUMBA_NUM_THREADS, np.uint8)
         self._of_call["tables"], self._of_call["count"] = address(self._tables), len(touched)
         self._of_call["scratch"], self._of_call["scratch_bytes"] = address(self._scratch), bytes_of_part
+        self._of_table = dict(zip(touched, self._tables, strict=True))
         self._kept.append(touching := rows.touching())
         self._header["touched"], self._header["touching"] = address(self._of_call), touching.address
 
@@ -79,6 +82,8 @@ class RowPlan(Plan):
         table["noise"] = int(table["arrays"]) + NOISE - 1 if variant.stochastic else -1
         if work.squares is not None:
             table["squares"], table["squared_arrays"], table["squared_bytes"], _ = self._pass_over("squares", work.squares, p)
+        self._kept.append(zeros := np.zeros(p.theta.size // max(1, p.shape[0]), self._gradients[p]))
+        table["zeros"] = address(zeros)
         return -(-(rows.BEFORE_ARRAYS + bytes_of_blocks) // ALIGNMENT) * ALIGNMENT
 
     def _pass_over(self, name: str, of_pass: Pass, p: Parameter) -> tuple[int, int, int, int]:
@@ -92,21 +97,55 @@ class RowPlan(Plan):
         bytes_of_blocks = sum(pieces * int(each) + rows.GAP for each in every)
         return address(made) + at * ROW.itemsize, len(arrays), address(every), bytes_of_blocks
 
-    def run_rows(self, touched: Mapping[Parameter, Touched], token: int, scale: float, count: int, phases: int) -> int:
-        """Take a step with these rows, after so many; what other parameters take is known."""
+    def run_rows(
+        self,
+        touched: Mapping[Parameter, Touched],
+        missed: Mapping[Parameter, Missed],
+        recorded: Collection[Parameter],
+        *arguments: Any,
+    ) -> int:
+        """Take a step with these rows, of some tables after the steps that they have missed; what others take is known.
+
+        The steps of those that are recorded are missed by other rows. Arguments are the token, the scale, how many steps there
+        were before, and phases.
+        """
         traffic = self._dense_traffic
-        for table, p in zip(self._tables, self._touched, strict=True):
+        for p, table in self._of_table.items():
             self._fill(table, p, touched[p])
+            self._note_missed(table, missed.get(p), p in recorded)
             traffic += self._costs[p] * touched[p].rows.size
         self._of_call["is_grouped"] = 0
-        return self._launch(traffic)(self._address, 0, scale, count, token, phases)
+        return self._launch(traffic, *arguments)
 
-    def _launch(self, traffic: int) -> Launch:
+    def catch_up(self, p: Parameter, missed: Missed, chosen: NDArray[Any] | None) -> None:
+        """Let some rows of a table take the steps that they have missed, or all of its rows."""
+        for each, table in self._of_table.items():
+            self._note_missed(table, missed if each is p else None, False)
+        table = self._of_table[p]
+        count = p.shape[0] if chosen is None else chosen.size
+        if chosen is None:
+            table["heads"] = 0
+        else:
+            self._fill(table, p, Touched(chosen, NOTHING, 0))
+        self._launch(count * self._costs[p] * int(missed.taken[0]), self.begin_alone(), 1.0, self._count[0], steps.MEASURES)
+
+    def begin_alone(self) -> int:
+        """A number for calls without gradients."""
+        self.write_gradients({}, token := self.begin())
+        return token
+
+    def _launch(self, traffic: int, token: int, scale: float, count: int, phases: int) -> int:
         self._header["traffic"] = traffic
         size = traffic.bit_length()
         if size not in self._launches:
             self._launches[size] = Launch(traffic, self.threads)
-        return self._launches[size]
+        return self._launches[size](self._address, 0, scale, count, token, phases)
+
+    def _note_missed(self, table: Any, missed: Missed | None, is_recorded: bool) -> None:
+        """Write which steps rows have missed, if there are some."""
+        table["last"], table["is_recorded"] = 0, is_recorded
+        for name, value in ({} if missed is None else missed.fields()).items():
+            table[name] = value
 
     def _fill(self, table: Any, p: Parameter, given: Touched) -> None:
         """Write what belongs to the rows of a step."""
