@@ -237,7 +237,7 @@ def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, lazy: bool
     Without `lazy`, call `catch_up` with the rows that the next batch will read, before it does. Until all rows have caught up,
     what takes the whole table (`step`, state dicts, averages in the place of parameters) is refused. A row catches up by as
     many steps of its own as it has missed, with the numbers that these had; after 1,024 steps, all rows do. Where a gradient of
-    zero moves nothing (gradient descent, AdaGrad, both without decay), both ways are one, and there is nothing to catch up with.
+    zero moves nothing (gradient descent, AdaGrad, both without decay), both ways are one, with nothing to catch up with.
 
     After an error, parameters, state and step counter are as they were.
     """
