@@ -174,6 +174,10 @@ def updating_span(rule: Callable[..., Any], dtype: type, updated: Kinds, gradien
     return kernel_stochastic if any(isinstance(kind, Format) and kind.is_stochastic for kind in updated) else kernel
 
 
+# Elements of a row that are added up in lanes of the rule's own dtype, before their sum is added to a double.
+PART = 32 * LANES
+
+
 @register_jitable
 def _stepped(rule: Any, dtype: Any, arrays: Any, of_row: Any, g: Any, lr: Any, coefficients: Any, i: Any) -> Any:
     """What a rule gives for an element, of whose row there are some numbers after the states."""
@@ -218,17 +222,20 @@ def row_span(
         states = operands_at(operands + states_begin, coefficients, last, of_states)
         others = operands_at(operands + read_begin, coefficients, size, read)
         given = array_at(g, size, gradient)
-        sums = np.empty((1, LANES))
+        sums = np.empty((1, LANES), dtype)
         for r in range(first, last):
             lo, hi = r * width, (r + 1) * width
             of_row = load(states, r, dtype)
-            sums[...] = 0.0
-            for at in range(lo, hi, LANES):
-                for i in elements(at, min(at + LANES, hi)):
-                    new = _stepped(rule, dtype, arrays, (*of_row, dtype(0.0)), given, others[0], others[1:], i)
-                    sums[0, i - uint64(at)] += float64(new[-1])
-            add_lanes(sums)
-            of_row_and_mean = (*of_row, dtype(sums[0, 0] / width))
+            total = 0.0
+            for part in range(lo, hi, PART):
+                sums[...] = dtype(0.0)
+                for at in range(part, min(part + PART, hi), LANES):
+                    for i in elements(at, min(at + LANES, hi)):
+                        new = _stepped(rule, dtype, arrays, (*of_row, dtype(0.0)), given, others[0], others[1:], i)
+                        sums[0, i - uint64(at)] += new[-1]
+                add_lanes(sums)
+                total += float64(sums[0, 0])
+            of_row_and_mean = (*of_row, dtype(total / width))
             new = _stepped(rule, dtype, arrays, of_row_and_mean, given, others[0], others[1:], uint64(lo))
             store(states, r, new[count:-1], dtype, salted(drawn(source, uint64(lo)), OF_ROWS))
             for i in elements(lo, hi):

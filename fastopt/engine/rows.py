@@ -8,19 +8,18 @@ order in which they came, whatever the number of parts.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
 import numba
-from llvmlite import ir
-from numba import float32, float64, int32, int64, types, uint64
-from numba.extending import intrinsic, overload, register_jitable
+from numba import float32, float64, int32, int64, uint64
+from numba.extending import register_jitable
 
 from fastopt.engine.addresses import call, record, vector, word
 from fastopt.engine.compile import compiled_span
 from fastopt.engine.digest import digest
-from fastopt.engine.loop import CACHE_LINE, ITEM
+from fastopt.engine.loop import ITEM
+from fastopt.engine.pieces import copy_bytes, prefetch
 from fastopt.engine.steps import ADD_UP, COUNT
 from fastopt.engine.tables import fields, header_type, pass_type, row_type
 
@@ -49,59 +48,6 @@ TABLE = fields(
 COLUMNS = 5
 
 touched_type, table_type = map(numba.from_dtype, (TOUCHED, TABLE))
-
-
-def _copy(to: Any, source: Any, size: Any) -> None:
-    """Copy so many bytes."""
-    ctypes.memmove(int(to), int(source), int(size))
-
-
-@overload(_copy, strict=False)
-def _compiled_copy(to: Any, source: Any, size: Any) -> Callable[..., Any]:
-    return lambda to, source, size: _memcpy(to, source, size)
-
-
-@intrinsic
-def _memcpy(typing_context: Any, to: Any, source: Any, size: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        there, here = (builder.inttoptr(each, byte) for each in arguments[:2])
-        kinds = [byte, byte, ir.IntType(64)]
-        function = builder.module.declare_intrinsic("llvm.memcpy", kinds)
-        builder.call(function, [there, here, arguments[2], ir.Constant(ir.IntType(1), 0)])
-        return context.get_dummy_value()
-
-    return types.void(int64, int64, int64), generate
-
-
-def _prefetch(begin: Any, size: Any) -> None:
-    """Fetch cache lines, without waiting for them."""
-
-
-@overload(_prefetch, strict=False)
-def _compiled_prefetch(begin: Any, size: Any) -> Callable[..., Any]:
-    def prefetch(begin: Any, size: Any) -> None:
-        for at in range(begin, begin + size, CACHE_LINE):
-            _prefetch_line(at)
-        _prefetch_line(begin + size - 1)  # of rows that begin within a line
-
-    return prefetch
-
-
-# To be written to, close by, data: arguments of LLVM's function.
-FOR_WRITING = (1, 3, 1)
-
-
-@intrinsic
-def _prefetch_line(typing_context: Any, address: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        builder.call(function, [builder.inttoptr(arguments[0], byte), *(ir.Constant(number, i) for i in FOR_WRITING)])
-        return context.get_dummy_value()
-
-    return types.void(int64), generate
 
 
 @register_jitable
@@ -189,7 +135,7 @@ def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts:
         source = vector(table.sources, table.count, int64)[k] if table.sources else k
         at = table.gradients + (source * table.numbers + begin) * size
         if is_first and not table.weights:
-            _copy(to, at, numbers * size)
+            copy_bytes(to, at, numbers * size)
         elif table.is_double:
             _take(to, at, numbers, vector(table.weights, table.count, float64)[k] if table.weights else 1.0, is_first, float64)
         else:
@@ -242,9 +188,9 @@ def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) ->
             for a in range(arrays):
                 size, there = bytes_of[a] * piece // width, places[a] + bytes_of[a] * begin // width
                 for j in range(count):
-                    _copy(blocks[a] + j * size, there + here[j] * bytes_of[a], size)
+                    copy_bytes(blocks[a] + j * size, there + here[j] * bytes_of[a], size)
                     if j < next_count and begin == 0:
-                        _prefetch(places[a] + ahead[j] * bytes_of[a], size)
+                        prefetch(places[a] + ahead[j] * bytes_of[a], size)
             if updated and noise < 0:
                 call(row.function, scratch, gradients, row.coefficients, 0, count * piece, 0)
             for j in range(count if updated and noise >= 0 else 0):  # which is that of the elements where they are in the table
@@ -253,7 +199,7 @@ def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) ->
             for a in range(updated):
                 size, there = bytes_of[a] * piece // width, places[a] + bytes_of[a] * begin // width
                 for j in range(count):
-                    _copy(there + here[j] * bytes_of[a], blocks[a] + j * size, size)
+                    copy_bytes(there + here[j] * bytes_of[a], blocks[a] + j * size, size)
             for j in range(0 if updated else count):
                 call(row.function, scratch, gradients, row.coefficients, j * piece, (j + 1) * piece, sum_at)
                 norms[position[uniques[u + j]]] += vector(sum_at, 1, float64)[0]
@@ -346,7 +292,7 @@ def _note(table: Any) -> None:
     """Take note of the numbers of a step, for the rows that have missed it."""
     if table.last and table.is_recorded:
         of_update, taken = record(table.update, row_type), vector(table.taken, 1, int64)
-        _copy(table.history + taken[0] * table.number_bytes, of_update.coefficients, table.number_bytes)
+        copy_bytes(table.history + taken[0] * table.number_bytes, of_update.coefficients, table.number_bytes)
         if table.noise >= 0:
             vector(table.counts, taken[0] + 1, int64)[taken[0]] = word(word(of_update.operands + ITEM * table.arrays))
         taken[0] += 1

@@ -26,7 +26,7 @@ def adagrad(theta, g, lr, r, falling, eps_root, eps):
 @rule
 def adagrad_per_row(theta, g, lr, r, mean_square, falling, eps_root, eps):
     r = r + mean_square
-    return theta - falling * lr * normalized(g, r, eps_root, eps), r, g * g
+    return theta - normalized(falling * lr, r, eps_root, eps) * g, r, g * g
 
 
 @rule

@@ -29,7 +29,7 @@ def adam(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, deb
 def adam_per_row(theta, g, lr, m, v, mean_square, beta1, one_minus_beta1, beta2, one_minus_beta2, debias, eps_root, eps):
     m = beta1 * m + one_minus_beta1 * g
     v = beta2 * v + one_minus_beta2 * mean_square
-    return theta - lr * debias * normalized(m, v, eps_root, eps), m, v, g * g
+    return theta - normalized(lr * debias, v, eps_root, eps) * m, m, v, g * g
 
 
 @rule

@@ -34,7 +34,7 @@ def rmsprop(theta, g, lr, v, rho, one_minus_rho, eps_root, eps):
 @rule
 def rmsprop_per_row(theta, g, lr, v, mean_square, rho, one_minus_rho, eps_root, eps):
     v = rho * v + one_minus_rho * mean_square
-    return theta - lr * normalized(g, v, eps_root, eps), v, g * g
+    return theta - normalized(lr, v, eps_root, eps) * g, v, g * g
 
 
 @rule
