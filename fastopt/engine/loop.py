@@ -222,7 +222,7 @@ def row_span(
         states = operands_at(operands + states_begin, coefficients, last, of_states)
         others = operands_at(operands + read_begin, coefficients, size, read)
         given = array_at(g, size, gradient)
-        sums = np.empty((1, LANES), dtype)
+        sums: Any = np.empty((1, LANES), dtype)
         for r in range(first, last):
             lo, hi = r * width, (r + 1) * width
             of_row = load(states, r, dtype)
