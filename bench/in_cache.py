@@ -81,9 +81,14 @@ def compiler() -> str | None:
 @functools.cache
 def library(flags: tuple[str, ...]) -> ctypes.CDLL:
     """All loops, compiled."""
+    return built("#include <math.h>\n" + "".join(_functions()), flags)
+
+
+def built(source: str, flags: Sequence[str]) -> ctypes.CDLL:
+    """A library of functions in C."""
     folder = Path(tempfile.mkdtemp())
     try:
-        (folder / "loops.c").write_text("#include <math.h>\n" + "".join(_functions()))
+        (folder / "loops.c").write_text(source)
         command = [compiler() or "cc", *flags, "-shared", "-fPIC", "loops.c", "-o", "loops.so", "-lm"]
         subprocess.run(command, cwd=folder, check=True)
         return ctypes.CDLL(str(folder / "loops.so"))

@@ -1,13 +1,16 @@
-"""``python -m bench.rows``: steps of some rows of a table, next to PyTorch's SparseAdam, a streaming limit, and a loop in C.
+"""``python -m bench.rows``: steps of some rows of a table, next to SparseAdam, FBGEMM, a streaming limit and a loop in C.
 
 Each step touches other rows, so that they come from memory, as they do in training. The *limit* is a loop that moves the same
 rows in the same order: it loads all that a step loads, adds the gradient, and stores what a step stores; no duplicates are
-looked for.
+looked for, nor does the loop in C, which is row-wise AdaGrad as one writes it by hand. FBGEMM's kernel does, where it is
+installed (``fbgemm-gpu-cpu``).
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import functools
 import importlib.util
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +23,14 @@ from numpy.typing import NDArray
 
 import fastopt
 from bench.contenders import set_num_threads
+from bench.in_cache import built, compiler
 from bench.measure import interleaved
+from fastopt.arrays.layout import address
 
 Step = Callable[[], object]
 Batches = list[tuple[NDArray[Any], NDArray[Any]]]
 
-OURS, LIMIT, TORCH = "fastopt", "limit", "SparseAdam"
+OURS, LIMIT, TORCH, FBGEMM, C = "fastopt", "limit", "SparseAdam", "FBGEMM", "C"
 TABLE, WIDTH, TOUCHED = 1_000_000, 64, 10_000
 BATCHES = 20
 
@@ -64,9 +69,9 @@ def in_turn(step: Callable[..., object], given: Sequence[Any]) -> Step:
     return lambda: step(*next(following))
 
 
-def ours(given: Batches, optimizer: Any = fastopt.Adam) -> Step:
+def ours(given: Batches, optimizer: Any = fastopt.Adam, **options: Any) -> Step:
     """Steps of fastopt."""
-    made = optimizer(table(width=given[0][1].shape[1]))
+    made = optimizer(table(width=given[0][1].shape[1]), **options)
     for state in made.state.values():
         state[...] = 0.0  # whose pages are there, too
     return in_turn(made.step_rows, given)
@@ -122,12 +127,69 @@ def sparse_adam(given: Batches) -> Step:
     return in_turn(step, [(each,) for each in sparse])
 
 
+SOURCE = """
+#include <math.h>
+void adagrad(float *w, float *r, const long *rows, const float *grads, long count, long width, float lr, float eps, int threads)
+{
+  #pragma omp parallel for num_threads(threads)
+  for (long k = 0; k < count; ++k) {
+    float *theta = w + rows[k] * width;
+    const float *g = grads + k * width;
+    float sum = 0;
+    #pragma omp simd reduction(+ : sum)
+    for (long j = 0; j < width; ++j) sum += g[j] * g[j];
+    float step = lr / (sqrtf(r[rows[k]] += sum / width) + eps);
+    for (long j = 0; j < width; ++j) theta[j] -= step * g[j];
+  }
+}
+"""
+
+
+def in_c(given: Batches, lr: float = 0.01, eps: float = 1e-10) -> Step:
+    """Row-wise AdaGrad of rows that are unique."""
+    width = given[0][1].shape[1]
+    w, r = table(width=width), np.zeros(TABLE, np.float32)
+    function = built(SOURCE, ("-O3", "-march=native", "-fopenmp")).adagrad
+    function.restype = None
+    others = ctypes.c_float(lr), ctypes.c_float(eps), fastopt.get_num_threads()
+    pointers = [[ctypes.c_void_p(address(array)) for array in batch] for batch in given]
+    sizes = ctypes.c_long(len(given[0][0])), ctypes.c_long(width)
+
+    def step(rows: Any, grads: Any, kept: Any = (w, r)) -> None:
+        function(*(ctypes.c_void_p(address(array)) for array in kept), rows, grads, *sizes, *others)
+
+    return in_turn(step, pointers)
+
+
+def fbgemm(given: Batches, lr: float = 0.01, eps: float = 1e-10) -> Step:
+    """FBGEMM's exact row-wise AdaGrad: the backward pass of an embedding of one index for each item, fused with the step."""
+    import fbgemm_gpu  # noqa: F401 - which registers what PyTorch calls
+    import torch
+
+    width = given[0][1].shape[1]
+    numbers = functools.partial(torch.tensor, dtype=torch.int64)
+    w, r = torch.from_numpy(table(width=width)).reshape(-1), torch.zeros(TABLE)
+    placements, first, rate = torch.zeros(1, dtype=torch.int32), numbers([0]), torch.tensor(lr)
+    dims, hashes = torch.tensor([0, width], dtype=torch.int32), numbers([0, TABLE])
+    offsets, bits = torch.arange(len(given[0][0]) + 1), TABLE.bit_length()
+    before = (w, placements, first, dims, width, hashes, bits)
+    after = (offsets, 0, None, False, r, placements, first, rate, eps)
+    function = torch.ops.fbgemm.split_embedding_backward_codegen_rowwise_adagrad_cpu
+    tensors = [(torch.from_numpy(grads), torch.from_numpy(rows)) for rows, grads in given]
+    return in_turn(lambda grads, rows: function(grads, *before, rows, *after), tensors)
+
+
 def cases() -> Iterator[Case]:
     """All that has a bar."""
     given = batches(TOUCHED)
     yield Case("the same rows moved", {OURS: ours(given), LIMIT: limit(given)}, LIMIT, 1 / 0.7)
     if importlib.util.find_spec("torch"):
         yield Case("PyTorch", {OURS: ours(given), TORCH: sparse_adam(given)}, TORCH, 1 / 5)
+    per_row = {OURS: ours(given, fastopt.AdaGrad, per_row=True)}
+    if compiler():
+        yield Case("row-wise AdaGrad", per_row | {C: in_c(given)}, C, 1.2)
+    if importlib.util.find_spec("fbgemm_gpu"):
+        yield Case("row-wise AdaGrad", per_row | {FBGEMM: fbgemm(given)}, FBGEMM, 1.2)
     yield Case("16 tables", {OURS: of_several(given, 16), "one table": ours(given)}, "one table", 1.2)
     zipf = batches(TOUCHED, zipf=1.0)
     yield Case("duplicates of a Zipf distribution", {OURS: ours(zipf), "as many rows": ours(given)}, "as many rows", 1.5)

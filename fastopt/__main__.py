@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.command == "warmup":
         try:
-            for name, seconds in compile_ahead(options.optimizer, options.dtype):
+            for name, seconds in compile_ahead(options.optimizer, options.dtype, options.rows):
                 print(f"{name:40} {seconds:7.2f} s", flush=True)
         except (TypeError, ValueError) as failure:
             parser.error(str(failure))
@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"as SGD or SGD,momentum=0.9,nesterov=True, with any argument that its class takes (default: {' '.join(USUAL)})",
     )
     warmup.add_argument("--dtype", nargs="+", default=("float32", "float64"), metavar="DTYPE", help="default: float32 float64")
+    warmup.add_argument("--rows", action="store_true", help="also what steps of touched rows need")
     commands.add_parser("bench", help="measure steps against the speed of memory and other libraries; in a clone only")
     c_api = commands.add_parser(
         "c-api",

@@ -19,17 +19,17 @@ from fastopt.description.options import WHOLE
 from fastopt.description.recipe import Description
 from fastopt.saving import copies, state_dicts
 from fastopt.step.accumulation import Accumulation
-from fastopt.step.averages import swapped
+from fastopt.step.averages import SWAPPED, swapped
 from fastopt.step.background import Background
 from fastopt.step.changes import Changes, OfWhole
 from fastopt.step.groups import Group
 from fastopt.step.model import Model, checked_all
-from fastopt.step.rows import RowSteps, step_rows
+from fastopt.step.rows import RowSteps, catch_up, step_rows
 from fastopt.step.shared import SharedStepping
 from fastopt.step.stepping import Stepping
 
 # The attributes of every optimizer.
-OWN = ("_accumulation", "_background", "_changes", "_is_swapped", "_model", "_rows", "_stepping", "_whole")
+OWN = ("_accumulation", "_background", "_barred", "_changes", "_model", "_rows", "_stepping", "_whole")
 
 
 class Optimizer(Description):
@@ -70,7 +70,7 @@ class Optimizer(Description):
         self._rows = RowSteps(model, self._stepping)
         self._accumulation = Accumulation(model, self._stepping.accumulated, self._whole)
         self._background = Background()
-        self._is_swapped = False
+        self._barred: str | None = None  # why the parameters are not what they should be, while they are not
 
     def _others(self) -> dict[str, Any]:
         """What a subclass has given the optimizer besides."""
@@ -111,12 +111,12 @@ class Optimizer(Description):
         """
         if lr is not None:
             self._step_at_rate(grads, scale, lr)
-        elif grads is None or self._accumulation.waiting[0] or self._is_swapped:
+        elif grads is None or self._accumulation.waiting[0] or self._barred:
             self._take_accumulated(grads, scale)
         else:
             self._stepping.take(self, grads, scale)
 
-    step_rows = step_rows
+    step_rows, catch_up = step_rows, catch_up
 
     def reset(self) -> None:
         """Begin anew: states, running scalars and counters are as at construction, parameters and hyper-parameters as now.
@@ -124,7 +124,7 @@ class Optimizer(Description):
         States that start from the parameters (``z``, ``start``, averages) start from what they are now. Accumulated gradients
         are forgotten; schedules keep what they remember.
         """
-        self._require_unswapped()
+        self._require_whole()
         self._stepping.reset()
 
     def rebind(self, params: Any) -> None:
@@ -259,7 +259,7 @@ class Optimizer(Description):
             Plain Python values, and the state arrays by state and parameter name. A schedule is left out: the optimizer that
             loads the dict keeps its own.
         """
-        self._require_unswapped()
+        self._require_whole()
         whole = self._whole | {"skipped_steps": self.skipped_steps}
         return state_dicts.save(type(self).__name__, self.step_count, whole, self._model.groups, copy)
 
@@ -277,7 +277,7 @@ class Optimizer(Description):
         TypeError, ValueError
             If it is damaged or belongs to another optimizer or to other parameters. Nothing is changed then.
         """
-        self._require_unswapped()
+        self._require_whole()
         count, whole = state_dicts.load(type(self).__name__, self.checks, self._model.groups, state_dict)
         self._stepping.go_on(count, whole.pop("skipped_steps"), whole)
 
@@ -340,18 +340,18 @@ class Optimizer(Description):
             If no group was constructed with `ema_decay`; if they are swapped already.
         """
         _ = self.ema
-        self._require_unswapped()
+        self._require_whole()
         averaged = [group for group in self._model.groups if AVERAGE in group.state_names]
         with swapped(self._stepping, averaged):
-            self._is_swapped = True
+            self._barred = SWAPPED
             try:
                 yield
             finally:
-                self._is_swapped = False
+                self._barred = None
 
-    def _require_unswapped(self) -> None:
-        if self._is_swapped:
-            raise RuntimeError("the parameters are swapped with their averages; leave the block of swap_ema() first")
+    def _require_whole(self) -> None:
+        if self._barred:
+            raise RuntimeError(self._barred)
 
     def _step_at_rate(self, grads: Any, scale: float, lr: Any) -> None:
         """Take a step with another learning rate, which stays as it was if the step fails."""
@@ -368,7 +368,7 @@ class Optimizer(Description):
 
     def _take_accumulated(self, grads: Any, scale: float) -> None:
         """Take a step with the gradients that were added up."""
-        self._require_unswapped()
+        self._require_whole()
         count = self._accumulation.count if self._whole["reduction"] == "mean" else 1
         self._stepping.take_vectors(self, self._accumulation.taken(grads), scale, count)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,8 @@ class Parameter:
         In which rules compute.
     states : dict of ndarray, shape (size,)
         State vectors by name, in the order of `theta`.
+    of_rows : collection of str
+        The states that have one number for each row, that is for each index of the first axis.
     copy : ndarray of shape (size,), or None
         Where to write the new theta a second time, as spans take it.
     elements : dict of ndarray, shape (size,)
@@ -100,6 +102,7 @@ class Parameter:
         self.first = 0
         self.copy: NDArray[Any] | None = None
         self.states: dict[str, NDArray[Any]] = {}
+        self.of_rows: Collection[str] = ()
         self.elements: dict[str, NDArray[Any]] = {}
         self.scalars: MutableMapping[str, NDArray[Any]] = {}
         self._memory = memory
@@ -140,6 +143,12 @@ class Parameter:
         """How many elements loops go over."""
         return self.theta.size // (1 + self.is_paired)
 
+    @property
+    def width(self) -> int:
+        """How many elements loops go over in each row."""
+        rows: int = self.shape[0]
+        return self.length // max(1, rows)
+
     def formed(self, vector: NDArray[Any]) -> NDArray[Any]:
         """A vector as kernels take it: in pairs, if it is complex and rules take those."""
         return vector.reshape(-1, 2) if self.is_paired and vector.size != self.array.size else vector
@@ -166,6 +175,16 @@ class Parameter:
     def _elements(self, vector: NDArray[Any]) -> NDArray[Any]:
         """A vector with an item for each element: complex ones instead of pairs of real ones."""
         return vector if vector.size == self.array.size else vector.view(complex_of(vector.dtype))
+
+    def state(self, name: str) -> NDArray[Any]:
+        """View of a state in the parameter's shape, or as a vector with one number for each row."""
+        return self.states[name] if name in self.of_rows else self.shaped(self.states[name])
+
+    def state_view(self, name: str) -> Any:
+        """The same as users see it; None if there is no such state."""
+        if name not in self.states:
+            return None
+        return self.states[name] if name in self.of_rows else self.view(self.states[name])
 
     def view(self, vector: NDArray[Any]) -> Any:
         """The same as users see it: for a `Flat` one of its layout."""
@@ -258,7 +277,7 @@ def allocate(
             # Where theta comes to a cache line, so does the state, so that one of their vectors lies across two where all do.
             before = -address(p.theta) % ALIGNMENT // p.theta.itemsize
             begins.append(end + (-before) % grain)
-            sizes.append(p.theta.size if is_paired else p.length)
+            sizes.append(p.shape[0] if name in p.of_rows else p.theta.size if is_paired else p.length)
             end = -(-(begins[-1] + sizes[-1]) // grain) * grain
         buffer = aligned_zeros(end, dtype, page_offset=(1 + others) * 16 * ALIGNMENT % PAGE)
         for p, begin, size in zip(alike, begins, sizes, strict=True):

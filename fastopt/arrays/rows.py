@@ -46,7 +46,7 @@ def touched_rows(p: Parameter, name: str, rows: Any, grads_name: str, grads: Any
     TypeError, ValueError
         If the parameter is no table with its rows side by side, or a form, a dtype, a shape or a length is another one.
     """
-    _require_table(p)
+    require_table(p)
     sources = weights = None
     if rows is None:
         rows, grads = _stored(p, grads_name, grads)
@@ -66,6 +66,23 @@ def touched_rows(p: Parameter, name: str, rows: Any, grads_name: str, grads: Any
     return Touched(np.ascontiguousarray(rows, np.int64), gradients, p.theta.size // max(1, p.shape[0]), sources, weights)
 
 
+def chosen_rows(p: Parameter, name: str, rows: Any) -> NDArray[Any]:
+    """Check the rows of a table that are chosen in one of the forms that `touched_rows` takes, but for those without rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the parameter is no table, a form or a dtype is another one, or there are no such rows.
+    """
+    require_table(p)
+    if not isinstance(rows, np.ndarray):
+        _, rows, _ = _of_batch(p, name, rows)
+    require_indices(name, rows)
+    found: NDArray[Any] = np.ascontiguousarray(rows, np.int64)
+    require_there(p, name, found)
+    return found
+
+
 def require_indices(name: str, indices: Any) -> None:
     """Raise TypeError or ValueError unless it is a vector of int32 or int64."""
     require_array(name, indices, INDICES)
@@ -75,8 +92,8 @@ def require_indices(name: str, indices: Any) -> None:
 
 def require_there(p: Parameter, name: str, rows: NDArray[Any]) -> None:
     """Raise ValueError if the parameter hasn't got one of these rows."""
-    wrong = np.flatnonzero((rows < 0) | (rows >= p.shape[0]))
-    if wrong.size:
+    if rows.size and not rows.view(np.uint64).max() < p.shape[0]:  # of which negative ones are huge
+        wrong = np.flatnonzero((rows < 0) | (rows >= p.shape[0]))
         raise ValueError(
             f"{name} must be from 0 to {p.shape[0] - 1}, as {p.name} has rows, got {rows[wrong[0]]} at index {wrong[0]}"
         )
@@ -93,7 +110,8 @@ def summed(touched: Touched) -> tuple[NDArray[Any], NDArray[Any]]:
     return rows, total
 
 
-def _require_table(p: Parameter) -> None:
+def require_table(p: Parameter) -> None:
+    """Raise TypeError or ValueError unless it has rows that lie side by side."""
     if isinstance(p.leaf, Flat):
         raise TypeError(f"{p.name} is a Flat, whose arrays have no rows of their own; construct the optimizer with the arrays")
     if not p.shape or p.order != "C":

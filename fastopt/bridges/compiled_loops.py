@@ -189,6 +189,8 @@ def _require_elementwise(optimizer: Optimizer) -> None:
         raise ValueError(f"{name} can't be embedded: with these arguments it needs sums over all elements")
     if any(state.dtype != p.dtype for state in p.states.values()):
         raise ValueError(f"{name} can't be embedded: its states must be of the parameters' dtype, without state_dtype")
+    if p.of_rows:
+        raise ValueError(f"{name} can't be embedded: with these arguments it needs means over rows")
     if group.hyper["frozen"]:
         raise ValueError(f"{name} can't be embedded: a frozen group takes no steps")
     if p.elements or p.copy is not None or group.zeroes:

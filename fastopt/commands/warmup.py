@@ -12,6 +12,7 @@ import numpy as np
 from fastopt import optimizers
 from fastopt.arrays.layout import FLOATS, one_of
 from fastopt.engine.launch import ALONE_FIRST_BELOW_BYTES
+from fastopt.engine.rows import touching
 from fastopt.engine.steps import step_function
 from fastopt.optimizer import Optimizer
 
@@ -45,7 +46,7 @@ def parsed(spec: str) -> tuple[type[Optimizer], dict[str, Any]]:
     return getattr(optimizers, name), arguments
 
 
-def compile_ahead(specs: Sequence[str], dtypes: Sequence[str]) -> Iterator[tuple[str, float]]:
+def compile_ahead(specs: Sequence[str], dtypes: Sequence[str], rows: bool = False) -> Iterator[tuple[str, float]]:
     """Compile what steps of some optimizers need, or load it from the cache.
 
     Parameters
@@ -54,6 +55,8 @@ def compile_ahead(specs: Sequence[str], dtypes: Sequence[str]) -> Iterator[tuple
         Optimizers, as `parsed` takes them.
     dtypes : sequence of str
         Of parameters and gradients.
+    rows : bool, default False
+        Whether also what steps of touched rows need.
 
     Yields
     ------
@@ -75,9 +78,13 @@ def compile_ahead(specs: Sequence[str], dtypes: Sequence[str]) -> Iterator[tuple
         optimizer.warmup()
         step_function(parallel=True)  # even if there is but one thread here
         yield name, time.perf_counter() - begin
+    if rows:
+        begin = time.perf_counter()
+        touching()
+        yield "touched rows", time.perf_counter() - begin
 
 
-def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:
+def warmup(*optimizers: Optimizer, gradient_dtype: Any = None, rows: bool = False) -> None:
     """Compile what the next step of some optimizers will run, or load it from the cache, so that no step waits for it.
 
     Parameters
@@ -86,6 +93,8 @@ def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:
         With the parameters they will step: their sizes and dtypes decide which kernels are needed.
     gradient_dtype : float32 or float64, optional
         By default each parameter's own.
+    rows : bool, default False
+        Whether the steps will be some of touched rows, too.
 
     Raises
     ------
@@ -94,3 +103,5 @@ def warmup(*optimizers: Optimizer, gradient_dtype: Any = None) -> None:
     """
     for optimizer in optimizers:
         optimizer.warmup(gradient_dtype)
+    if rows:
+        touching()

@@ -95,6 +95,24 @@ class Description(Options):
             raise NotImplementedError(f"{type(self).__name__} has neither a rule nor a method choose")
         return self.rule, self.state_names
 
+    def states_of_rows(self, hyper: Mapping[str, Any]) -> tuple[str, ...]:
+        """Give the states that have one number for each row of a table: the last ones of those that the rule takes.
+
+        The rule then takes one more number right after the states, a mean over the row, and returns last what it is the mean
+        of. What it returns as a state of the row must follow from the row's numbers alone.
+
+        Parameters
+        ----------
+        hyper : mapping
+            The hyper-parameters of a group, which can't change this later on.
+
+        Returns
+        -------
+        tuple of str
+            By default none.
+        """
+        return ()
+
     def coefficients(self, hyper: Mapping[str, Any], t: int) -> tuple[Any, ...]:
         """Compute what the rule takes after its states, in double precision.
 

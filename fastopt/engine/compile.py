@@ -80,6 +80,7 @@ class Variant(NamedTuple):
     reads: tuple[np.dtype[Any] | None, ...]  # of the rate and each coefficient, None for a number
     products: int = 0  # that a measure sums up; 0 for a rule
     stochastic: tuple[bool, ...] = ()  # whether theta and each state are rounded so; none of them if it is empty
+    of_rows: int = 0  # how many of the last states have one number for each row of a table
 
     @property
     def name(self) -> str:
@@ -87,13 +88,15 @@ class Variant(NamedTuple):
         others = "".join(f"_{label(dtype)}" for dtype in self.states if dtype != self.parameter)
         arrays = "".join("n" if dtype is None else label(dtype) for dtype in self.reads)
         rounding = "".join("_s" if each else "_n" for each in self.stochastic)
-        kinds = f"{label(self.parameter)}_g{label(self.gradient)}{others}_{arrays}{rounding}"
+        of_rows = f"_r{self.of_rows}" if self.of_rows else ""
+        kinds = f"{label(self.parameter)}_g{label(self.gradient)}{others}_{arrays}{rounding}{of_rows}"
         return f"{self.rule.__name__}_{kinds}_{digest(self.rule)}"
 
     @property
     def bytes_per_element(self) -> int:
-        """Traffic: what is updated is read and written, everything else is read."""
-        updated = sum(dtype.itemsize for dtype in (self.parameter, *self.states)) * (1 if self.products else 2)
+        """Traffic: what is updated is read and written, everything else is read; of rows it is next to nothing."""
+        states = self.states[: len(self.states) - self.of_rows]
+        updated = sum(dtype.itemsize for dtype in (self.parameter, *states)) * (1 if self.products else 2)
         return updated + self.gradient.itemsize + sum(dtype.itemsize for dtype in self.reads if dtype is not None)
 
     def span(self) -> Callable[..., None]:
@@ -105,6 +108,8 @@ class Variant(NamedTuple):
         read = tuple(loop.NUMBER if dtype is None else dtype.type for dtype in self.reads)
         if self.products:
             span = loop.measuring_span(self.rule, number, updated, gradient, read, self.products)
+        elif self.of_rows:
+            span = loop.row_span(self.rule, number, updated, gradient, read, self.of_rows)
         else:
             span = loop.updating_span(self.rule, number, updated, gradient, read)
         span.__name__ = span.__qualname__ = self.name

@@ -14,9 +14,9 @@ from numba.extending import overload, register_jitable
 
 from fastopt.engine.addresses import matrix, vector, word
 from fastopt.engine.formats import Format, FormatType, array_of, formatted
-from fastopt.engine.noise import key_of
+from fastopt.engine.noise import key_of, salt_of
 from fastopt.engine.pairs import parts_in_memory
-from fastopt.engine.storage import drawn, load, store
+from fastopt.engine.storage import drawn, load, salted, store
 from fastopt.engine.sums import LANES, add_lanes, add_products
 
 # What arrays hold: for each a NumPy scalar type, or a format.
@@ -29,6 +29,9 @@ ITEM = 8  # bytes of an address, and of a coefficient
 
 # Among the kinds of what a rule reads: not an array, but the next number in the row of coefficients.
 NUMBER = np.int64
+
+# What makes the noise of a row's states another one than that of its first element.
+OF_ROWS = salt_of(0)
 
 # How many words stochastic rounding needs: the address of the count of steps, the seed, the place of the first element.
 NOISE = 3
@@ -169,6 +172,77 @@ def updating_span(rule: Callable[..., Any], dtype: type, updated: Kinds, gradien
         span(rule, dtype, arrays, array_at(g, end, gradient), others[0], others[1:], begin, end, source)
 
     return kernel_stochastic if any(isinstance(kind, Format) and kind.is_stochastic for kind in updated) else kernel
+
+
+# Elements of a row that are added up in lanes of the rule's own dtype, before their sum is added to a double.
+PART = 32 * LANES
+
+
+@register_jitable
+def _stepped(rule: Any, dtype: Any, arrays: Any, of_row: Any, g: Any, lr: Any, coefficients: Any, i: Any) -> Any:
+    """What a rule gives for an element, of whose row there are some numbers after the states."""
+    old = load(arrays, i, dtype) + of_row
+    return rule(old[0], load(g, i, dtype), load(lr, i, dtype), *(old[1:] + load(coefficients, i, dtype)))
+
+
+def row_span(
+    rule: Callable[..., Any], dtype: type, updated: Kinds, gradient: Kind, read: Kinds, of_rows: int
+) -> Callable[..., None]:
+    """Span that steps elements, where the last states have one number for each row.
+
+    The rule takes a mean over the row right after the states, and gives last what it is the mean of. With a mean of anything
+    it gives that, and so it is called twice. What it gives as a row's state must follow from the row's numbers alone.
+
+    Parameters
+    ----------
+    rule, dtype, updated, gradient, read
+        As `updating_span` takes them.
+    of_rows : int
+        How many states have one number for each row.
+
+    Returns
+    -------
+    callable
+        As `updating_span` gives it. The length of a row follows the words of `NOISE`, which are always there; and the rows are
+        those that begin with one of the elements.
+    """
+    count = len(updated) - of_rows
+    of_arrays, of_states = updated[:count], updated[count:]
+    states_begin, read_begin = ITEM * count, ITEM * len(updated)
+    words_begin = read_begin + ITEM * sum(kind is not NUMBER for kind in read)
+    is_stochastic = any(isinstance(kind, Format) and kind.is_stochastic for kind in updated)
+
+    def kernel(operands: Any, g: Any, coefficients: Any, begin: Any, end: Any, unused: Any) -> None:
+        words = vector(operands + words_begin, NOISE + 1, int64)
+        source = (key_of(words[1], word(words[0])), uint32(words[2])) if is_stochastic else None
+        width = words[NOISE]
+        first, last = -(-begin // width), -(-end // width)
+        size = last * width
+        arrays = operands_at(operands, coefficients, size, of_arrays)
+        states = operands_at(operands + states_begin, coefficients, last, of_states)
+        others = operands_at(operands + read_begin, coefficients, size, read)
+        given = array_at(g, size, gradient)
+        sums: Any = np.empty((1, LANES), dtype)
+        for r in range(first, last):
+            lo, hi = r * width, (r + 1) * width
+            of_row = load(states, r, dtype)
+            total = 0.0
+            for part in range(lo, hi, PART):
+                sums[...] = dtype(0.0)
+                for at in range(part, min(part + PART, hi), LANES):
+                    for i in elements(at, min(at + LANES, hi)):
+                        new = _stepped(rule, dtype, arrays, (*of_row, dtype(0.0)), given, others[0], others[1:], i)
+                        sums[0, i - uint64(at)] += new[-1]
+                add_lanes(sums)
+                total += float64(sums[0, 0])
+            of_row_and_mean = (*of_row, dtype(total / width))
+            new = _stepped(rule, dtype, arrays, of_row_and_mean, given, others[0], others[1:], uint64(lo))
+            store(states, r, new[count:-1], dtype, salted(drawn(source, uint64(lo)), OF_ROWS))
+            for i in elements(lo, hi):
+                new = _stepped(rule, dtype, arrays, of_row_and_mean, given, others[0], others[1:], i)
+                store(arrays, i, new[:count], dtype, drawn(source, i))
+
+    return kernel
 
 
 def measuring_span(

@@ -8,20 +8,19 @@ order in which they came, whatever the number of parts.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import numba
-from llvmlite import ir
-from numba import float32, float64, int32, int64, types, uint64
-from numba.extending import intrinsic, register_jitable
+from numba import float32, float64, int32, int64, uint64
+from numba.extending import register_jitable
 
-from fastopt.engine.addresses import call, record, vector
-from fastopt.engine.compile import compiled_function
-from fastopt.engine.interpreted import IS_INTERPRETED
-from fastopt.engine.loop import CACHE_LINE, NOISE
-from fastopt.engine.steps import SIGNATURE, add_up, run_share, step
+from fastopt.engine.addresses import call, record, vector, word
+from fastopt.engine.compile import compiled_span
+from fastopt.engine.digest import digest
+from fastopt.engine.loop import ITEM
+from fastopt.engine.pieces import copy_bytes, prefetch
+from fastopt.engine.steps import ADD_UP, COUNT
 from fastopt.engine.tables import fields, header_type, pass_type, row_type
 
 # Elements in a block: its arrays, and the rows of the next one, fit into the first cache.
@@ -34,13 +33,16 @@ BEFORE_ARRAYS = ADDRESSES + SUM + 2 * PLACES
 
 TOUCHED = fields("tables", "count", "scratch", "scratch_bytes", "is_grouped")
 TABLE = fields(
-    *("update", "arrays", "updated", "items"),  # the row of a pass, how many arrays it takes and writes to, bytes of elements
-    "is_stochastic",  # whether it takes the words of `NOISE` after the arrays
-    *("squares", "squared_arrays", "squared_items"),  # the same of the pass that sums up squares, if there is one
+    *("update", "arrays", "updated", "bytes"),  # the row of a pass, how many arrays it takes and writes to, bytes of a row
+    "words",  # how many more it takes after the arrays
+    "noise",  # which of these is the place of the first element; -1 if there is none
+    *("squares", "squared_arrays", "squared_bytes"),  # the same of the pass that sums up squares, if there is one
     *("rows", "count", "limit"),  # which rows, of so many
     *("gradients", "sources", "weights"),  # of each row, or where `sources` says, times a weight, if there are some
-    *("width", "numbers", "is_double"),  # elements of a row that loops go over, and real numbers in its gradient
+    *("width", "longest", "numbers", "is_double"),  # elements of a row, and of a piece of it; real numbers in its gradient
     *("bits", "heads", "entries", "norms"),  # buckets; entries of `COLUMNS`; squares of the norm of each row
+    *("last", "taken", "is_recorded"),  # steps that each row has taken, of so many, if rows catch up; whether this is one more
+    *("history", "counts", "number_bytes", "zeros"),  # numbers and counters of these steps; a gradient of a row of zeros
 )
 # An entry is an index of a row, by its position; unique rows are counted apart.
 COLUMNS = 5
@@ -48,58 +50,10 @@ COLUMNS = 5
 touched_type, table_type = map(numba.from_dtype, (TOUCHED, TABLE))
 
 
-@intrinsic
-def _copy(typing_context: Any, to: Any, source: Any, size: Any) -> Any:
-    """Copy so many bytes (compiled code only)."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        there, here = (builder.inttoptr(each, byte) for each in arguments[:2])
-        kinds = [byte, byte, ir.IntType(64)]
-        function = builder.module.declare_intrinsic("llvm.memcpy", kinds)
-        builder.call(function, [there, here, arguments[2], ir.Constant(ir.IntType(1), 0)])
-        return context.get_dummy_value()
-
-    return types.void(int64, int64, int64), generate
-
-
-# To be written to, close by, data: arguments of LLVM's function.
-FOR_WRITING = (1, 3, 1)
-
-
-@intrinsic
-def _prefetch(typing_context: Any, address: Any) -> Any:
-    """Fetch the cache line there, without waiting for it (compiled code only)."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        builder.call(function, [builder.inttoptr(arguments[0], byte), *(ir.Constant(number, i) for i in FOR_WRITING)])
-        return context.get_dummy_value()
-
-    return types.void(int64), generate
-
-
 @register_jitable
 def _bucket(row: Any, bits: Any) -> Any:
     """Where to look for a row: the first bits of its product with the golden ratio."""
     return int64((uint64(row) * uint64(0x9E3779B97F4A7C15)) >> uint64(64 - bits))
-
-
-@register_jitable
-def _look(header: Any, touched: Any) -> Any:
-    """Whether the tables have all of these rows."""
-    header.touched = touched
-    of_call = record(touched, touched_type)
-    of_call.is_grouped = 0
-    tables = vector(of_call.tables, of_call.count, table_type)
-    wrong = False
-    for t in range(of_call.count):
-        rows, limit = vector(tables[t].rows, tables[t].count, int64), tables[t].limit
-        for k in range(uint64(rows.size)):
-            wrong |= (rows[k] < 0) | (rows[k] >= limit)
-    return not wrong
 
 
 @register_jitable
@@ -181,7 +135,7 @@ def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts:
         source = vector(table.sources, table.count, int64)[k] if table.sources else k
         at = table.gradients + (source * table.numbers + begin) * size
         if is_first and not table.weights:
-            _copy(to, at, numbers * size)
+            copy_bytes(to, at, numbers * size)
         elif table.is_double:
             _take(to, at, numbers, vector(table.weights, table.count, float64)[k] if table.weights else 1.0, is_first, float64)
         else:
@@ -191,13 +145,13 @@ def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts:
 
 
 @register_jitable
-def _find_block(table: Any, u: Any, most: Any, parts: Any, begins: Any) -> Any:
-    """Write where the unique rows of the block from this one on begin, in elements; how many they are."""
+def _find_block(table: Any, u: Any, most: Any, parts: Any, found: Any) -> Any:
+    """Write which are the unique rows of the block from this one on; how many they are."""
     rows = vector(table.rows, table.count, int64)
     position, uniques, _, _, _ = _columns(table, parts)
     count = 0
     while count < most and uniques[u + count] >= 0:
-        begins[count] = rows[position[uniques[u + count]]] * table.width
+        found[count] = rows[position[uniques[u + count]]]
         count += 1
     return count
 
@@ -205,48 +159,47 @@ def _find_block(table: Any, u: Any, most: Any, parts: Any, begins: Any) -> Any:
 @register_jitable
 def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) -> None:
     """Call a span on the unique rows of a part: one that updates arrays, or one that sums up squares."""
-    at, arrays, updated, items_at, noise = of_pass
-    row, items = record(at, row_type), vector(items_at, arrays + 1, int64)
+    at, arrays, updated, bytes_at, words, noise = of_pass
+    row, bytes_of = record(at, row_type), vector(bytes_at, arrays + 1, int64)
     norms = vector(table.norms, table.count, float64)
     position, uniques, _, _, _ = _columns(table, parts)
-    places, blocks = vector(row.operands, arrays + noise, int64), vector(scratch, arrays + noise, int64)
+    places, blocks = vector(row.operands, arrays + words, int64), vector(scratch, arrays + words, int64)
     sum_at, here_at = scratch + ADDRESSES, scratch + ADDRESSES + SUM
     here, ahead = vector(here_at, BLOCK, int64), vector(here_at + PLACES, BLOCK, int64)
+    width, longest = max(1, table.width), table.longest
+    most = max(1, BLOCK // longest)
     free = scratch + BEFORE_ARRAYS
     for a in range(arrays):
         blocks[a] = free
-        free += BLOCK * items[a] + GAP
-    for a in range(arrays, arrays + noise):
+        free += most * (bytes_of[a] * longest // width) + GAP
+    for a in range(arrays, arrays + words):
         blocks[a] = places[a]
     gradients = free
-    longest = max(1, min(table.width, BLOCK))  # piece of a row
-    most = BLOCK // longest
-    numbers_of_element = table.numbers // max(1, table.width)
+    numbers_of_element = table.numbers // width
     u = first
     count = _find_block(table, u, most, parts, here)
     while count:
         next_count = _find_block(table, u + count, most, parts, ahead)
         for begin in range(0, table.width, longest):
-            piece = min(longest, table.width - begin)
+            piece = min(longest, width - begin)
             for j in range(count):
-                to, numbers = gradients + j * piece * items[arrays], piece * numbers_of_element
+                to, numbers = gradients + j * (bytes_of[arrays] * piece // width), piece * numbers_of_element
                 _add_gradients(to, table, uniques[u + j], begin * numbers_of_element, numbers, parts)
             for a in range(arrays):
-                size = piece * items[a]
+                size, there = bytes_of[a] * piece // width, places[a] + bytes_of[a] * begin // width
                 for j in range(count):
-                    _copy(blocks[a] + j * size, places[a] + (here[j] + begin) * items[a], size)
+                    copy_bytes(blocks[a] + j * size, there + here[j] * bytes_of[a], size)
                     if j < next_count and begin == 0:
-                        for line in range(0, size, CACHE_LINE):
-                            _prefetch(places[a] + ahead[j] * items[a] + line)
-            for j in range(count if noise else 0):  # which is that of the elements where they are in the table
-                blocks[arrays + noise - 1] = places[arrays + noise - 1] + here[j] + begin - j * piece
-                call(row.function, scratch, gradients, row.coefficients, j * piece, (j + 1) * piece, 0)
-            if updated and not noise:
+                        prefetch(places[a] + ahead[j] * bytes_of[a], size)
+            if updated and noise < 0:
                 call(row.function, scratch, gradients, row.coefficients, 0, count * piece, 0)
+            for j in range(count if updated and noise >= 0 else 0):  # which is that of the elements where they are in the table
+                blocks[noise] = places[noise] + here[j] * width + begin - j * piece
+                call(row.function, scratch, gradients, row.coefficients, j * piece, (j + 1) * piece, 0)
             for a in range(updated):
-                size = piece * items[a]
+                size, there = bytes_of[a] * piece // width, places[a] + bytes_of[a] * begin // width
                 for j in range(count):
-                    _copy(places[a] + (here[j] + begin) * items[a], blocks[a] + j * size, size)
+                    copy_bytes(there + here[j] * bytes_of[a], blocks[a] + j * size, size)
             for j in range(0 if updated else count):
                 call(row.function, scratch, gradients, row.coefficients, j * piece, (j + 1) * piece, sum_at)
                 norms[position[uniques[u + j]]] += vector(sum_at, 1, float64)[0]
@@ -256,51 +209,136 @@ def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) ->
 
 
 @register_jitable
-def _run_share(address: Any, which: Any, number: Any, parts: Any) -> None:
-    """Run one of so many equal shares of a pass: over whole tensors, and over touched rows."""
-    run_share(address, which, number, parts)
-    part = int64(number)  # of an unsigned and a signed integer Numba makes a float
-    header = record(address, header_type)
-    if not header.touched:
+def _catch_up(table: Any, row: Any, scratch: Any, taken: Any) -> None:
+    """Let a row take the steps that it has missed, with a gradient of zeros and the numbers that these steps had."""
+    last = vector(table.last, table.limit, int32)
+    if last[row] < taken:
+        of_update, words = record(table.update, row_type), table.arrays + table.words
+        operands, own = vector(of_update.operands, words, int64), vector(scratch, words, int64)
+        for a in range(words):
+            own[a] = operands[a]
+        begin = row * table.width
+        zeros = table.zeros - row * vector(table.bytes, table.arrays + 1, int64)[table.arrays]
+        for s in range(last[row], taken):
+            if table.noise >= 0:
+                own[table.arrays] = table.counts + ITEM * s
+            numbers = table.history + s * table.number_bytes
+            call(of_update.function, scratch, zeros, numbers, begin, begin + table.width, 0)
+    last[row] = taken
+
+
+@register_jitable
+def _catch_up_some(table: Any, scratch: Any, part: Any, parts: Any) -> None:
+    """The same for the rows of a part, or, where there are no entries, for some of all rows of the table."""
+    taken = word(table.taken)
+    if table.heads:
+        buckets = 1 << table.bits
+        low, high = buckets * part // parts, buckets * (part + 1) // parts
+        rows = vector(table.rows, table.count, int64)
+        for k in range(uint64(rows.size)):
+            bucket = _bucket(rows[k], table.bits)
+            if bucket >= low and bucket < high:
+                _catch_up(table, rows[k], scratch, taken)
+    else:
+        for row in range(table.limit * part // parts, table.limit * (part + 1) // parts):
+            _catch_up(table, row, scratch, taken)
+
+
+@register_jitable
+def _run(header: Any, table: Any, which: Any, scratch: Any, part: Any, parts: Any, is_grouped: Any) -> None:
+    """Run one of so many shares of a pass over a table; with measures, which a table has none of, its rows catch up."""
+    if table.last and which != header.squares:
+        _catch_up_some(table, scratch, part, parts)
+    if which == header.measures:
         return
+    first = _first_entry(table, part, parts)
+    if not is_grouped:
+        _group(table, first, part, parts)
+    if which == header.squares:
+        of_table = table.squares, table.squared_arrays, 0, table.squared_bytes, 0, -1
+    else:
+        of_table = table.update, table.arrays, table.updated, table.bytes, table.words, table.noise
+    _for_rows(table, of_table, scratch, first, parts)
+    if table.last and table.is_recorded and which == header.updates:
+        last, rows = vector(table.last, table.limit, int32), vector(table.rows, table.count, int64)
+        position, uniques, _, _, _ = _columns(table, parts)
+        while uniques[first] >= 0:
+            last[rows[position[uniques[first]]]] += 1
+            first += 1
+
+
+@register_jitable
+def _add_up(table: Any, of_pass: Any) -> None:
+    """Add up what was summed up, in the order in which the rows came first."""
+    total = 0.0
+    norms = vector(table.norms, table.count, float64)
+    for k in range(norms.size):
+        total += norms[k]
+    tensor = record(table.squares, row_type).tensor
+    vector(of_pass.totals, tensor + 1, float64)[tensor] = total
+
+
+@register_jitable
+def _forget(table: Any) -> None:
+    """Have no steps that rows could have missed, after all have caught up."""
+    if table.last and not table.heads:
+        last = vector(table.last, table.limit, int32)
+        last[:] = 0
+        vector(table.taken, 1, int64)[0] = 0
+
+
+@register_jitable
+def _note(table: Any) -> None:
+    """Take note of the numbers of a step, for the rows that have missed it."""
+    if table.last and table.is_recorded:
+        of_update, taken = record(table.update, row_type), vector(table.taken, 1, int64)
+        copy_bytes(table.history + taken[0] * table.number_bytes, of_update.coefficients, table.number_bytes)
+        if table.noise >= 0:
+            vector(table.counts, taken[0] + 1, int64)[taken[0]] = word(word(of_update.operands + ITEM * table.arrays))
+        taken[0] += 1
+
+
+@register_jitable
+def touch(address: Any, which: Any, part: Any, parts: Any, job: Any, unused: Any) -> None:
+    """Do what a step asks of tables of which only some rows are touched: `RUN`, `ADD_UP`, `COUNT`."""
+    header = record(address, header_type)
     of_call = record(header.touched, touched_type)
     tables = vector(of_call.tables, of_call.count, table_type)
     scratch = of_call.scratch + part * of_call.scratch_bytes
     for t in range(of_call.count):
         table = tables[t]
-        first = _first_entry(table, part, parts)
-        if which == header.squares or not of_call.is_grouped:
-            _group(table, first, part, parts)
-        if which == header.squares:
-            of_table = table.squares, table.squared_arrays, 0, table.squared_items, 0
+        if job == COUNT:
+            _note(table)
+        elif job == ADD_UP and which == header.squares:
+            _add_up(table, record(which, pass_type))
+        elif job == ADD_UP:
+            _forget(table)
         else:
-            of_table = table.update, table.arrays, table.updated, table.items, NOISE * table.is_stochastic
-        _for_rows(table, of_table, scratch, first, parts)
+            _run(header, table, which, scratch, part, parts, of_call.is_grouped)
+    if job == ADD_UP:
+        of_call.is_grouped = 1
 
 
-@register_jitable
-def _add_up(header: Any, which: Any) -> None:
-    """Add up what was summed up, of each table in the order in which its rows came first."""
-    add_up(header, which)
-    if not header.touched:
-        return
-    of_pass, of_call = record(which, pass_type), record(header.touched, touched_type)
-    of_call.is_grouped = 1
-    tables = vector(of_call.tables, of_call.count, table_type)
-    for t in range(of_call.count):
-        total = 0.0
-        norms = vector(tables[t].norms, tables[t].count, float64)
-        for k in range(norms.size):
-            total += norms[k]
-        tensor = record(tables[t].squares, row_type).tensor
-        vector(of_pass.totals, tensor + 1, float64)[tensor] = total
+class Touching:
+    """`touch`, as what is compiled like a span."""
+
+    rule = staticmethod(touch)
+
+    @property
+    def name(self) -> str:
+        """As those of spans."""
+        return f"touch_{digest(touch)}"
+
+    def span(self) -> Callable[..., None]:
+        """A function of its own, not compiled yet."""
+
+        def touching(address: Any, which: Any, part: Any, parts: Any, job: Any, unused: Any) -> None:
+            touch(address, which, part, parts, job, unused)
+
+        touching.__name__ = touching.__qualname__ = self.name
+        return touching
 
 
-@functools.cache
-def row_step_function(parallel: bool) -> Callable[..., int]:
-    """The same as `steps.step_function`, with the address of `TOUCHED` in the place of gradients."""
-    if IS_INTERPRETED:
-        raise RuntimeError("steps of rows need Numba's compiler, which NUMBA_DISABLE_JIT switches off")
-    name = "row_step_parallel" if parallel else "row_step_serial"
-    dispatcher = compiled_function(step(parallel, _look, _run_share, _add_up), SIGNATURE, name, parallel)
-    return dispatcher.overloads[SIGNATURE.args].entry_point  # type: ignore[no-any-return]
+def touching() -> Any:
+    """What steps call for tables of which only some rows are touched; whoever holds its address must hold it, too."""
+    return compiled_span(Touching())

@@ -16,7 +16,7 @@ from numba import float64, int64, prange, types
 from numba.extending import models, register_jitable, register_model
 
 from fastopt.engine.addresses import call, record, vector
-from fastopt.engine.compile import Rule, compiled_function
+from fastopt.engine.compile import compiled_function
 from fastopt.engine.gradients import look
 from fastopt.engine.interpreted import IS_INTERPRETED, interpreted
 from fastopt.engine.loop import ITEM
@@ -42,6 +42,9 @@ SIGNATURE = int64(int64, int64, int64, float64, int64, int64, int64)
 
 # Spans begin at multiples of this many elements, so that no two threads write to one cache line but at most once.
 GRAIN = 1024
+
+# What is asked of tables of which only some rows are touched: to run a share of a pass, to add up, to count.
+RUN, ADD_UP, COUNT = range(3)
 
 # A sum of squares of float64 beyond these may have lost some of its terms.
 LEAST, LARGEST = 1e-290, 1.7976931348623157e308
@@ -83,7 +86,7 @@ def _first_row(rows: Any, count: Any, begin: Any) -> Any:
 
 
 @register_jitable
-def run_share(address: Any, which: Any, part: Any, parts: Any) -> None:
+def _run_share(address: Any, which: Any, part: Any, parts: Any) -> None:
     """Run one of so many equal shares of a pass."""
     header = record(address, header_type)
     tensors_at, of_pass = header.tensors, record(which, pass_type)
@@ -106,12 +109,14 @@ def run_share(address: Any, which: Any, part: Any, parts: Any) -> None:
                 for at in range(lo, hi, BLOCK):
                     sums = of_pass.sums + (row.block + at // BLOCK) * of_pass.products * LANES * ITEM
                     call(row.function, row.operands, gradient, row.coefficients, at, min(hi, at + BLOCK), sums)
+    if header.touched:
+        call(header.touching, address, which, int64(part), parts, RUN, 0)
 
 
 @register_jitable
-def add_up(header: Any, which: Any) -> None:
+def _add_up(address: Any, which: Any) -> None:
     """Add up the blocks of each row, from the first to the last: ``totals[tensor, product]``."""
-    of_pass = record(which, pass_type)
+    header, of_pass = record(address, header_type), record(which, pass_type)
     rows = vector(of_pass.rows, of_pass.count, row_type)
     for r in range(of_pass.count):
         row = rows[r]
@@ -123,6 +128,8 @@ def add_up(header: Any, which: Any) -> None:
             for block in range(row.block, row.block + blocks):
                 total += sums[(block * of_pass.products + product) * LANES]
             totals[product] = total
+    if header.touched:
+        call(header.touching, address, which, 0, 1, ADD_UP, 0)
 
 
 @register_jitable
@@ -226,8 +233,11 @@ def _write_scales(header: Any, scale: Any) -> None:
 
 
 @register_jitable
-def _count(header: Any) -> None:
+def _count(address: Any) -> None:
     """Count the step, and let the new running scalars take the place of the old ones."""
+    header = record(address, header_type)
+    if header.touched:
+        call(header.touching, address, header.updates, 0, 1, COUNT, 0)
     vector(header.step_count, 1, int64)[0] += 1
     if header.accumulated:
         vector(header.accumulated, 1, int64)[0] = 0
@@ -241,8 +251,8 @@ def _count(header: Any) -> None:
             scalars[k] = following[k]
 
 
-def step(parallel: bool, look: Rule = look, run_share: Rule = run_share, add_up: Rule = add_up) -> Callable[..., int]:
-    """The function, not compiled yet, of how it looks at gradients, runs a share of a pass, and adds up what was summed up."""
+def step(parallel: bool) -> Callable[..., int]:
+    """The function, not compiled yet."""
 
     def step(threads: Any, address: Any, gradients: Any, scale: Any, count: Any, token: Any, phases: Any) -> Any:
         header = record(address, header_type)
@@ -272,14 +282,14 @@ def step(parallel: bool, look: Rule = look, run_share: Rule = run_share, add_up:
                     callers = _get_num_threads()
                     _set_num_threads(threads)
                     for part in prange(threads):
-                        run_share(address, which, part, threads)
+                        _run_share(address, which, part, threads)
                     _set_num_threads(callers)
                 else:
-                    run_share(address, which, 0, 1)
+                    _run_share(address, which, 0, 1)
                 if phase == UPDATE:
-                    _count(header)
+                    _count(address)
                 else:
-                    add_up(header, which)
+                    _add_up(address, which)
                     if phase == SQUARES:
                         status = _limit(header)
                     else:

@@ -46,7 +46,7 @@ def store(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> Any:
         array = array_of(destination)
         if array.ndim == 2:
             array[i, 0] = _written(destination, values.x, bits)
-            array[i, 1] = _written(destination, values.y, _salted(bits, salt_of(0)))
+            array[i, 1] = _written(destination, values.y, salted(bits, salt_of(0)))
         else:
             array[i] = _written(destination, values, bits)
         return
@@ -58,7 +58,7 @@ def store(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> Any:
         if number != expected.format(np.dtype(dtype)):
             raise _wrong_type(number, expected.format(np.dtype(dtype)))
     for left, each, value in zip(range(len(destination), 0, -1), destination, given, strict=True):
-        store(each, i, value, dtype, _salted(bits, salt_of(left)))
+        store(each, i, value, dtype, salted(bits, salt_of(left)))
 
 
 def _form(value: Any) -> str:
@@ -88,7 +88,7 @@ def drawn(source: Any, i: Any) -> Any:
     return None if source is None else noise(source[0], np.uint32(source[1] + np.uint32(i)))
 
 
-def _salted(bits: Any, salt: Any) -> Any:
+def salted(bits: Any, salt: Any) -> Any:
     """Random bits of their own, if there are any."""
     return None if bits is None else product(bits, salt)
 
@@ -128,7 +128,7 @@ def _store(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> Call
 
         def store_pair(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> None:
             array_of(destination)[i].x = _written(destination, values.x, bits)
-            array_of(destination)[i].y = _written(destination, values.y, _salted(bits, of_other_part))
+            array_of(destination)[i].y = _written(destination, values.y, salted(bits, of_other_part))
 
         return store_pair if is_pair else store_number
     salt = salt_of(len(destination))
@@ -136,12 +136,12 @@ def _store(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> Call
     if returned != len(destination):
         raise _wrong_count(returned, len(destination))
     if not isinstance(values, types.BaseTuple):
-        return lambda destination, i, values, dtype, bits: store(destination[0], i, values, dtype, _salted(bits, salt))
+        return lambda destination, i, values, dtype, bits: store(destination[0], i, values, dtype, salted(bits, salt))
     if len(destination) == 1:
-        return lambda destination, i, values, dtype, bits: store(destination[0], i, values[0], dtype, _salted(bits, salt))
+        return lambda destination, i, values, dtype, bits: store(destination[0], i, values[0], dtype, salted(bits, salt))
 
     def store_tuple(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> None:
-        store(destination[0], i, values[0], dtype, _salted(bits, salt))
+        store(destination[0], i, values[0], dtype, salted(bits, salt))
         store(destination[1:], i, values[1:], dtype, bits)
 
     return store_tuple
@@ -166,6 +166,6 @@ def _drawn(source: Any, i: Any) -> Callable[..., Any]:
     return lambda source, i: None
 
 
-@overload(_salted, strict=False)
+@overload(salted, strict=False)
 def _salted_bits(bits: Any, salt: Any) -> Callable[..., Any]:
     return (lambda bits, salt: product(bits, salt)) if bits == types.uint32 else (lambda bits, salt: None)

@@ -35,7 +35,7 @@ HEADER = fields(
     *("norms", "factors", "norm", "nonfinite", "is_looking_twice"),
     *("decisions", "early_count", "decision_count", "shared_sums"),  # early: before sums; shared: over all tensors
     *("step_count", "accumulated", "traffic", "token", "busy"),
-    "touched",  # rows, see `rows`
+    *("touched", "touching"),  # rows, and the function that steps them, see `rows`
 )
 LEAF = fields("descr", "itemsize", "ndim", "shape", "flags", "size", "known", "first", "count", "is_active")
 TENSOR = fields("gradient", "offset")  # of its first element in the leaf

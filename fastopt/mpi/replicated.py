@@ -24,6 +24,7 @@ REFUSED: Mapping[str, str] = {
     "copy_to": "a rank steps a part of the parameters, and the copy would have no more",
     "zero_grad": "what is stepped is the sum of the ranks' gradients; zero your own",
     "by_name": "give groups",
+    "per_row": "a shard may begin within a row",
     "reduce": "it is set to sums over the ranks",
 }
 

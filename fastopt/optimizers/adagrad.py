@@ -14,13 +14,19 @@ from fastopt.description.options import Rate
 from fastopt.description.recipe import Choice
 from fastopt.engine.compile import rule
 from fastopt.optimizer import Optimizer
-from fastopt.optimizers.conventions import ACCUMULATE, eps_places, normalized, refuse_root_of_rates
+from fastopt.optimizers.conventions import ACCUMULATE, PER_ROW, eps_places, normalized, refuse_per_row, refuse_root_of_rates
 
 
 @rule
 def adagrad(theta, g, lr, r, falling, eps_root, eps):
     r = r + g * g
     return theta - falling * lr * normalized(g, r, eps_root, eps), r
+
+
+@rule
+def adagrad_per_row(theta, g, lr, r, mean_square, falling, eps_root, eps):
+    r = r + mean_square
+    return theta - normalized(falling * lr, r, eps_root, eps) * g, r, g * g
 
 
 @rule
@@ -50,7 +56,7 @@ class AdaGrad(Optimizer):
     Notes
     -----
     The state: ``"r"``, the sum of the squared gradients, or ``"alpha"``, the sum of the rates; both start at
-    `initial_accumulator_value`.
+    `initial_accumulator_value`. With `per_row`, ``"r"`` has one number for each row, a sum of means.
 
     The two forms differ in kind: with ``"squares"`` rates fall over time, with ``"rates"`` they grow. There, a gradient of
     zero adds :math:`\alpha/\epsilon` to its element's rate for good, so one zero can make all later steps of that element huge.
@@ -59,7 +65,8 @@ class AdaGrad(Optimizer):
     ----------
     .. [1] Duchi, Hazan, Singer, "Adaptive subgradient methods for online learning and stochastic optimization",
        JMLR 12, 2011.
-    .. [2] Goodfellow, Bengio, Courville, "Deep Learning", 2016, algorithm 8.4.
+    .. [2] Gupta, Bengio, Koren, Mazumder et al., "Training highly multiclass classifiers", JMLR 15, 2014, for one number a row.
+    .. [3] Goodfellow, Bengio, Courville, "Deep Learning", 2016, algorithm 8.4.
 
     Examples
     --------
@@ -87,11 +94,17 @@ class AdaGrad(Optimizer):
         False, doc=r"""Add :math:`\epsilon` under the root, as Keras and optax do. Only with ``accumulate="squares"``."""
     )
 
+    per_row: InitVar[bool] = hyper(False, doc=PER_ROW.format(state=":math:`r`"))
+
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        refuse_per_row(hyper, "accumulate")
         if hyper["accumulate"] == "squares":
-            return adagrad, ("r",)
+            return adagrad_per_row if hyper["per_row"] else adagrad, ("r",)
         refuse_root_of_rates(hyper)
         return adagrad_rates, ("alpha",)
+
+    def states_of_rows(self, hyper: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("r",) if hyper["per_row"] else ()
 
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         return hyper["initial_accumulator_value"]

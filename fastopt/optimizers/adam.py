@@ -15,7 +15,7 @@ from fastopt.description.recipe import Choice
 from fastopt.engine.compile import Rule, rule
 from fastopt.engine.decisions import decision
 from fastopt.optimizer import Optimizer
-from fastopt.optimizers.conventions import normalized
+from fastopt.optimizers.conventions import PER_ROW, normalized, refuse_per_row
 
 
 @rule
@@ -23,6 +23,13 @@ def adam(theta, g, lr, m, v, beta1, one_minus_beta1, beta2, one_minus_beta2, deb
     m = beta1 * m + one_minus_beta1 * g
     v = beta2 * v + one_minus_beta2 * g * g
     return theta - lr * debias * normalized(m, v, eps_root, eps), m, v
+
+
+@rule
+def adam_per_row(theta, g, lr, m, v, mean_square, beta1, one_minus_beta1, beta2, one_minus_beta2, debias, eps_root, eps):
+    m = beta1 * m + one_minus_beta1 * g
+    v = beta2 * v + one_minus_beta2 * mean_square
+    return theta - normalized(lr * debias, v, eps_root, eps) * m, m, v, g * g
 
 
 @rule
@@ -67,7 +74,7 @@ class Adam(Optimizer):
     Notes
     -----
     The state: ``"m"``, the average of the gradient, and ``"v"``, that of its square; both start at 0 and are stored
-    uncorrected. With `amsgrad`, ``"v_max"``, the largest of them.
+    uncorrected. With `amsgrad`, ``"v_max"``, the largest of them. With `per_row`, ``"v"`` has one number for each row.
 
     The corrections depend on the step alone, so they are computed once a step in double precision. Quotient and root are
     multiplied by :math:`\sqrt{1 - \beta_2^t}`, which leaves one factor for the rate, and small constants that change with
@@ -109,12 +116,18 @@ class Adam(Optimizer):
     )
     bias_correction: bool = hyper(True, doc=r"Without it :math:`\hat m = m` and :math:`\hat v = v`, as AMSGrad's paper has it.")
 
+    per_row: bool = hyper(False, doc=PER_ROW.format(state=":math:`v`"))
+
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
+        refuse_per_row(hyper, "amsgrad")
         if not hyper["amsgrad"]:
-            return adam, ("m", "v")
+            return adam_per_row if hyper["per_row"] else adam, ("m", "v")
         if hyper["eps_hat"] and hyper["amsgrad_of"] == "v_hat":
             raise ValueError("eps_hat=True needs amsgrad_of='v': the largest of the corrected averages has no uncorrected root")
         return amsgrad, ("m", "v", "v_max")
+
+    def states_of_rows(self, hyper: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("v",) if hyper["per_row"] else ()
 
     def decide(self, hyper: Mapping[str, Any]) -> Rule | None:
         return amsgrad_numbers if hyper["amsgrad"] else adam_numbers

@@ -40,6 +40,18 @@ def rate_places(accumulate_lr: bool) -> tuple[float, float]:
     return (1.0, 0.0) if accumulate_lr else (0.0, 1.0)
 
 
+# What `per_row` is, for optimizers whose state is a second moment.
+PER_ROW = """Keep one {state} for each row of a table, that is for each index of its first axis, fed by the mean of the squares
+of the row's gradient: the state shrinks by the length of a row. It must stay as at construction."""
+
+
+def refuse_per_row(hyper: Mapping[str, Any], *others: str) -> None:
+    """Raise ValueError if rows shall have one state together with options that know only states of elements."""
+    for key in others if hyper["per_row"] else ():
+        if hyper[key] not in (False, 0.0, "squares"):
+            raise ValueError(f"per_row=True is not for {key}={hyper[key]!r}")
+
+
 def refuse_root_of_rates(hyper: Mapping[str, Any]) -> None:
     """Raise ValueError if a small constant shall be inside of a root that accumulated rates don't have."""
     if hyper["eps_inside_sqrt"]:

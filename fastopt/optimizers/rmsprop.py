@@ -13,13 +13,28 @@ from fastopt.description.options import Rate
 from fastopt.description.recipe import Choice
 from fastopt.engine.compile import part, rule
 from fastopt.optimizer import Optimizer
-from fastopt.optimizers.conventions import ACCUMULATE, eps_places, normalized, rate_places, refuse_root_of_rates, split_rate
+from fastopt.optimizers.conventions import (
+    ACCUMULATE,
+    PER_ROW,
+    eps_places,
+    normalized,
+    rate_places,
+    refuse_per_row,
+    refuse_root_of_rates,
+    split_rate,
+)
 
 
 @rule
 def rmsprop(theta, g, lr, v, rho, one_minus_rho, eps_root, eps):
     v = rho * v + one_minus_rho * g * g
     return theta - lr * normalized(g, v, eps_root, eps), v
+
+
+@rule
+def rmsprop_per_row(theta, g, lr, v, mean_square, rho, one_minus_rho, eps_root, eps):
+    v = rho * v + one_minus_rho * mean_square
+    return theta - normalized(lr, v, eps_root, eps) * g, v, g * g
 
 
 @rule
@@ -95,7 +110,8 @@ class RMSProp(Optimizer):
     Notes
     -----
     The state: ``"v"``, the average of the squared gradients, or ``"alpha"``, that of the rates; with
-    `centered`, ``"m"``, the average of the gradients; with `momentum`, ``"b"``. All start at 0.
+    `centered`, ``"m"``, the average of the gradients; with `momentum`, ``"b"``. All start at 0. With `per_row`, ``"v"`` has one
+    number for each row.
 
     Neither form corrects the bias of its average. With ``"squares"`` the first steps are therefore large, by
     :math:`1/\sqrt{1 - \rho}`; with ``"rates"`` they are small, by :math:`1 - \rho`.
@@ -132,8 +148,13 @@ class RMSProp(Optimizer):
         False, doc="Let the momentum hold steps, rates included, as in Keras and optax, instead of normalized gradients."
     )
 
+    per_row: InitVar[bool] = hyper(False, doc=PER_ROW.format(state=":math:`v`"))
+
     def choose(self, hyper: Mapping[str, Any]) -> Choice:
         has_momentum, centered = bool(hyper["momentum"]), hyper["centered"]
+        refuse_per_row(hyper, "accumulate", "momentum", "centered")
+        if hyper["per_row"]:
+            return rmsprop_per_row, ("v",)
         if hyper["accumulate"] == "squares":
             return SQUARES[centered, has_momentum]
         refuse_root_of_rates(hyper)
@@ -142,6 +163,9 @@ class RMSProp(Optimizer):
                 f"momentum and centered need accumulate='squares', got momentum={hyper['momentum']!r}, centered={centered}"
             )
         return rmsprop_rates, ("alpha",)
+
+    def states_of_rows(self, hyper: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("v",) if hyper["per_row"] else ()
 
     def is_steady(self, hyper: Mapping[str, Any], t: int) -> bool:
         return True

@@ -191,7 +191,7 @@ def _checked_states(
         _require_keys(f"state_dict['state'][{state!r}]", saved[state], [p.name for p in parameters])
         for p in parameters:
             name, array = f"state_dict['state'][{state!r}][{p.name!r}]", saved[state][p.name]
-            own, full = _bits(p.shaped(p.states[state])), masters.DTYPES.get(state, p.dtype)
+            own, full = _bits(p.state(state)), masters.DTYPES.get(state, p.dtype)
             is_complex = own.dtype.kind == "c" or own.dtype.names is not None
             others = [d for d in REAL if d != full] if p in choosing and state not in masters.DTYPES else []
             require_array(name, array, [complex_of(d) if is_complex else d for d in dict.fromkeys([full, *others])])
@@ -206,7 +206,7 @@ def _checked_states(
 
 def _saved(p: Parameter, name: str, copy: bool) -> NDArray[Any]:
     """A state as state dicts have it."""
-    array = _bits(p.shaped(p.states[name]))
+    array = _bits(p.state(name))
     return array.copy("K") if copy else array
 
 

@@ -13,6 +13,8 @@ from fastopt.step.groups import Group
 from fastopt.step.passes import Pass
 from fastopt.step.stepping import Stepping
 
+SWAPPED = "the parameters are swapped with their averages; leave the block of swap_ema() first"
+
 
 @part
 def exchanged(theta: Any, g: Any, lr: Any, average: Any) -> Any:

@@ -24,7 +24,7 @@ from fastopt.engine.formats import FORMATS, plain
 from fastopt.step.changes import Changes
 from fastopt.step.comparing import is_number, is_off
 from fastopt.step.scalars import scalars_of
-from fastopt.step.states import FIXED, needed_states, paired, require_known
+from fastopt.step.states import FIXED, chosen, needed_states, paired, require_known
 
 # Hyper-parameters that may be arrays, which each group checks against its parameters.
 TREES = ("mask", "bounds", "copy_to")
@@ -318,7 +318,7 @@ class Group(MutableMapping[str, Any]):
         """A state nested as the parameters are, as views; None if the group hasn't got it."""
         if name not in self.state_names:
             return None
-        return with_leaves(self.params, [p.view(p.states[name]) if name in p.states else None for p in self.parameters])
+        return with_leaves(self.params, [p.state_view(name) for p in self.parameters])
 
     def follow(self, key: str, value: Any, step: int) -> None:
         """Take what a schedule gave after ``step`` steps.
@@ -365,13 +365,7 @@ class Group(MutableMapping[str, Any]):
         return (1.0,) if self.scales else ()
 
     def _choose(self, hyper: Mapping[str, Any]) -> Choice:
-        description, name = self._description, type(self._description).__name__
-        if hyper["cautious"] and description.measure(hyper) is not None:
-            raise ValueError(f"cautious=True is not for {name}, whose step depends on norms of the whole update")
-        rule, names = description.choose(hyper)
-        if AVERAGE in names:
-            raise ValueError(f"{name} can't have a state {AVERAGE!r}: the average of the parameters has that name")
-        return rule, names
+        return chosen(self._description, hyper)
 
     def _checked(self, key: str, value: Any) -> Any:
         if type(value) is float and key not in TREES:

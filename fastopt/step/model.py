@@ -21,7 +21,7 @@ from fastopt.description.options import WHOLE
 from fastopt.description.recipe import Description
 from fastopt.step.changes import Changes
 from fastopt.step.groups import ARRAYS, Group
-from fastopt.step.states import dtype_of, first_value, has_state
+from fastopt.step.states import dtype_of, first_value, has_state, note_states_of_rows
 
 
 class Model:
@@ -159,7 +159,7 @@ class Model:
         """A state nested as the parameters are, as views; None where there is none."""
         if self.is_grouped:
             return [group.state(name) for group in self.groups]
-        return with_leaves(self.structure, [p.view(p.states[name]) if name in p.states else None for p in self.parameters])
+        return with_leaves(self.structure, [p.state_view(name) for p in self.parameters])
 
     def common(self, name: str) -> Any:
         """The value of a hyper-parameter that all groups have.
@@ -239,6 +239,7 @@ class Model:
         group = Group(index, names, given["params"], own, *shared, state_names)
         if not self._description.takes_modulus and any(p.is_paired for p in group.parameters):
             raise ValueError(f"complex_mode='modulus' is not for {type(self._description).__name__}")
+        note_states_of_rows(self._description, group.hyper, group.parameters)
         return group
 
     def _arrange(self, structure: Any) -> None:

@@ -31,7 +31,8 @@ def work_of(description: Description, group: Group, has_norms: bool) -> Work:
     around, is_by_tensor = group.last_coefficients, has_own or is_cautious
     rounding = Stochastic(group.stochastic, group.counter, group.hyper.get("seed", 0))
     of_update = (group.rule, group.parameters, group.arrays, group.rate, own + around, is_by_tensor)
-    update = Pass(*of_update, zeroes=group.zeroes, around=masters.around, stochastic=rounding)
+    of_rows = len(description.states_of_rows(group.hyper))
+    update = Pass(*of_update, zeroes=group.zeroes, around=masters.around, stochastic=rounding, of_rows=of_rows)
     calls = []
     if decided is not None:
         calls.append(Call(decided, update, update.offset_of(0), decided.decision.sums == 0, has_own, has_own))

@@ -57,6 +57,8 @@ class Pass:
         Gives what makes the rule one for the arrays that hold a parameter, see `masters.around`.
     stochastic : Stochastic, optional
         What is rounded stochastically.
+    of_rows : int, default 0
+        How many of the last arrays have one number for each row of a parameter.
 
     Attributes
     ----------
@@ -80,8 +82,10 @@ class Pass:
         zeroes: bool = False,
         around: Callable[[Parameter], Callable[[Rule], Rule] | None] = lambda p: None,
         stochastic: Stochastic = NEAREST,
+        of_rows: int = 0,
     ) -> None:
         self.rule, self.parameters, self.zeroes, self.stochastic = rule, parameters, zeroes, stochastic
+        self.of_rows = of_rows
         self._around = around
         self._arrays = arrays
         self.names = [None if lr is not None else "lr", *(c if isinstance(c, str) else None for c in coefficients)]
@@ -156,7 +160,8 @@ class Pass:
             stochastic.insert(self.zeroed(p), False)
         reads = tuple(None if name is None else p.elements[name].dtype for name in self.names)
         rule = self.rule if around is None else around(self.rule)
-        return Variant(rule, theta, g, tuple(states), reads, self.products, tuple(stochastic) if any(stochastic) else ())
+        rounded = tuple(stochastic) if any(stochastic) else ()
+        return Variant(rule, theta, g, tuple(states), reads, self.products, rounded, self.of_rows)
 
     def operands(self, p: Parameter) -> list[NDArray[Any] | None]:
         """All arrays in the order in which spans take them, None in the place of a gradient that is set to zero."""
@@ -164,6 +169,13 @@ class Pass:
         if self.zeroes:
             arrays.insert(self.zeroed(p), None)
         return [*arrays, *(p.elements[name] for name in self.names if name is not None)]
+
+    def words(self, p: Parameter) -> list[tuple[int, int]]:
+        """What spans take after the arrays, and by how much each element moves that on: where noise is from, rows' length."""
+        of_noise = [(address(self.stochastic.steps), 0), (self.stochastic.seed, 0), (p.first, 1)]
+        if self.of_rows:
+            return [*of_noise, (p.width, 0)]
+        return of_noise if any(self.stochastic.of(p)) else []
 
     def zeroed(self, p: Parameter) -> int:
         """The place of the gradient among the operands, if it is set to zero: after what holds theta."""

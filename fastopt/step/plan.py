@@ -251,8 +251,7 @@ class Plan:
                 compiled = compiled_span(variant)
                 self._kept += [compiled, *arrays]
                 operands = [(0, 0) if a is None else (address(a), element_of(a).itemsize) for a in arrays]
-                if variant.stochastic:
-                    operands += [(address(each.stochastic.steps), 0), (each.stochastic.seed, 0), (p.first, 1)]
+                operands += each.words(p)
                 cost = variant.bytes_per_element
                 doubles = (1 + p.is_paired) * (self._gradients[p].itemsize == ITEM)
                 begin = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numba
@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 from fastopt.arrays.layout import ALIGNMENT, aligned_zeros
 from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.rows import Touched
-from fastopt.engine import rows
+from fastopt.engine import rows, steps
 from fastopt.engine.launch import Launch
+from fastopt.engine.loop import NOISE
 from fastopt.engine.tables import ROW, address
+from fastopt.step.missed import Missed
 from fastopt.step.model import Model
-from fastopt.step.passes import Pass, element_of
+from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan, Work
+
+NOTHING: NDArray[Any] = np.zeros(0)
 
 
 class RowPlan(Plan):
@@ -49,7 +53,6 @@ class RowPlan(Plan):
     ) -> None:
         left_out = set(model.parameters).difference(dense)
         super().__init__(model.parameters, works, model.memory, gradients, left_out=left_out, **options)
-        self._touched = list(touched)
         self._tables = np.zeros(len(touched), rows.TABLE)
         self._of_call = np.zeros(1, rows.TOUCHED)
         self._costs: dict[Parameter, int] = {}  # bytes that a row moves
@@ -60,43 +63,89 @@ class RowPlan(Plan):
         self._scratch = aligned_zeros(bytes_of_part * numba.config.NUMBA_NUM_THREADS, np.uint8)
         self._of_call["tables"], self._of_call["count"] = address(self._tables), len(touched)
         self._of_call["scratch"], self._of_call["scratch_bytes"] = address(self._scratch), bytes_of_part
+        self._of_table = dict(zip(touched, self._tables, strict=True))
+        self._kept.append(touching := rows.touching())
+        self._header["touched"], self._header["touching"] = address(self._of_call), touching.address
 
     def _describe(self, table: Any, p: Parameter) -> int:
         """Write what is the same in all steps; how many bytes a part needs for the blocks."""
         work = next(work for work in self.works if p in work.update.parameters)
-        table["limit"] = p.shape[0]
-        table["width"] = p.length // max(1, p.shape[0])
+        table["limit"], table["width"] = p.shape[0], p.width
+        # A state of rows needs whole ones.
+        table["longest"] = max(1, p.width if work.update.of_rows else min(p.width, rows.BLOCK))
         table["numbers"] = p.theta.size // max(1, p.shape[0])
         table["is_double"] = self._gradients[p] == np.float64
         variant = work.update.variant(p, self._gradients[p])
-        self._costs[p] = variant.bytes_per_element * int(table["width"])
-        table["updated"], table["is_stochastic"] = 1 + len(variant.states), bool(variant.stochastic)
-        table["update"], table["arrays"], table["items"], bytes_of_blocks = self._pass_over("update", work.update, p)
+        self._costs[p] = variant.bytes_per_element * p.width
+        table["updated"], table["words"] = 1 + len(variant.states), len(work.update.words(p))
+        table["update"], table["arrays"], table["bytes"], bytes_of_blocks = self._pass_over("update", work.update, p)
+        table["noise"] = int(table["arrays"]) + NOISE - 1 if variant.stochastic else -1
         if work.squares is not None:
-            table["squares"], table["squared_arrays"], table["squared_items"], _ = self._pass_over("squares", work.squares, p)
+            table["squares"], table["squared_arrays"], table["squared_bytes"], _ = self._pass_over("squares", work.squares, p)
+        self._kept.append(zeros := np.zeros(p.theta.size // max(1, p.shape[0]), self._gradients[p]))
+        table["zeros"] = address(zeros)
         return -(-(rows.BEFORE_ARRAYS + bytes_of_blocks) // ALIGNMENT) * ALIGNMENT
 
     def _pass_over(self, name: str, of_pass: Pass, p: Parameter) -> tuple[int, int, int, int]:
-        """Where its row lies, how many arrays it takes, where the bytes of an element of each are, and bytes of the blocks."""
-        made = self._rows_of[name]
+        """Where its row lies, how many arrays it takes, where the bytes of a row of each are, and bytes of the blocks."""
+        made, count = self._rows_of[name], max(1, p.shape[0])
         at = int(np.flatnonzero(made["tensor"] == self._tensors_of[p].start)[0])
-        items = [0 if a is None else element_of(a).itemsize for a in of_pass.operands(p)]
-        every = np.array([*items, of_pass.variant(p, self._gradients[p]).gradient.itemsize], np.int64)
-        self._kept.append(every)
-        bytes_of_blocks = sum(rows.BLOCK * int(item) + rows.GAP for item in every)
-        return address(made) + at * ROW.itemsize, len(items), address(every), bytes_of_blocks
+        arrays = [0 if a is None else a.nbytes // count for a in of_pass.operands(p)]
+        gradient = of_pass.variant(p, self._gradients[p]).gradient.itemsize * p.width
+        self._kept.append(every := np.array([*arrays, gradient], np.int64))
+        pieces = -(-max(rows.BLOCK, p.width if of_pass.of_rows else 0) // max(1, p.width))  # rows of a block, if they are whole
+        bytes_of_blocks = sum(pieces * int(each) + rows.GAP for each in every)
+        return address(made) + at * ROW.itemsize, len(arrays), address(every), bytes_of_blocks
 
-    def run_rows(self, touched: Mapping[Parameter, Touched], token: int, scale: float, count: int, phases: int) -> int:
-        """Take a step with these rows, after so many; what other parameters take is known."""
+    def run_rows(
+        self,
+        touched: Mapping[Parameter, Touched],
+        missed: Mapping[Parameter, Missed],
+        recorded: Collection[Parameter],
+        *arguments: Any,
+    ) -> int:
+        """Take a step with these rows, of some tables after the steps that they have missed; what others take is known.
+
+        The steps of those that are recorded are missed by other rows. Arguments are the token, the scale, how many steps there
+        were before, and phases.
+        """
         traffic = self._dense_traffic
-        for table, p in zip(self._tables, self._touched, strict=True):
+        for p, table in self._of_table.items():
             self._fill(table, p, touched[p])
+            self._note_missed(table, missed.get(p), p in recorded)
             traffic += self._costs[p] * touched[p].rows.size
+        self._of_call["is_grouped"] = 0
+        return self._launch(traffic, *arguments)
+
+    def catch_up(self, p: Parameter, missed: Missed, chosen: NDArray[Any] | None) -> None:
+        """Let some rows of a table take the steps that they have missed, or all of its rows."""
+        for each, table in self._of_table.items():
+            self._note_missed(table, missed if each is p else None, False)
+        table = self._of_table[p]
+        count = p.shape[0] if chosen is None else chosen.size
+        if chosen is None:
+            table["heads"] = 0
+        else:
+            self._fill(table, p, Touched(chosen, NOTHING, 0))
+        self._launch(count * self._costs[p] * int(missed.taken[0]), self.begin_alone(), 1.0, self._count[0], steps.MEASURES)
+
+    def begin_alone(self) -> int:
+        """A number for calls without gradients."""
+        self.write_gradients({}, token := self.begin())
+        return token
+
+    def _launch(self, traffic: int, token: int, scale: float, count: int, phases: int) -> int:
         self._header["traffic"] = traffic
         size = traffic.bit_length()
         if size not in self._launches:
-            self._launches[size] = Launch(traffic, self.threads, rows.row_step_function)
-        return self._launches[size](self._address, address(self._of_call), scale, count, token, phases)
+            self._launches[size] = Launch(traffic, self.threads)
+        return self._launches[size](self._address, 0, scale, count, token, phases)
+
+    def _note_missed(self, table: Any, missed: Missed | None, is_recorded: bool) -> None:
+        """Write which steps rows have missed, if there are some."""
+        table["last"], table["is_recorded"] = 0, is_recorded
+        for name, value in ({} if missed is None else missed.fields()).items():
+            table[name] = value
 
     def _fill(self, table: Any, p: Parameter, given: Touched) -> None:
         """Write what belongs to the rows of a step."""

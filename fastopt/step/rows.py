@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.parameters import Parameter
-from fastopt.arrays.rows import Touched, is_sparse, require_there, summed, touched_rows
+from fastopt.arrays.rows import Touched, chosen_rows, is_sparse, require_there, summed, touched_rows
 from fastopt.arrays.tree import leaves, matching_leaves
+from fastopt.description.hyperparameters import boolean
 from fastopt.description.recipe import Description
 from fastopt.engine import steps
 from fastopt.step.groups import Group
+from fastopt.step.missed import Missed, stands_still
 from fastopt.step.model import Model
+from fastopt.step.passes import Pass
 from fastopt.step.plan import Work
 from fastopt.step.row_plan import RowPlan
 from fastopt.step.stepping import Stepping
@@ -41,25 +45,31 @@ class RowSteps:
         self._model, self._stepping = model, stepping
         self._works: Sequence[tuple[Group, Work]] = ()  # that plans were built for
         self._plans: dict[tuple[Any, ...], Prepared] = {}
+        self._missed: dict[Parameter, Missed] = {}
+        self._plan_of: dict[Parameter, RowPlan] = {}  # with which these rows can catch up
+        self._still: dict[Parameter, bool] = {}
 
-    def take(self, description: Description, rows: Any, grads: Any, param: Any, scale: float) -> None:
+    def take(self, description: Description, rows: Any, grads: Any, param: Any, lazy: bool, scale: float) -> None:
         """Take a step; see `Optimizer.step_rows`."""
         if self._stepping.accumulated[0]:
             raise ValueError("gradients were accumulated: take them by step() first, or discard()")
         named, touched, dense = self._checked(rows, grads, param)
+        for p, name in named.items():
+            require_there(p, name, touched[p].rows)
         ended = steps.INTERRUPTED
         while ended == steps.INTERRUPTED:  # by a signal handler that took a step
             count = int(self._stepping.counter[0])
             works, scale = self._stepping.ready(description, scale)
             plan, groups, limits = self._prepared(description, works, touched, dense)
             self._stepping.write_limits(limits, groups)
+            recorded = set() if lazy else self._recorded(plan, touched)
+            for p in self._missed.keys() & dense.keys():
+                self._catch_up(p)
             token = plan.begin()
             plan.write_gradients(dense, token)
             phases = steps.BEGIN | steps.UPDATE | (steps.SQUARES if self._stepping.needs_norms() else 0)
-            ended = plan.run_rows(touched, token, scale, count, phases)
-            if ended == steps.UNKNOWN_GRADIENT:
-                for p, name in named.items():
-                    require_there(p, name, touched[p].rows)
+            run = functools.partial(plan.run_rows, touched, self._missed, recorded, token, scale, count)
+            ended = run(phases)
             if ended in (steps.NOT_FINITE, steps.OUT_OF_RANGE):
                 unique = {p: summed(given) for p, given in touched.items()}
                 vectors = {p: total.reshape((-1, 2) if p.is_paired else -1) for p, (_, total) in unique.items()}
@@ -67,9 +77,51 @@ class RowSteps:
                 if self._stepping.is_to_skip(plan, groups, dense | vectors, scale, ended, which):
                     self._stepping.count_skipped()
                     return
-                ended = plan.run_rows(touched, token, scale, count, steps.BEGIN | steps.UPDATE)
+                ended = run(steps.BEGIN | steps.UPDATE)
         if ended == steps.BUSY:
             raise RuntimeError("another thread takes a step of this optimizer; it takes one at a time")
+
+    @property
+    def waiting(self) -> str | None:
+        """What to say of tables with rows that have missed some steps."""
+        names = [p.name for p, missed in self._missed.items() if missed.taken[0]]
+        return f"rows of {', '.join(names)} have steps to catch up with; call catch_up() first" if names else None
+
+    def catch_up(self, rows: Any, param: Any) -> None:
+        """Let rows take the steps that they have missed; see `Optimizer.catch_up`."""
+        if rows is None:
+            chosen = dict.fromkeys(self._parameters(param)[1])
+        else:
+            structure, parameters = self._parameters(param)
+            given = zip(parameters, matching_leaves(structure, rows, "rows"), strict=True)
+            chosen = {p: chosen_rows(p, name, own) for p, (name, own) in given if own is not None}
+        for p in self._missed.keys() & chosen.keys():
+            self._catch_up(p, chosen[p])
+
+    def _catch_up(self, p: Parameter, rows: NDArray[Any] | None = None) -> None:
+        if (missed := self._missed[p]).taken[0]:
+            self._plan_of[p].catch_up(p, missed, rows)
+
+    def _recorded(self, plan: RowPlan, touched: Mapping[Parameter, Touched]) -> set[Parameter]:
+        """The tables whose other rows miss the next step. Where they would stand still, there is nothing to miss."""
+        recorded = set()
+        for p in touched:
+            of_pass = next(work.update for work in plan.works if p in work.update.parameters)
+            if p not in self._missed and not self._is_still(of_pass, p):
+                if "lr" in of_pass.names:
+                    raise ValueError("lazy=False needs a learning rate that is a number, or follows a schedule")
+                self._missed[p] = Missed(p, of_pass)
+            if p in self._missed:
+                recorded.add(p)
+                if self._missed[p].is_full:
+                    self._catch_up(p)
+                self._plan_of[p] = plan
+        return recorded
+
+    def _is_still(self, of_pass: Pass, p: Parameter) -> bool:
+        if p not in self._still:
+            self._still[p] = stands_still(of_pass, p)
+        return self._still[p]
 
     def _checked(self, rows: Any, grads: Any, param: Any) -> tuple[dict[Parameter, str], dict[Parameter, Touched], Dense]:
         """What rows are called, the rows and their gradients, and whole gradients, as vectors."""
@@ -89,26 +141,34 @@ class RowSteps:
 
     def _given(self, rows: Any, grads: Any, param: Any) -> Iterator[tuple[Parameter, tuple[str, Any], tuple[str, Any]]]:
         """Each parameter with its rows and its gradient, and what messages call these."""
-        structure, parameters = self._model.structure, self._model.parameters
-        if param is not None:
-            structure = list(param) if isinstance(param, (list, tuple)) else param
-            of_leaf = {id(p.leaf): p for p in self._model.parameters}
-            found = [(name, of_leaf.get(id(leaf))) for name, leaf in leaves(structure, "param")]
-            if unknown := [name for name, p in found if p is None]:
-                raise ValueError(f"{unknown[0]} must be one of the arrays that the optimizer was constructed with")
-            parameters = [p for _, p in found if p is not None]
-            if len(set(parameters)) < len(parameters):
-                raise ValueError("param has the same array twice")
+        structure, parameters = self._parameters(param)
         named_rows = [("rows", None)] * len(parameters) if rows is None else matching_leaves(structure, rows, "rows")
         return zip(parameters, named_rows, matching_leaves(structure, grads, "grads"), strict=True)
+
+    def _parameters(self, param: Any) -> tuple[Any, list[Parameter]]:
+        """How the chosen parameters are nested, and which they are."""
+        if param is None:
+            return self._model.structure, self._model.parameters
+        structure = list(param) if isinstance(param, (list, tuple)) else param
+        of_leaf = {id(p.leaf): p for p in self._model.parameters}
+        found = [(name, of_leaf.get(id(leaf))) for name, leaf in leaves(structure, "param")]
+        if unknown := [name for name, p in found if p is None]:
+            raise ValueError(f"{unknown[0]} must be one of the arrays that the optimizer was constructed with")
+        parameters = [p for _, p in found if p is not None]
+        if len(set(parameters)) < len(parameters):
+            raise ValueError("param has the same array twice")
+        return structure, parameters
 
     def _prepared(
         self, description: Description, works: list[tuple[Group, Work]], touched: Mapping[Parameter, Touched], dense: Dense
     ) -> Prepared:
         """What a step with these goes through."""
         if works is not self._works:
+            for p in self._missed:  # by the passes and numbers of before
+                self._catch_up(p)
             self._works = works
-            self._plans.clear()
+            for of_before in (self._plans, self._missed, self._plan_of, self._still):
+                of_before.clear()
         dtypes = {p: given.gradients.dtype for p, given in touched.items()} | {p: g.dtype for p, g in dense.items()}
         key = (len(touched), *dtypes.items())
         if key not in self._plans:
@@ -136,7 +196,7 @@ def _require_rows(description: Description, group: Group) -> None:
         raise ValueError("zero_grad=True is not for steps of some rows, whose gradients are only read")
 
 
-def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, scale: float = 1.0) -> None:
+def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, lazy: bool = True, scale: float = 1.0) -> None:
     """Update only some rows of parameters, and of their state, in place: those of a table that a batch has touched.
 
     Parameters
@@ -152,6 +212,9 @@ def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, scale: flo
     param : ndarray, or list of ndarray, optional
         Which parameters are stepped; the others stand still. With a list, `rows` and `grads` are lists, too. By default both
         are nested as all parameters are, and where both are None, the parameter stands still.
+    lazy : bool, default True
+        Whether rows that are not touched stand still. If not, the step is one with a gradient of zeros for them, which each
+        takes when it is next touched, or by `catch_up`: the bits are those of `step`.
     scale : float, default 1
         Multiplies the gradients.
 
@@ -167,11 +230,43 @@ def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, scale: flo
 
     Notes
     -----
-    Each touched row is stepped as `step` would step it alone; what is not touched stands still, with its state: no momentum,
-    no decay, no averages reach it. The step is counted once for each group with a parameter in it, and what corrects a start
-    at zero goes by that count. A step without rows is counted, and moves nothing. Norms are those of the touched rows.
+    Each touched row is stepped as `step` would step it alone. With `lazy`, no momentum, no decay, no averages reach the others.
+    The step is counted once for each group with a parameter in it, and what corrects a start at zero goes by that count. A step
+    without rows is counted, and touches nothing. Norms are those of the touched rows.
+
+    Without `lazy`, call `catch_up` with the rows that the next batch will read, before it does. Until all rows have caught up,
+    what takes the whole table (`step`, state dicts, averages in the place of parameters) is refused. A row catches up by as
+    many steps of its own as it has missed, with the numbers that these had; after 1,024 steps, all rows do. Where a gradient of
+    zero moves nothing (gradient descent, AdaGrad, both without decay), both ways are one, with nothing to catch up with.
 
     After an error, parameters, state and step counter are as they were.
     """
-    self._require_unswapped()
-    self._rows.take(self, rows, grads, param, scale)
+    if not self._rows.waiting:
+        self._require_whole()
+    try:
+        self._rows.take(self, rows, grads, param, boolean("lazy", lazy), scale)
+    finally:
+        self._barred = self._rows.waiting
+
+
+def catch_up(self: Any, rows: Any = None, param: Any = None) -> None:
+    """Let rows take the steps that they have missed since they were last touched, see `step_rows` with ``lazy=False``.
+
+    Parameters
+    ----------
+    rows : ndarray of int32 or int64, shape (n,); sparse matrix; (indptr, indices, data); or None; optional
+        Which rows, as `step_rows` takes them: those that are about to be read. By default all, and then `step`, state dicts
+        and whatever else takes the whole table may follow.
+    param : ndarray, or list of ndarray, optional
+        Of which parameters, as `step_rows` takes them; by default all, and `rows` are nested as these.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `step_rows` does for rows and parameters.
+    """
+    if self._rows.waiting:
+        try:
+            self._rows.catch_up(rows, param)
+        finally:
+            self._barred = self._rows.waiting

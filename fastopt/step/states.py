@@ -10,12 +10,13 @@ import numpy as np
 
 from fastopt.arrays import masters
 from fastopt.arrays.parameters import AVERAGE, Parameter
+from fastopt.arrays.rows import require_table
 from fastopt.description.recipe import Choice, Description
 from fastopt.engine.formats import bfloat16, decoded
 from fastopt.engine.pairs import paired_states
 
 # Hyper-parameters that decide about memory, which is there from the beginning.
-FIXED = ("state_dtype", "master_weights")
+FIXED = ("state_dtype", "master_weights", "per_row")
 
 
 def needed_states(hyper: Mapping[str, Any], names: Sequence[str], parameters: Sequence[Parameter]) -> tuple[str, ...]:
@@ -28,6 +29,43 @@ def needed_states(hyper: Mapping[str, Any], names: Sequence[str], parameters: Se
 def has_state(hyper: Mapping[str, Any], p: Parameter, name: str) -> bool:
     """Whether a parameter of a group with this state has it itself: of what 16 bits lose, those that lose something."""
     return name not in masters.DTYPES or masters.state_of(p.name, hyper["master_weights"], p.theta.dtype) == name
+
+
+def chosen(description: Description, hyper: Mapping[str, Any]) -> Choice:
+    """The rule for some hyper-parameters, and the names of its states.
+
+    Raises
+    ------
+    ValueError
+        If they contradict each other.
+    """
+    name = type(description).__name__
+    if hyper["cautious"] and description.measure(hyper) is not None:
+        raise ValueError(f"cautious=True is not for {name}, whose step depends on norms of the whole update")
+    rule, names = description.choose(hyper)
+    if AVERAGE in names:
+        raise ValueError(f"{name} can't have a state {AVERAGE!r}: the average of the parameters has that name")
+    if description.states_of_rows(hyper) and (hyper["cautious"] or hyper["mask"] is not None):
+        option = "cautious" if hyper["cautious"] else "mask"
+        raise ValueError(f"{option} is not for states of rows, which all elements of a row share")
+    return rule, names
+
+
+def note_states_of_rows(description: Description, hyper: Mapping[str, Any], parameters: Sequence[Parameter]) -> None:
+    """Let parameters know which of their states have one number for each row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter has no rows of real numbers.
+    """
+    if not (names := description.states_of_rows(hyper)):
+        return
+    for p in parameters:
+        require_table(p)
+        if p.is_complex:
+            raise ValueError(f"{p.name} is complex, and per_row=True is for real tables")
+        p.of_rows = names
 
 
 def first_value(description: Description, hyper: Mapping[str, Any], name: str, p: Parameter) -> Any:

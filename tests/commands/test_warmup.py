@@ -11,6 +11,7 @@ import pytest
 import fastopt
 from fastopt.__main__ import main
 from fastopt.commands import warmup as ahead
+from fastopt.engine.compile import _spans
 from tests import fresh
 
 STEPPED = """
@@ -45,6 +46,17 @@ def test_no_later_process_compiles_what_was_compiled_ahead(tmp_path: Path) -> No
 )
 def test_optimizers_are_named_as_they_are_typed(spec, cls, arguments):
     assert ahead.parsed(spec) == (cls, arguments)
+
+
+def test_steps_of_rows_find_what_was_compiled_ahead(capsys):
+    assert main(["warmup", "--optimizer", "SGD", "--dtype", "float32", "--rows"]) == 0
+    assert "touched rows" in capsys.readouterr().out
+    w = np.ones((30, 5), np.float32)
+    optimizer = fastopt.SGD(w)
+    fastopt.warmup(optimizer, rows=True)
+    before = set(_spans)
+    optimizer.step_rows(np.array([3]), np.ones((1, 5), np.float32))
+    assert set(_spans) == before
 
 
 def test_every_usual_optimizer_can_be_made():

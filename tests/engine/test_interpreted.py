@@ -112,6 +112,17 @@ def inside_of_compiled_code() -> list[Any]:
     return [theta, *states]
 
 
+def touched(lazy: bool, **options: Any) -> list[Any]:
+    rng = np.random.default_rng(0)
+    table, bias = rng.normal(size=(30, 40)).astype(np.float32), np.ones(5, np.float32)
+    optimizer = fastopt.Adam([table, bias], lr=0.1, clip_norm=1.0, **options)
+    for _ in range(4):
+        rows, grads = rng.integers(0, 30, 9), rng.normal(size=(9, 40)).astype(np.float32)
+        optimizer.step_rows([rows, None], [grads, np.ones(5, np.float32)], lazy=lazy)
+    optimizer.catch_up()
+    return [optimizer.params, dict(optimizer.state), optimizer.step_count, optimizer.grad_norm]
+
+
 def minimized() -> list[Any]:
     result = fastopt.minimize(lambda x: ((x - 3) ** 2).sum(), [0.0, 1.0], jac=lambda x: 2 * (x - 3), bounds=[(0, 2), (0, 9)])
     return [result.x, result.nit, result.success]
@@ -136,6 +147,9 @@ def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "subnormal", lambda: with_options(fastopt.SGD, momentum=0.9, flush_subnormals=True)
     functions = (in_groups, accumulated, averaged, copied, flat, zeroed, long_sums, inside_of_compiled_code, minimized)
     yield from ((function.__name__, function) for function in functions)
+    yield "rows", lambda: touched(True)
+    yield "rows that catch up", lambda: touched(False, state_dtype="float16", rounding="stochastic")
+    yield "states of rows", lambda: touched(False, per_row=True)
     yield "complex parts", lambda: complex_numbers("parts")
     yield "complex modulus", lambda: complex_numbers("modulus")
     for dtype in (np.float16, ml_dtypes.bfloat16):
