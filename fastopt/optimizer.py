@@ -18,7 +18,7 @@ from fastopt.arrays.tree import map_leaves
 from fastopt.description.hyperparameters import checked
 from fastopt.description.options import WHOLE
 from fastopt.description.recipe import Description
-from fastopt.saving import copies, state_dicts
+from fastopt.saving import copies, state_dicts, state_files
 from fastopt.step.accumulation import Accumulation
 from fastopt.step.averages import swapped
 from fastopt.step.background import Background
@@ -30,7 +30,7 @@ from fastopt.step.shared import SharedStepping
 from fastopt.step.stepping import Stepping
 
 # The attributes of every optimizer.
-OWN = ("_accumulation", "_background", "_changes", "_is_swapped", "_model", "_rows", "_stepping", "_whole")
+OWN = ("_accumulation", "_background", "_barred", "_changes", "_model", "_rows", "_stepping", "_whole")
 
 
 class Optimizer(Description):
@@ -64,14 +64,12 @@ class Optimizer(Description):
         description = type(self).__new__(type(self))
         vars(description).update(self._others())
         changes = Changes()
-        model = Model(description, changes, groups, hyper, whole["complex_mode"], *nesting)
-        self._model, self._changes = model, changes
-        self._whole = dict(whole)
+        model = Model(description, changes, groups, hyper, whole["complex_mode"], whole["state_path"], *nesting)
+        self._model, self._changes, self._whole = model, changes, dict(whole)
         self._stepping = (Stepping if whole["reduce"] is None else SharedStepping)(model, changes, self._whole)
         self._rows = RowSteps(model, self._stepping)
         self._accumulation = Accumulation(model, self._stepping.accumulated, self._whole)
-        self._background = Background()
-        self._is_swapped = False
+        self._background, self._barred = Background(), ""  # or why no step can be taken
 
     def _others(self) -> dict[str, Any]:
         """What a subclass has given the optimizer besides."""
@@ -82,6 +80,7 @@ class Optimizer(Description):
         groups, is_grouped, structure = grouped(params, whole["by_name"])
         self._build(groups, {**hyper, "clip_norm": None}, {key: whole[key] for key in WHOLE}, is_grouped, structure)
         self.begin(**own)
+        state_files.go_on(self)
 
     def step(self, grads: Any = None, scale: float = 1.0, *, lr: Any = None) -> None:
         """Update the parameters and the state in place. After an error, they and the step counter are as they were.
@@ -112,12 +111,13 @@ class Optimizer(Description):
         """
         if lr is not None:
             self._step_at_rate(grads, scale, lr)
-        elif grads is None or self._accumulation.waiting[0] or self._is_swapped:
+        elif grads is None or self._accumulation.waiting[0] or self._barred:
             self._take_accumulated(grads, scale)
         else:
             self._stepping.take(self, grads, scale)
 
     step_rows = step_rows
+    close = state_files.close
 
     def reset(self) -> None:
         """Begin anew: states, running scalars and counters are as at construction, parameters and hyper-parameters as now.
@@ -125,7 +125,7 @@ class Optimizer(Description):
         States that start from the parameters (``z``, ``start``, averages) start from what they are now. Accumulated gradients
         are forgotten; schedules keep what they remember.
         """
-        self._require_unswapped()
+        self._require_open()
         self._stepping.reset()
 
     def rebind(self, params: Any) -> None:
@@ -263,9 +263,9 @@ class Optimizer(Description):
             Plain Python values, and the state arrays by state and parameter name. A schedule is left out: the optimizer that
             loads the dict keeps its own.
         """
-        self._require_unswapped()
-        whole = self._whole | {"skipped_steps": self.skipped_steps}
-        return state_dicts.save(type(self).__name__, self.step_count, whole, self._model.groups, copy)
+        self._require_open()
+        of_whole = (type(self).__name__, self.step_count, self._whole | {"skipped_steps": self.skipped_steps})
+        return state_dicts.save(*of_whole, self._model.groups, copy)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave. The values are copied.
@@ -281,7 +281,7 @@ class Optimizer(Description):
         TypeError, ValueError
             If it is damaged or belongs to another optimizer or to other parameters. Nothing is changed then.
         """
-        self._require_unswapped()
+        self._require_open()
         count, whole = state_dicts.load(type(self).__name__, self.checks, self._model.groups, state_dict)
         self._stepping.go_on(count, whole.pop("skipped_steps"), whole)
 
@@ -344,18 +344,18 @@ class Optimizer(Description):
             If no group was constructed with `ema_decay`; if they are swapped already.
         """
         _ = self.ema
-        self._require_unswapped()
+        self._require_open()
         averaged = [group for group in self._model.groups if AVERAGE in group.state_names]
         with swapped(self._stepping, averaged):
-            self._is_swapped = True
+            self._barred = "the parameters are swapped with their averages; leave the block of swap_ema() first"
             try:
                 yield
             finally:
-                self._is_swapped = False
+                self._barred = ""
 
-    def _require_unswapped(self) -> None:
-        if self._is_swapped:
-            raise RuntimeError("the parameters are swapped with their averages; leave the block of swap_ema() first")
+    def _require_open(self) -> None:
+        if self._barred:
+            raise RuntimeError(self._barred)
 
     def _step_at_rate(self, grads: Any, scale: float, lr: Any) -> None:
         """Take a step with another learning rate, which stays as it was if the step fails."""
@@ -372,7 +372,7 @@ class Optimizer(Description):
 
     def _take_accumulated(self, grads: Any, scale: float) -> None:
         """Take a step with the gradients that were added up."""
-        self._require_unswapped()
+        self._require_open()
         count = self._accumulation.count if self._whole["reduction"] == "mean" else 1
         self._stepping.take_vectors(self, self._accumulation.taken(grads), scale, count)
 

@@ -173,5 +173,5 @@ def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, scale: flo
 
     After an error, parameters, state and step counter are as they were.
     """
-    self._require_unswapped()
+    self._require_open()
     self._rows.take(self, rows, grads, param, scale)
