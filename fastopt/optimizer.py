@@ -21,7 +21,7 @@ from fastopt.description.recipe import Description
 from fastopt.saving import copies, state_dicts, state_files
 from fastopt.step.accumulation import Accumulation
 from fastopt.step.averages import swapped
-from fastopt.step.background import Background
+from fastopt.step.background import Background, progress
 from fastopt.step.changes import Changes, OfWhole
 from fastopt.step.groups import Group
 from fastopt.step.model import Model, checked_all
@@ -118,6 +118,7 @@ class Optimizer(Description):
 
     step_rows = step_rows
     close = state_files.close
+    progress = progress
 
     def reset(self) -> None:
         """Begin anew: states, running scalars and counters are as at construction, parameters and hyper-parameters as now.
@@ -147,9 +148,8 @@ class Optimizer(Description):
     def step_async(self, grads: Any = None, scale: float = 1.0) -> Future[None]:
         """Take a step in a thread in the background, while this one computes something else.
 
-        Steps of one optimizer are taken one after the other, in the order in which they were asked for. Until one is done, its
-        gradients must not be changed, and the parameters, the state and the optimizer must not be used otherwise. Parallel
-        code of one's own, compiled by Numba, must not run meanwhile where Numba has its workqueue layer.
+        Steps are taken in the order in which they were asked for. Until one is done, its gradients must not be changed, nor
+        the optimizer be used, but for `progress`. Numba's own parallel code must not run meanwhile on its workqueue layer.
 
         Parameters
         ----------

@@ -8,6 +8,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 
+@property  # type: ignore[misc]
+def progress(self: Any) -> float | None:
+    """How much of a step under way is done, between 0 and 1, for other threads to ask; None if none is, or a short one.
+
+    Short are steps that move less than 256 KiB.
+    """
+    plan = self._stepping.plan
+    return None if plan is None else plan.progress
+
+
 class Background:
     """Starts its thread when it is first needed, and anew in a forked child, where the parent's is not."""
 

@@ -197,9 +197,8 @@ def test_what_can_not_be_is_refused(tmp_path):
         opt.add_param_group({"params": np.ones(2)})
     with refused(TypeError, "state_path must be None or a path"):
         fastopt.Adam(np.ones(5), state_path=3)
-    with opt.swap_ema():
-        with refused(RuntimeError, "swapped"):
-            opt.close()
+    with opt.swap_ema(), refused(RuntimeError, "swapped"):
+        opt.close()
     opt.step(np.ones(5))
 
 
