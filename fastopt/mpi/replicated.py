@@ -28,7 +28,9 @@ REFUSED: Mapping[str, str] = {
 }
 
 # What belongs to the optimizer of the shard, and is the same on all ranks, or a part on each.
-OF_SHARD = frozenset({"discard", "ema", "grad_norm", "param_groups", "reset", "skipped_steps", "state", "step_count", "warmup"})
+OF_SHARD = frozenset(
+    {"discard", "close", "ema", "grad_norm", "param_groups", "reset", "skipped_steps", "state", "step_count", "warmup"}
+)
 
 
 class Replicated:
@@ -45,10 +47,14 @@ class Replicated:
         Steps this rank's part of them.
     """
 
-    def __init__(self, optimizer: type[Optimizer], params: Any, comm: Any, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, optimizer: type[Optimizer], params: Any, comm: Any, options: Mapping[str, Any], communication_dtype: Any = None
+    ) -> None:
         if beside := sorted({"eval_params", "update_hessian"} & set(dir(optimizer))) or optimizer.elements:
             raise ValueError(f"replicated is not for {optimizer.__name__}: its {beside[0]} needs all of a parameter on a rank")
-        self._comm = comm
+        if communication_dtype not in (None, "bfloat16"):
+            raise ValueError(f"communication_dtype must be None or 'bfloat16', got {communication_dtype!r}")
+        self._comm, is_halved = comm, communication_dtype is not None
         self._is_grouped = are_groups(params)
         groups = [dict(group) for group in params] if self._is_grouped else [{"params": params}]
         for given in (options, *groups):
@@ -59,7 +65,7 @@ class Replicated:
         memory = Memory()
         self._parameters = [Parameter(name, leaf, memory) for name, leaf in leaves(self.params, "params")]
         dtypes = dict.fromkeys(p.array.dtype for p in self._parameters)
-        self._shards = [Shards(comm, [p for p in self._parameters if p.array.dtype == dtype]) for dtype in dtypes]
+        self._shards = [Shards(comm, [p for p in self._parameters if p.array.dtype == dtype], is_halved) for dtype in dtypes]
         self._shards_of = {p: shards for shards in self._shards for p in shards.parameters}
         of_rank = [
             self._part_of_options(group, tree) | {"params": self._part_of_tree("params", tree, tree)}
@@ -128,6 +134,7 @@ class Replicated:
         -------
         float
         """
+        self._require_thread()
         with together(self._comm):
             vectors = self._vectors(grads)
         self._reduce_scatter(vectors)
@@ -276,7 +283,9 @@ def _with_changes(owners: list[Parameter], tree: Any, change: Callable[[Paramete
     return with_leaves(tree, map(change, owners, (leaf for _, leaf in leaves(tree, "")))) if is_tree(tree) else tree
 
 
-def replicated(optimizer: type[Optimizer], params: Any, comm: Any, **options: Any) -> Replicated:
+def replicated(
+    optimizer: type[Optimizer], params: Any, comm: Any, *, communication_dtype: str | None = None, **options: Any
+) -> Replicated:
     """Make an optimizer of parameters that all ranks have, by gradients of which each rank has its own.
 
     A step adds up the gradients of all ranks such that each rank gets the sum of one part, a shard; takes the step of this part
@@ -291,6 +300,9 @@ def replicated(optimizer: type[Optimizer], params: Any, comm: Any, **options: An
         The same on all ranks, values and all. With one array, or a `Flat`, of each dtype nothing is copied on the way.
     comm : mpi4py.MPI.Comm
         The ranks.
+    communication_dtype : {None, "bfloat16"}
+        How gradients move: as they are, or rounded to bfloat16, half of float32; they are added up in float32 all the same.
+        Parameters move as they are.
     **options
         Arguments of the class, the same on all ranks.
 
@@ -311,6 +323,6 @@ def replicated(optimizer: type[Optimizer], params: Any, comm: Any, **options: An
     with together(comm) as same:
         same |= checksums(params)
     with together(comm) as same:
-        made = Replicated(optimizer, params, comm, options)
-        same |= described(made.shared)
+        made = Replicated(optimizer, params, comm, options, communication_dtype)
+        same |= described(made.shared) | {"communication_dtype": communication_dtype}
     return made

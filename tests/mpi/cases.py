@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -19,6 +20,7 @@ import fastopt
 from fastopt import mpi, schedules
 from fastopt.arrays.flat import array_of
 from fastopt.arrays.tree import leaves
+from fastopt.mpi import shards
 from fastopt.mpi.sums import InRankOrder
 
 CASES = {}
@@ -142,6 +144,67 @@ def replicated_steps_are_those_of_one_with_the_mean(comm):
                 np.testing.assert_allclose(own, expected, rtol=1e-4 if dtype == np.float32 else 1e-11, atol=1e-6)
             mpi.check_synced(shared)
             assert shared.step_count == 3
+
+
+@case
+def gradients_move_in_buckets(comm):
+    before = shards.BUCKET, shards.LEAST_MESSAGE
+    try:
+        for shards.BUCKET, shards.LEAST_MESSAGE in [(1, 1024), (3000, 1), before]:
+            for make in (list, lambda arrays: arrays[:1], lambda arrays: [arrays[0][:7]]):
+                grads = [make(numbers(rank, np.float32)) for rank in range(comm.size)]
+                rounded = [[g.astype(ml_dtypes.bfloat16).astype(np.float32) for g in each] for each in grads]
+                for sent, dtype in ((grads, None), (rounded, "bfloat16")):
+                    sums = [np.add.reduce([each[i] for each in sent]) for i in range(len(grads[0]))]
+                    whole = fastopt.SGD([np.zeros_like(g) for g in sums], lr=1.0)
+                    whole.step(sums, scale=1 / comm.size)
+                    params = [np.zeros_like(g) for g in sums]
+                    mpi.replicated(fastopt.SGD, params, comm, lr=1.0, communication_dtype=dtype).step(grads[comm.rank])
+                    assert all(map(np.array_equal, params, whole.params)), (shards.BUCKET, dtype)
+    finally:
+        shards.BUCKET, shards.LEAST_MESSAGE = before
+    error = error_of(mpi.replicated, fastopt.SGD, np.zeros(3), comm, communication_dtype="int8")
+    assert "communication_dtype must be None or 'bfloat16', got 'int8'" in str(error)
+    errors = at_odds(
+        comm, lambda odd: mpi.replicated(fastopt.SGD, np.zeros(3), comm, communication_dtype="bfloat16" if odd else None)
+    )
+    assert all("communication_dtype" in error for error in errors)
+
+
+@case
+def calls_come_from_the_thread_that_began_unless_mpi_allows_others(comm):
+    level = MPI.Query_thread
+    whole = mpi.replicated(fastopt.SGD, np.zeros(3), comm)
+    part = mpi.owned(fastopt.SGD, np.zeros(3), comm, clip_norm=1.0)
+    calls = [whole.step, whole.accumulate, whole.norm, part.step, part.norm]
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            MPI.Query_thread = lambda: MPI.THREAD_SERIALIZED
+            for call in calls:
+                error = error_of(pool.submit(call, np.ones(3)).result)
+                assert isinstance(error, RuntimeError)
+                assert "MPI_THREAD_MULTIPLE" in str(error)
+        finally:
+            MPI.Query_thread = level
+        if level() == MPI.THREAD_MULTIPLE:
+            for call in calls:
+                pool.submit(call, np.ones(3)).result()
+    assert whole.step_count == part.step_count == (level() == MPI.THREAD_MULTIPLE)
+
+
+@case
+def states_of_shards_lie_in_files(comm):
+    folder = os.path.dirname(path_of(comm))
+    whole = fastopt.Adam(numbers(1), ema_decay=0.9)
+    params = numbers(1)
+    for begin in (0, 2):
+        shared = mpi.replicated(fastopt.Adam, params, comm, ema_decay=0.9, state_path=f"{folder}/states.{comm.rank}")
+        assert shared.step_count == begin
+        for seed in range(begin, begin + 2):
+            whole.step(sum_of(lambda rank, seed=seed: numbers(10 * rank + seed), comm), scale=1 / comm.size)
+            shared.step(numbers(10 * comm.rank + seed))
+        shared.close()
+    assert all(map(np.array_equal, params, whole.params))
 
 
 @case
