@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -19,14 +21,27 @@ def progress(self: Any) -> float | None:
 
 
 class Background:
-    """Starts its thread when it is first needed, and anew in a forked child, where the parent's is not."""
+    """Starts its thread when it is first needed, and anew in a forked child, where the parent's is not.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    niceness : int, default 0
+        By how much the thread gives way to others where cores are few; on Linux, where threads have priorities of their own.
+    """
+
+    def __init__(self, niceness: int = 0) -> None:
+        self._niceness = niceness
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
-    def submit(self, function: Callable[..., None], *arguments: Any) -> Future[None]:
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Call a function there, after those that were asked for before."""
         process = os.getpid()
         if self._pool is None or self._pool[0] != process:
-            self._pool = process, ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastopt")
+            pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastopt", initializer=self._give_way)
+            self._pool = process, pool
         return self._pool[1].submit(function, *arguments)
+
+    def _give_way(self) -> None:
+        if self._niceness and sys.platform == "linux":
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + self._niceness)
