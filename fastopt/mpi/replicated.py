@@ -18,6 +18,7 @@ from fastopt.mpi.agreement import checksums, described, named_arrays, together
 from fastopt.mpi.shards import Shards
 from fastopt.mpi.sums import InRankOrder
 from fastopt.optimizer import Optimizer
+from fastopt.step.shared import Allreduce
 
 # What a step would do with all of a parameter or of its gradient, where it has only a part of it, or a sum.
 REFUSED: Mapping[str, str] = {
@@ -74,6 +75,7 @@ class Replicated:
         own = self._part_of_options(options, self.params)
         reduce = InRankOrder(comm)
         self.shared = optimizer(of_rank if self._is_grouped else of_rank[0]["params"], **{**own, "reduce": reduce})
+        self._ends = Allreduce(reduce, "the ranks may have other parameters than each other now")
         self._place_parts()
         self._gradients = with_leaves(self.params, [self._shards_of[p].own_gradient(p) for p in self._parameters])
 
@@ -90,7 +92,8 @@ class Replicated:
         TypeError, ValueError
             As `Optimizer.step` does, or if the ranks have different hyper-parameters or counters.
         RuntimeError
-            If another rank has failed. Nothing is changed then, on no rank.
+            If another rank has failed. Nothing is changed then, on no rank, unless it has failed in the midst of the step, as a
+            schedule can, which the message says.
         """
         self._require_thread()
         with together(self._comm) as same:
@@ -100,7 +103,10 @@ class Replicated:
             same |= described(self.shared) | {"scale": scale, "whether there are gradients": vectors is not None}
         if vectors is not None:
             self._reduce_scatter(vectors)
-        self.shared.step(None if vectors is None else self._gradients, scale, lr=rate)
+        self._ends.expected = [lambda: 0]
+        with self._ends.telling_failure():
+            self.shared.step(None if vectors is None else self._gradients, scale, lr=rate)
+            self._ends([])
         self._all_gather()
 
     def accumulate(self, grads: Any) -> None:

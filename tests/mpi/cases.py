@@ -449,6 +449,20 @@ def a_step_that_fails_on_one_rank_fails_on_all(comm):
 
 
 @case
+def a_schedule_that_fails_on_one_rank_ends_the_step_of_all(comm):
+    def rate(step):
+        if step == 1 and comm.rank == comm.size - 1:
+            raise OSError("no more rates")
+        return 0.5
+
+    for make, options in [(mpi.owned, {"clip_norm": 1.0}), (mpi.replicated, {}), (mpi.replicated, {"clip_norm": 1.0})]:
+        opt = make(fastopt.SGD, np.ones(3000), comm, lr=rate, **options)
+        opt.step(np.ones(3000))
+        errors = at_odds(comm, lambda odd, step=opt.step: step(np.ones(3000)))
+        assert all("no more rates" in error for error in errors), errors
+
+
+@case
 def a_gradient_that_is_not_finite_on_one_rank(comm):
     for make in (mpi.owned, mpi.replicated):
         opt = make(fastopt.Adam, np.ones(3000), comm, nonfinite="skip")
