@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import math
 import shutil
 import subprocess
 import tempfile
@@ -45,8 +46,8 @@ int main(void) {
   for (int name = 0; name < 3; ++name) {
     clock_gettime(CLOCK_MONOTONIC, &begin);
     for (int i = 1; i <= calls; ++i) {
-      if (name == 0) fastopt_sgd_f64(1, theta, g, i, lr);
-      else if (name == 1) fastopt_adam_f64(1, theta, g, m, v, i, lr, beta1, beta2, eps, 0.0);
+      if (name == 0) fastopt_sgd_f64(1, theta, g, i, lr, 1.0, -INFINITY, INFINITY);
+      else if (name == 1) fastopt_adam_f64(1, theta, g, m, v, i, lr, beta1, beta2, eps, 0.0, 1.0, -INFINITY, INFINITY);
       else adam(theta, g, m, v, i);
     }
     clock_gettime(CLOCK_MONOTONIC, &end);
@@ -138,8 +139,8 @@ def c_calls() -> None:
     print(
         f"a call from C, 1 element: sgd {sgd:.1f} ns, adam {adam:.1f} ns; adam's formula in place of a call {in_place:.1f} ns"
     )
-    empty = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, *[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_double)
-    assert empty(capi.address("sgd"))(0, None, None, 1, 0.1) == 0
+    empty = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, *[ctypes.c_void_p] * 2, ctypes.c_int64, *[ctypes.c_double] * 4)
+    assert empty(capi.address("sgd"))(0, None, None, 1, 0.1, 1.0, -math.inf, math.inf) == 0
 
 
 def minimization(rounds: int) -> None:

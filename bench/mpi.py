@@ -76,23 +76,25 @@ def main() -> None:
     g = np.ones(size, np.float32)
     (shards,) = opt._shards
     (p,) = shards.parameters
+    halved = fastopt.mpi.replicated(fastopt.Adam, np.ones(size, np.float32), comm, communication_dtype="bfloat16")
     alone = fastopt.Adam(np.ones(size // comm.size, np.float32))
     actions = {
         "replicated step": lambda: opt.step(g),
         "- gradients to their shards": lambda: shards.reduce_scatter({p: g}),
         "- update of a shard": lambda: opt.shared.step(opt._gradients, 1.0 / comm.size),
         "- parameters to all": shards.all_gather,
+        "replicated step, gradients as bfloat16": lambda: halved.step(g),
         "as much work in a plain step": lambda: alone.step(g[: size // comm.size], 1.0 / comm.size),
         "by hand": by_hand(size, comm),
     }
     seconds = median_seconds(actions, given.rounds, comm)
-    numbers = np.zeros(4)
+    numbers = np.zeros(5)
     clip = fastopt.mpi.owned(fastopt.Adam, np.ones(1000, np.float32), comm, clip_norm=1.0)
     plain = fastopt.Adam(np.ones(1000, np.float32), clip_norm=1.0)
     small = {
         "owned step with clipping, 1,000 elements": lambda: clip.step(g[:1000]),
         "the same alone": lambda: plain.step(g[:1000]),
-        "an Allreduce of 32 bytes": lambda: comm.Allreduce(MPI.IN_PLACE, numbers),
+        "an Allreduce of 40 bytes": lambda: comm.Allreduce(MPI.IN_PLACE, numbers),
     }
     seconds |= median_seconds(small, 200, comm)
     if comm.rank == 0:

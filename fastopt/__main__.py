@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from fastopt.capi import library
 
         try:
-            written = library.write(options.out)
+            written = library.write(options.out, options.cpu, lambda name: print(name, file=sys.stderr, flush=True))
         except (OSError, RuntimeError) as failure:
             parser.error(str(failure))
         print(*written, sep="\n")
@@ -133,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Write fastopt.h, fastopt.f90 and libfastopt.so, which needs no Python; a C compiler must be installed.",
     )
     c_api.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder; made if it isn't there")
+    c_api.add_argument(
+        "--cpu",
+        metavar="NAME",
+        help="the processor that will run it, as the C compiler calls it: x86-64-v3, say, where login and compute nodes "
+        "differ (default: this one)",
+    )
     return parser
 
 

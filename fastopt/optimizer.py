@@ -17,10 +17,10 @@ from fastopt.arrays.tree import map_leaves
 from fastopt.description.hyperparameters import checked
 from fastopt.description.options import WHOLE
 from fastopt.description.recipe import Description
-from fastopt.saving import copies, state_dicts
+from fastopt.saving import copies, state_dicts, state_files
 from fastopt.step.accumulation import Accumulation
 from fastopt.step.averages import SWAPPED, swapped
-from fastopt.step.background import Background
+from fastopt.step.background import Background, progress
 from fastopt.step.changes import Changes, OfWhole
 from fastopt.step.groups import Group
 from fastopt.step.model import Model, checked_all
@@ -63,14 +63,13 @@ class Optimizer(Description):
         description = type(self).__new__(type(self))
         vars(description).update(self._others())
         changes = Changes()
-        model = Model(description, changes, groups, hyper, whole["complex_mode"], *nesting)
-        self._model, self._changes = model, changes
-        self._whole = dict(whole)
+        model = Model(description, changes, groups, hyper, whole["complex_mode"], whole["state_path"], *nesting)
+        self._model, self._changes, self._whole = model, changes, dict(whole)
         self._stepping = (Stepping if whole["reduce"] is None else SharedStepping)(model, changes, self._whole)
         self._rows = RowSteps(model, self._stepping)
         self._accumulation = Accumulation(model, self._stepping.accumulated, self._whole)
         self._background = Background()
-        self._barred: str | None = None  # why the parameters are not what they should be, while they are not
+        self._barred: str | None = None  # why no step can be taken
 
     def _others(self) -> dict[str, Any]:
         """What a subclass has given the optimizer besides."""
@@ -81,6 +80,7 @@ class Optimizer(Description):
         groups, is_grouped, structure = grouped(params, whole["by_name"])
         self._build(groups, {**hyper, "clip_norm": None}, {key: whole[key] for key in WHOLE}, is_grouped, structure)
         self.begin(**own)
+        state_files.go_on(self)
 
     def step(self, grads: Any = None, scale: float = 1.0, *, lr: Any = None) -> None:
         """Update the parameters and the state in place. After an error, they and the step counter are as they were.
@@ -117,6 +117,7 @@ class Optimizer(Description):
             self._stepping.take(self, grads, scale)
 
     step_rows, catch_up = step_rows, catch_up
+    close, progress = state_files.close, progress
 
     def reset(self) -> None:
         """Begin anew: states, running scalars and counters are as at construction, parameters and hyper-parameters as now.
@@ -124,7 +125,7 @@ class Optimizer(Description):
         States that start from the parameters (``z``, ``start``, averages) start from what they are now. Accumulated gradients
         are forgotten; schedules keep what they remember.
         """
-        self._require_whole()
+        self._require_ready()
         self._stepping.reset()
 
     def rebind(self, params: Any) -> None:
@@ -147,9 +148,8 @@ class Optimizer(Description):
     def step_async(self, grads: Any = None, scale: float = 1.0) -> Future[None]:
         """Take a step in a thread in the background, while this one computes something else.
 
-        Steps of one optimizer are taken one after the other, in the order in which they were asked for. Until one is done, its
-        gradients must not be changed, and the parameters, the state and the optimizer must not be used otherwise. Parallel
-        code of one's own, compiled by Numba, must not run meanwhile where Numba has its workqueue layer.
+        Steps are taken in the order in which they were asked for. Until one is done, its gradients must not be changed, nor
+        the optimizer be used, but for `progress`. Numba's own parallel code must not run meanwhile on its workqueue layer.
 
         Parameters
         ----------
@@ -259,9 +259,9 @@ class Optimizer(Description):
             Plain Python values, and the state arrays by state and parameter name. A schedule is left out: the optimizer that
             loads the dict keeps its own.
         """
-        self._require_whole()
-        whole = self._whole | {"skipped_steps": self.skipped_steps}
-        return state_dicts.save(type(self).__name__, self.step_count, whole, self._model.groups, copy)
+        self._require_ready()
+        of_whole = (type(self).__name__, self.step_count, self._whole | {"skipped_steps": self.skipped_steps})
+        return state_dicts.save(*of_whole, self._model.groups, copy)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave. The values are copied.
@@ -277,7 +277,7 @@ class Optimizer(Description):
         TypeError, ValueError
             If it is damaged or belongs to another optimizer or to other parameters. Nothing is changed then.
         """
-        self._require_whole()
+        self._require_ready()
         count, whole = state_dicts.load(type(self).__name__, self.checks, self._model.groups, state_dict)
         self._stepping.go_on(count, whole.pop("skipped_steps"), whole)
 
@@ -340,7 +340,7 @@ class Optimizer(Description):
             If no group was constructed with `ema_decay`; if they are swapped already.
         """
         _ = self.ema
-        self._require_whole()
+        self._require_ready()
         averaged = [group for group in self._model.groups if AVERAGE in group.state_names]
         with swapped(self._stepping, averaged):
             self._barred = SWAPPED
@@ -349,7 +349,7 @@ class Optimizer(Description):
             finally:
                 self._barred = None
 
-    def _require_whole(self) -> None:
+    def _require_ready(self) -> None:
         if self._barred:
             raise RuntimeError(self._barred)
 
@@ -368,7 +368,7 @@ class Optimizer(Description):
 
     def _take_accumulated(self, grads: Any, scale: float) -> None:
         """Take a step with the gradients that were added up."""
-        self._require_whole()
+        self._require_ready()
         count = self._accumulation.count if self._whole["reduction"] == "mean" else 1
         self._stepping.take_vectors(self, self._accumulation.taken(grads), scale, count)
 

@@ -27,6 +27,7 @@ from fastopt.arrays.layout import (
     require_array,
     shaped_like,
 )
+from fastopt.arrays.mapped import MappedFile
 from fastopt.arrays.overlaps import Memory
 from fastopt.engine.formats import computing, encoded
 from fastopt.engine.tables import address
@@ -113,9 +114,10 @@ class Parameter:
     def start(self, name: str, value: Any) -> None:
         """Fill a state: with a vector as `theta` is one, or with a number, which is real where rules take pairs."""
         state = self.states[name]
-        numbers: NDArray[Any] = np.zeros(state.size, self.dtype)
+        numbers = state if state.dtype == self.dtype else np.zeros(state.size, self.dtype)
         (self.shaped(numbers) if self.is_paired and np.ndim(value) == 0 else numbers)[...] = value
-        state[...] = encoded(numbers, state.dtype)
+        if numbers is not state:
+            state[...] = encoded(numbers, state.dtype)
 
     def require_writable(self, name: str, array: NDArray[Any]) -> None:
         """Raise TypeError or ValueError unless kernels can write the new theta to an array."""
@@ -261,11 +263,17 @@ def require_writable(name: str, array: NDArray[Any]) -> None:
 
 
 def allocate(
-    parameters: Sequence[Parameter], name: str, memory: Memory, dtypes: Sequence[np.dtype[Any]], is_paired: bool = True
+    parameters: Sequence[Parameter],
+    name: str,
+    memory: Memory,
+    dtypes: Sequence[np.dtype[Any]],
+    is_paired: bool = True,
+    file: MappedFile | None = None,
 ) -> None:
     """Give each parameter a state of zeros under this name, of its own dtype; those of one dtype share one flat buffer.
 
-    Where rules take pairs, it is complex if it is paired itself, else real. The buffers are added to the memory.
+    Where rules take pairs, it is complex if it is paired itself, else real. The buffers are added to the memory. Those in a
+    file have what the file has, and lie there as parameters in any other process would have them lie.
     """
     for dtype in dict.fromkeys(dtypes):
         alike = [p for p, own in zip(parameters, dtypes, strict=True) if own == dtype]
@@ -275,11 +283,12 @@ def allocate(
         begins, sizes, end = [], [], 0
         for p in alike:
             # Where theta comes to a cache line, so does the state, so that one of their vectors lies across two where all do.
-            before = -address(p.theta) % ALIGNMENT // p.theta.itemsize
+            before = 0 if file else -address(p.theta) % ALIGNMENT // p.theta.itemsize
             begins.append(end + (-before) % grain)
             sizes.append(p.shape[0] if name in p.of_rows else p.theta.size if is_paired else p.length)
             end = -(-(begins[-1] + sizes[-1]) // grain) * grain
-        buffer = aligned_zeros(end, dtype, page_offset=(1 + others) * 16 * ALIGNMENT % PAGE)
+        zeros = file.zeros if file else aligned_zeros
+        buffer = zeros(end, dtype, page_offset=(1 + others) * 16 * ALIGNMENT % PAGE)
         for p, begin, size in zip(alike, begins, sizes, strict=True):
             p.states[name] = buffer[begin : begin + size]
         memory.add_buffer(buffer, [p.name for p in alike], begins)

@@ -23,6 +23,7 @@ from numpy.typing import DTypeLike
 from fastopt import optimizers
 from fastopt.arrays.layout import FLOATS, one_of
 from fastopt.capi.formulas import Branch, Tree, traced
+from fastopt.capi.norms import compiled_norm
 from fastopt.description.hyperparameters import Check, Number, Several, finite
 from fastopt.engine.compile import OPTIONS, Rule
 from fastopt.engine.loop import span
@@ -75,6 +76,15 @@ class Condition(NamedTuple):
     words: str
 
 
+# What all functions take last, with the values that change nothing.
+COMMON: dict[str, float] = {"scale": 1.0, "lower": -math.inf, "upper": math.inf}
+BOUNDS = ("lower", "upper")
+COMMON_CONDITIONS = (
+    Condition(("scale",), finite.holds, finite.words),
+    Condition(BOUNDS, lambda lower, upper: lower <= upper, "in this order"),
+)
+
+
 class Function(NamedTuple):
     """A function of the interface.
 
@@ -89,7 +99,7 @@ class Function(NamedTuple):
     states : dict of str to float
         Names of the state arrays, and what they hold before the first step.
     numbers : dict of str to float
-        Names of the numbers after ``lr``, with the defaults of the optimizer.
+        Names of the numbers after ``lr``, with the defaults of the optimizer; last `COMMON`.
     coefficients : tuple of str, or Branch
         What the rule takes, as expressions in ``t`` and the numbers.
     conditions : tuple of Condition
@@ -135,11 +145,11 @@ def address(name: str, dtype: DTypeLike = np.float64) -> int:
     Examples
     --------
     >>> import ctypes, fastopt.capi, numpy as np
-    >>> sgd = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_double)(
-    ...     fastopt.capi.address("sgd")
-    ... )
+    >>> arrays, numbers = [ctypes.c_void_p] * 2, [ctypes.c_double] * 4
+    >>> kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, *arrays, ctypes.c_int64, *numbers)
+    >>> sgd = kind(fastopt.capi.address("sgd"))
     >>> theta, g = np.zeros(3), np.ones(3)
-    >>> sgd(3, theta.ctypes.data, g.ctypes.data, 1, 0.5), theta
+    >>> sgd(3, theta.ctypes.data, g.ctypes.data, 1, 0.5, 1.0, -np.inf, np.inf), theta
     (0, array([-0.5, -0.5, -0.5]))
     """
     made = function(name, dtype)
@@ -158,16 +168,17 @@ def function(name: str, dtype: DTypeLike = np.float64) -> Function:
 @functools.cache
 def _function(name: str, dtype: np.dtype[Any]) -> Function:
     cls, arguments = FUNCTIONS[name]
-    optimizer = cls(np.zeros(1, dtype), **arguments)
+    optimizer = cls(np.zeros(1, dtype), bounds=(0.0, 1.0), **arguments)
     (group,) = optimizer.param_groups
+    group.scale_if(True)
     hyper, defaults = _named_numbers(group.hyper, fixed=["dampening"] if group.hyper.get("nesterov") else [])
     own = _formulas(optimizer, hyper, [*defaults, "t"])
-    around = tuple(c if isinstance(c, str) else repr(c) for c in group.wrapped.names)
+    around = (*(c if isinstance(c, str) else repr(c) for c in group.wrapped.names), "scale")
     tree = _completed(own, len(optimizer.coefficients(group.current, 1)), around)
     used = {key: value for key, value in defaults.items() if key != "lr" and re.search(rf"\b{key}\b", repr(tree))}
     states = {state: float(np.ravel(optimizer.state[state])[0]) for state in group.state_names}
-    conditions = tuple(_conditions(cls.checks, group.hyper, {"lr", *used}))
-    return Function(f"fastopt_{name}_{SUFFIXES[dtype]}", dtype, group.rule, states, used, tree, conditions)
+    conditions = (*_conditions(cls.checks, group.hyper, {"lr", *used}), *COMMON_CONDITIONS)
+    return Function(f"fastopt_{name}_{SUFFIXES[dtype]}", dtype, group.rule, states, used | COMMON, tree, conditions)
 
 
 def _formulas(optimizer: Optimizer, hyper: Mapping[str, Any], numbers: Sequence[str]) -> Tree:
@@ -246,7 +257,7 @@ def _source(made: Function) -> str:
     pairs = [(a, b) for i, a in enumerate(arrays) for b in arrays[i + 1 :]]
     overlaps = " or ".join(f"({a} < {b} + bytes and {b} < {a} + bytes)" for a, b in pairs)
     holds = [f"holds{i}({', '.join(condition.names)})" for i, condition in enumerate(made.conditions)]
-    holds += [f"stays({x}, number({x}))" for x in numbers]
+    holds += [f"stays({x}, number({x}))" for x in numbers if x not in BOUNDS]
     lines = [
         f"def entry(elements, {', '.join(arrays)}, t, {', '.join(numbers)}):",
         f"    if elements < 0 or elements > {2**60 // width}:",
@@ -299,12 +310,26 @@ def _compiled(name: str, dtype: np.dtype[Any]) -> Any:
 
 def exported(name: str, dtype: np.dtype[Any]) -> str:
     """The compiled function as LLVM's code, for C under its own name, and without what Numba keeps in it for Python."""
-    made, compiled = _function(name, dtype), _compiled(name, dtype)
-    inner = compiled.native_name.removeprefix("cfunc.")
+    made = _function(name, dtype)
     kinds = ["i64"] * (2 + len(made.arrays)) + ["double"] * (1 + len(made.numbers))
+    return _for_c(_compiled(name, dtype), made.name, kinds)
+
+
+def norm_name(dtype: np.dtype[Any]) -> str:
+    """What the function for norms is called."""
+    return f"fastopt_norm_{SUFFIXES[dtype]}"
+
+
+def exported_norm(dtype: np.dtype[Any]) -> str:
+    """The same of the function for norms."""
+    return _for_c(compiled_norm(dtype, _pointer), norm_name(dtype), ["i64"] * 3)
+
+
+def _for_c(compiled: Any, name: str, kinds: Sequence[str]) -> str:
+    inner = compiled.native_name.removeprefix("cfunc.")
     arguments = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(kinds))
     wrapper = f"""
-define i32 @{made.name}({arguments}) {{
+define i32 @{name}({arguments}) {{
   %result = alloca i32
   %exception = alloca ptr
   %ignored = call i32 @{inner}(ptr %result, ptr %exception, {arguments})

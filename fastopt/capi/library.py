@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +17,26 @@ import numpy as np
 from numba.core.codegen import get_host_cpu_features
 
 from fastopt.arrays.layout import FLOATS
-from fastopt.capi import FUNCTIONS, STATUS, Function, exported, function
+from fastopt.capi import COMMON, FUNCTIONS, STATUS, Function, exported, exported_norm, function, norm_name
 
 C_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 FORTRAN_TYPES = {np.dtype(np.float32): "c_float", np.dtype(np.float64): "c_double"}
 
 
-def write(folder: Path) -> list[Path]:
+def write(folder: Path, cpu: str | None = None, tell: Callable[[str], None] = lambda name: None) -> list[Path]:
     """Write ``fastopt.h``, ``fastopt.f90`` and ``libfastopt.so``.
 
-    The library is made for the processor it is made on. A C compiler (``cc``) must be installed, which links it.
+    A C compiler (``cc``) must be installed, which links the library.
 
     Parameters
     ----------
     folder : Path
         Made if it isn't there.
+    cpu : str, optional
+        The processor for which the library is made, as the C compiler calls it: ``"x86-64-v3"``, say. By default the one on
+        which it is made.
+    tell : callable, optional
+        Called with the name of each function before it is compiled.
 
     Returns
     -------
@@ -38,14 +46,14 @@ def write(folder: Path) -> list[Path]:
     Raises
     ------
     RuntimeError
-        If there is no C compiler, or it fails.
+        If there is no C compiler, or it fails, or doesn't know the processor.
     OSError
         If the folder can't be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = [function(name, dtype) for name in FUNCTIONS for dtype in FLOATS]
     paths = [folder / "fastopt.h", folder / "fastopt.f90", folder / "libfastopt.so"]
-    _link(paths[2])  # first, as it is what can fail
+    _link(paths[2], cpu, tell)  # first, as it is what can fail
     paths[0].write_text(header(made))
     paths[1].write_text(fortran(made))
     return paths
@@ -58,7 +66,8 @@ def header(functions: Iterable[Function]) -> str:
 
    Each function takes one step: it updates `theta` and the states in place, and only reads the gradient `g`. All arrays have
    `elements` elements and don't overlap. Before the first step the states hold what is said here, else 0. `t` counts the
-   steps: the first one is 1. The result is one of the numbers below; if it is not FASTOPT_OK, nothing was changed.
+   steps: the first one is 1. `scale` multiplies the gradient, and theta ends between `lower` and `upper`; 1, -INFINITY and
+   INFINITY change nothing. The result is one of the numbers below; if it is not FASTOPT_OK, nothing was changed.
 
    The functions run in the calling thread and keep nothing between calls: several threads may step different parts of the
    same arrays. */
@@ -76,6 +85,9 @@ enum {{
 {status}
 }};
 
+/* The norm of a gradient, in double precision. Of several arrays, or ranks of MPI, the norm is the root of the sum of squares:
+   with limit / norm, where that is less than 1, as the scale, steps clip by it. */
+{"".join(f"int {norm_name(dtype)}(int64_t elements, const {C_TYPES[dtype]} *g, double *norm);" + chr(10) for dtype in FLOATS)}
 {"".join(_declaration(made) for made in functions)}
 #ifdef __cplusplus
 }}
@@ -89,7 +101,7 @@ def _declaration(made: Function) -> str:
     element = C_TYPES[made.dtype]
     arrays = ", ".join(f"{'const ' if name == 'g' else ''}{element} *{name}" for name in made.arrays)
     numbers = ", ".join(f"double {name}" for name in ("lr", *made.numbers))
-    notes = [f"{name} = {value!r}" for name, value in made.numbers.items()]
+    notes = [f"{name} = {value!r}" for name, value in made.numbers.items() if name not in COMMON]
     notes += [f"{name} starts as {value!r}" for name, value in made.states.items() if value]
     note = f"/* Usual: {', '.join(notes)}. */\n" if notes else ""
     names: dict[str, list[str]] = {}
@@ -111,7 +123,7 @@ module fastopt
 {status}
 
   interface
-{"".join(_interface(made) for made in functions)}  end interface
+{"".join(_norm_interface(dtype) for dtype in FLOATS)}{"".join(_interface(made) for made in functions)}  end interface
 end module fastopt
 """
 
@@ -130,31 +142,55 @@ def _interface(made: Function) -> str:
 """
 
 
-def _link(library: Path) -> None:
+def _norm_interface(dtype: np.dtype[Any]) -> str:
+    kind = FORTRAN_TYPES[dtype]
+    return f"""    integer(c_int) function {norm_name(dtype)}(elements, g, norm) bind(c)
+      import :: c_int, c_int64_t, {", ".join(sorted({kind, "c_double"}))}
+      integer(c_int64_t), value :: elements
+      real({kind}), intent(in) :: g(*)
+      real(c_double), intent(out) :: norm
+    end function
+"""
+
+
+def _link(library: Path, cpu: str | None, tell: Callable[[str], None]) -> None:
     compiler = shutil.which("cc")
     if compiler is None:
         raise RuntimeError("a C compiler must be installed, as the command cc, to link the library")
+    if cpu is not None:
+        _require_known(cpu, compiler)
+    sources = {norm_name(dtype): functools.partial(exported_norm, dtype) for dtype in FLOATS}
+    sources |= {function(n, dtype).name: functools.partial(exported, n, dtype) for n in FUNCTIONS for dtype in FLOATS}
     with tempfile.TemporaryDirectory() as temporary:
         objects = []
-        for name in FUNCTIONS:
-            for dtype in FLOATS:
-                objects.append(Path(temporary) / f"{function(name, dtype).name}.o")
-                objects[-1].write_bytes(_object_code(name, dtype))
+        for name, source in sources.items():
+            tell(name)
+            objects.append(Path(temporary) / f"{name}.o")
+            objects[-1].write_bytes(_object_code(name, source(), cpu))
         command = [compiler, "-shared", "-o", str(library), *map(str, objects), "-Wl,--no-undefined", "-lm"]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"the C compiler could not link the library: {done.stderr}")
 
 
-def _object_code(name: str, dtype: np.dtype[Any]) -> bytes:
+def _require_known(cpu: str, compiler: str) -> None:
+    """Raise RuntimeError unless there is such a processor: LLVM, which has the same names, only warns of others."""
+    option = "-march" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu"
+    asked = subprocess.run([compiler, f"{option}={cpu}", "-E", "-x", "c", os.devnull], capture_output=True, text=True)
+    if asked.returncode:
+        raise RuntimeError(f"cpu must be a processor that the C compiler knows, got {cpu!r}: {asked.stderr.strip()}")
+
+
+def _object_code(name: str, source: str, cpu: str | None) -> bytes:
     """Machine code that can lie anywhere, with the one function that is called from outside."""
-    module = llvm.parse_assembly(exported(name, dtype))
+    module = llvm.parse_assembly(source)
     for each in (*module.functions, *module.global_variables):
-        if not each.is_declaration and each.name != function(name, dtype).name:
+        if not each.is_declaration and each.name != name:
             each.linkage = "internal"
     target = llvm.Target.from_default_triple()
+    features = get_host_cpu_features() if cpu is None else ""
     machine = target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=get_host_cpu_features(), opt=3, reloc="pic", codemodel="default"
+        cpu=cpu or llvm.get_host_cpu_name(), features=features, opt=3, reloc="pic", codemodel="default"
     )
     passes = llvm.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()

@@ -6,6 +6,7 @@ import difflib
 import functools
 import math
 import operator
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -155,6 +156,13 @@ def function_or_none(name: str, value: Any) -> Callable[..., Any] | None:
     if not (value is None or callable(value)):
         raise TypeError(f"{name} must be None or callable, got {value!r}")
     return value  # type: ignore[no-any-return]
+
+
+def path_or_none(name: str, value: Any) -> str | None:
+    """The path of a file, or None."""
+    if not isinstance(value, (str, os.PathLike, type(None))):
+        raise TypeError(f"{name} must be None or a path, got {value!r}")
+    return value if value is None else os.fspath(value)
 
 
 class OneOf:

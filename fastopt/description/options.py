@@ -15,6 +15,7 @@ from fastopt.description.hyperparameters import (
     limit_or_none,
     master_weights,
     nonnegative,
+    path_or_none,
     positive_or_none,
     share_or_none,
     state_formats,
@@ -170,6 +171,13 @@ class Options(Fields):
         """Where several processes step parts of the same parameters: adds an array of float64, shape (n,), over all of them,
         in place, or gives the sums. All sums over elements that a step needs go through it.""",
         kind="callable",
+    )
+    state_path: InitVar[Any] = argument(
+        None,
+        path_or_none,
+        """Keep the states in this file instead of in memory, where they may be larger than that. A file that an optimizer with
+        the same parameters was closed with (`close`) is gone on from as by `load_state_dict`.""",
+        kind="path",
     )
     by_name: InitVar[Mapping[str, Mapping[str, Any]] | None] = argument(
         None,

@@ -22,6 +22,7 @@ from fastopt.engine.interpreted import IS_INTERPRETED, interpreted
 from fastopt.engine.loop import ITEM
 from fastopt.engine.sums import BLOCK, LANES
 from fastopt.engine.tables import (
+    APART,
     HEADER,
     PASS,
     decision_type,
@@ -51,6 +52,9 @@ LEAST, LARGEST = 1e-290, 1.7976931348623157e308
 
 # With less traffic than this, other threads of Python need not run meanwhile.
 SHORT_BYTES = 256 * 1024
+
+# After so many elements a thread tells how far it is.
+STRIDE = 4096 * GRAIN
 
 
 class External(types.ExternalFunction):  # type: ignore[misc]
@@ -86,6 +90,14 @@ def _first_row(rows: Any, count: Any, begin: Any) -> Any:
 
 
 @register_jitable
+def _tell(header: Any, part: Any, moved: Any) -> None:
+    """Tell who asks how many bytes more a thread has moved in a long step."""
+    if header.traffic > SHORT_BYTES:
+        place = APART * int64(part)
+        vector(header.progress, place + 1, int64)[place] += int64(moved)
+
+
+@register_jitable
 def _run_share(address: Any, which: Any, part: Any, parts: Any) -> None:
     """Run one of so many equal shares of a pass."""
     header = record(address, header_type)
@@ -104,11 +116,14 @@ def _run_share(address: Any, which: Any, part: Any, parts: Any) -> None:
             if row.zeroed:  # the gradient is among what the rule updates
                 vector(row.zeroed, 1, int64)[0] = gradient
             if of_pass.products == 0:
-                call(row.function, row.operands, gradient, row.coefficients, lo, hi, 0)
+                for at in range(lo, hi, STRIDE):
+                    call(row.function, row.operands, gradient, row.coefficients, at, min(hi, at + STRIDE), 0)
+                    _tell(header, part, (min(hi, at + STRIDE) - at) * row.cost)
             else:
                 for at in range(lo, hi, BLOCK):
                     sums = of_pass.sums + (row.block + at // BLOCK) * of_pass.products * LANES * ITEM
                     call(row.function, row.operands, gradient, row.coefficients, at, min(hi, at + BLOCK), sums)
+                _tell(header, part, (hi - lo) * row.cost)
     if header.touched:
         call(header.touching, address, which, int64(part), parts, RUN, 0)
 
@@ -267,7 +282,10 @@ def step(parallel: bool) -> Callable[..., int]:
         elif header.token != token:
             return INTERRUPTED
         header.busy = 1
-        state = _save_thread() if header.traffic > SHORT_BYTES else 0
+        state = 0
+        if header.traffic > SHORT_BYTES:
+            vector(header.progress, APART * threads, int64)[:] = 0
+            state = _save_thread()
         status = DONE
         if phases & BEGIN:
             _decide(header, 0, header.early_count)

@@ -35,8 +35,10 @@ HEADER = fields(
     *("norms", "factors", "norm", "nonfinite", "is_looking_twice"),
     *("decisions", "early_count", "decision_count", "shared_sums"),  # early: before sums; shared: over all tensors
     *("step_count", "accumulated", "traffic", "token", "busy"),
+    "progress",  # bytes that each thread has moved in a long step, every `APART` numbers
     *("touched", "touching"),  # rows, and the function that steps them, see `rows`
 )
+APART = 8
 LEAF = fields("descr", "itemsize", "ndim", "shape", "flags", "size", "known", "first", "count", "is_active")
 TENSOR = fields("gradient", "offset")  # of its first element in the leaf
 PASS = fields("rows", "count", "work", "sums", "totals", "products")

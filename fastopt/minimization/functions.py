@@ -25,6 +25,7 @@ def minimize(
     tol: float | None = None,
     callback: Callable[..., Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    comm: Any = None,
 ) -> Any:
     """Minimize a function of several variables, as `scipy.optimize.minimize` does.
 
@@ -55,6 +56,11 @@ def minimize(
         To stop, it raises StopIteration or returns True; as in SciPy, that is no success, and the status 99.
     options : mapping, optional
         See Notes.
+    comm : mpi4py.MPI.Comm, optional
+        The ranks, if each has variables of its own, a part of a domain, say, and `fun` gives the objective of all. They take
+        the same number of steps: ``gtol`` and ``xtol`` hold if they do for the variables of each, ``time_limit`` and the
+        callback end all if one does. What is not finite, or raises, on one rank, ends all. The result has this rank's
+        variables. Not with ``noisy``, ``history`` and ``g_scale="auto"``.
 
     Returns
     -------
@@ -116,15 +122,16 @@ def minimize(
     (True, array([1., 1.]))
     """
     of_minimize, given = taken(OF_MINIMIZE, mapping_of(options, tol))
-    solver = Solver(x0, method, bounds, callback, **given)
+    solver = Solver(x0, method, bounds, callback, comm=comm, **given)
     shows = of_minimize["disp"]
     progress = Progress(shows, given.get("maxiter", OWN["maxiter"][0]))
     objective = Objective(fun, jac, args, solver.bounds, needs_value=solver.needs_value or shows)
     try:
         while not solver.done:
-            value, g = objective(solver.ask())
             nit = solver.nit
-            solver.tell(value, g)
+            with solver.together():
+                value, g = objective(solver.ask())
+                solver.tell(value, g)
             if shows:
                 progress.show(nit, value, g, solver.rate)
     except KeyboardInterrupt:

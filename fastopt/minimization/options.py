@@ -78,9 +78,7 @@ def require_arguments(cls: type[Optimizer], names: Mapping[str, Any]) -> None:
     """Raise TypeError unless all names are arguments of the optimizer, with what else there would be."""
     arguments = {**cls.fields, **cls.common}
     if "reduce" in names:
-        raise TypeError(
-            "reduce is not for minimize, whose tests for stopping are those of one process; take the steps yourself"
-        )
+        raise TypeError("reduce is not for minimize, whose tests for stopping go over all ranks as well; give it comm")
     for name in names:
         if name not in arguments:
             options = [*OWN, *OF_MINIMIZE]

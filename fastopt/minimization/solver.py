@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from fastopt.minimization.noise import Plateau, Plateaus
 from fastopt.minimization.options import OWN, Method, class_of, require_arguments, taken
 from fastopt.minimization.points import Points, start_of
 from fastopt.minimization.populations import Population, buffer_of, starts_of
+from fastopt.minimization.ranks import Ranks
 from fastopt.minimization.results import callback_of, result_of, result_so_far
 from fastopt.minimization.scaling import scaling_of
 from fastopt.minimization.stopping import MESSAGES, NOT_FINITE, STOPPED, Test, Told, is_success, tests_of
@@ -48,6 +50,8 @@ class Solver:
         which has all of them as ``population`` and ``population_energies``. A start is lost where something is not finite, and
         it stops when all are. With ``noisy`` each has a test of its own: it stops when all of them have passed it, and gives
         the best window of each.
+    comm : mpi4py.MPI.Comm, optional
+        As `minimize` takes it; not with `starts`.
     **options
         The options of `minimize`, but for ``disp`` and ``interrupt``; all others are arguments of the optimizer.
 
@@ -75,6 +79,7 @@ class Solver:
         callback: Callable[..., Any] | None = None,
         *,
         starts: Any = None,
+        comm: Any = None,
         **options: Any,
     ) -> None:
         cls = class_of(method)
@@ -96,7 +101,8 @@ class Solver:
         limits = of_all if self._scaling is None else self._scaling.bounds
         if limits is not None:
             arguments = {"project_gradient": True, **arguments, "bounds": limits.for_steps}
-        self._optimizer = cls(params, **arguments)
+        self._ranks = None if comm is None else Ranks(comm, own, starts)
+        self._optimizer = cls(params, **arguments) if self._ranks is None else self._ranks.optimizer(cls, params, arguments)
         self._population = None if starts is None else Population(self._told, len(rows), self._optimizer)
         self._plateau: Plateau | Plateaus | None = None
         if own["noisy"]:
@@ -110,6 +116,9 @@ class Solver:
         others = (self._population, self._best, self._history)
         self._watchers: list[Any] = [each for each in (*self._tests, *others) if each is not None and each.memory]
         self._asks_to_stop = callback_of(callback)
+        if self._ranks is not None:
+            self._tests = [self._ranks.agreeing(self._told, self._tests)]
+            self._asks_to_stop = self._ranks.agreed(self._asks_to_stop)
         self._points = Points(x)
         self._status: int | None = None
         self._where = ""  # what was not finite
@@ -161,6 +170,15 @@ class Solver:
         """
         return saved(self._told.x, self._optimizer, self._memories())
 
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """A ``with`` block around an evaluation and what is told of it: with `comm` an exception on one rank is one on all.
+
+        Returns
+        -------
+        context manager
+        """
+        return contextlib.nullcontext() if self._ranks is None else self._ranks.together()
+
     def ask(self) -> Array:
         """The point to evaluate.
 
@@ -205,7 +223,10 @@ class Solver:
         elif value is not None and type(value) is not float:
             value = number_of(value, "tell")
         check = product(told.x, g)
-        if not math.isfinite(abs(check if value is None else check + value)) and self._is_refused(value, g):
+        is_odd = not math.isfinite(abs(check if value is None else check + value))
+        if self._ranks is not None:
+            value, is_odd = self._ranks.heard(value, is_odd)
+        if is_odd and self._is_refused(value, g):
             return
         told.value, told.gradient = math.nan if value is None else value, g
         self._is_asked = False
@@ -265,6 +286,8 @@ class Solver:
         """Whether something is not finite; then the same point is asked for again, or that before, or it has ended."""
         told, own = self._told, self._own
         wrong = what_is_not(told.x, g, value, self._optimizer.param_groups[0])
+        if self._ranks is not None:
+            wrong = self._ranks.refused(wrong)
         if not wrong or self._where:
             return False
         if own["nonfinite"] == "raise":

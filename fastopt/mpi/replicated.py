@@ -18,6 +18,7 @@ from fastopt.mpi.agreement import checksums, described, named_arrays, together
 from fastopt.mpi.shards import Shards
 from fastopt.mpi.sums import InRankOrder
 from fastopt.optimizer import Optimizer
+from fastopt.step.shared import Allreduce
 
 # What a step would do with all of a parameter or of its gradient, where it has only a part of it, or a sum.
 REFUSED: Mapping[str, str] = {
@@ -29,7 +30,9 @@ REFUSED: Mapping[str, str] = {
 }
 
 # What belongs to the optimizer of the shard, and is the same on all ranks, or a part on each.
-OF_SHARD = frozenset({"discard", "ema", "grad_norm", "param_groups", "reset", "skipped_steps", "state", "step_count", "warmup"})
+OF_SHARD = frozenset(
+    {"discard", "close", "ema", "grad_norm", "param_groups", "reset", "skipped_steps", "state", "step_count", "warmup"}
+)
 
 
 class Replicated:
@@ -46,10 +49,14 @@ class Replicated:
         Steps this rank's part of them.
     """
 
-    def __init__(self, optimizer: type[Optimizer], params: Any, comm: Any, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, optimizer: type[Optimizer], params: Any, comm: Any, options: Mapping[str, Any], communication_dtype: Any = None
+    ) -> None:
         if beside := sorted({"eval_params", "update_hessian"} & set(dir(optimizer))) or optimizer.elements:
             raise ValueError(f"replicated is not for {optimizer.__name__}: its {beside[0]} needs all of a parameter on a rank")
-        self._comm = comm
+        if communication_dtype not in (None, "bfloat16"):
+            raise ValueError(f"communication_dtype must be None or 'bfloat16', got {communication_dtype!r}")
+        self._comm, is_halved = comm, communication_dtype is not None
         self._is_grouped = are_groups(params)
         groups = [dict(group) for group in params] if self._is_grouped else [{"params": params}]
         for given in (options, *groups):
@@ -60,7 +67,7 @@ class Replicated:
         memory = Memory()
         self._parameters = [Parameter(name, leaf, memory) for name, leaf in leaves(self.params, "params")]
         dtypes = dict.fromkeys(p.array.dtype for p in self._parameters)
-        self._shards = [Shards(comm, [p for p in self._parameters if p.array.dtype == dtype]) for dtype in dtypes]
+        self._shards = [Shards(comm, [p for p in self._parameters if p.array.dtype == dtype], is_halved) for dtype in dtypes]
         self._shards_of = {p: shards for shards in self._shards for p in shards.parameters}
         of_rank = [
             self._part_of_options(group, tree) | {"params": self._part_of_tree("params", tree, tree)}
@@ -69,6 +76,7 @@ class Replicated:
         own = self._part_of_options(options, self.params)
         reduce = InRankOrder(comm)
         self.shared = optimizer(of_rank if self._is_grouped else of_rank[0]["params"], **{**own, "reduce": reduce})
+        self._ends = Allreduce(reduce, "the ranks may have other parameters than each other now")
         self._place_parts()
         self._gradients = with_leaves(self.params, [self._shards_of[p].own_gradient(p) for p in self._parameters])
 
@@ -85,7 +93,8 @@ class Replicated:
         TypeError, ValueError
             As `Optimizer.step` does, or if the ranks have different hyper-parameters or counters.
         RuntimeError
-            If another rank has failed. Nothing is changed then, on no rank.
+            If another rank has failed. Nothing is changed then, on no rank, unless it has failed in the midst of the step, as a
+            schedule can, which the message says.
         """
         self._require_thread()
         with together(self._comm) as same:
@@ -95,7 +104,10 @@ class Replicated:
             same |= described(self.shared) | {"scale": scale, "whether there are gradients": vectors is not None}
         if vectors is not None:
             self._reduce_scatter(vectors)
-        self.shared.step(None if vectors is None else self._gradients, scale, lr=rate)
+        self._ends.expected = [lambda: 0]
+        with self._ends.telling_failure():
+            self.shared.step(None if vectors is None else self._gradients, scale, lr=rate)
+            self._ends([])
         self._all_gather()
 
     def accumulate(self, grads: Any) -> None:
@@ -129,6 +141,7 @@ class Replicated:
         -------
         float
         """
+        self._require_thread()
         with together(self._comm):
             vectors = self._vectors(grads)
         self._reduce_scatter(vectors)
@@ -277,7 +290,9 @@ def _with_changes(owners: list[Parameter], tree: Any, change: Callable[[Paramete
     return with_leaves(tree, map(change, owners, (leaf for _, leaf in leaves(tree, "")))) if is_tree(tree) else tree
 
 
-def replicated(optimizer: type[Optimizer], params: Any, comm: Any, **options: Any) -> Replicated:
+def replicated(
+    optimizer: type[Optimizer], params: Any, comm: Any, *, communication_dtype: str | None = None, **options: Any
+) -> Replicated:
     """Make an optimizer of parameters that all ranks have, by gradients of which each rank has its own.
 
     A step adds up the gradients of all ranks such that each rank gets the sum of one part, a shard; takes the step of this part
@@ -292,6 +307,9 @@ def replicated(optimizer: type[Optimizer], params: Any, comm: Any, **options: An
         The same on all ranks, values and all. With one array, or a `Flat`, of each dtype nothing is copied on the way.
     comm : mpi4py.MPI.Comm
         The ranks.
+    communication_dtype : {None, "bfloat16"}
+        How gradients move: as they are, or rounded to bfloat16, half of float32; they are added up in float32 all the same.
+        Parameters move as they are.
     **options
         Arguments of the class, the same on all ranks.
 
@@ -312,6 +330,6 @@ def replicated(optimizer: type[Optimizer], params: Any, comm: Any, **options: An
     with together(comm) as same:
         same |= checksums(params)
     with together(comm) as same:
-        made = Replicated(optimizer, params, comm, options)
-        same |= described(made.shared)
+        made = Replicated(optimizer, params, comm, options, communication_dtype)
+        same |= described(made.shared) | {"communication_dtype": communication_dtype}
     return made

@@ -22,7 +22,7 @@ Arrays = dict[str, NDArray[Any]]
 
 FORMAT, VERSION = "fastopt checkpoint", 1
 
-_background = Background()
+_background = Background(niceness=8)  # a sixth of the weight of a thread that steps
 
 
 def save(path: Path, opt: Any = None, params: Any = None, *, keep_previous: bool = False, **arrays: Any) -> None:

@@ -24,6 +24,8 @@ BUILT_FROM = ("groups", "defaults", "whole", "is_grouped", "structure", "state_n
 
 def parts(model: Model, whole: Mapping[str, Any], others: Mapping[str, Any], state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """What an optimizer is made of: what it steps, options of the whole, attributes of a subclass, and its state."""
+    if model.file is not None:
+        raise TypeError("an optimizer with state_path can't be copied or pickled, nor step other arrays; use its state dict")
     return {
         "groups": [dict(group) for group in model.groups],
         "defaults": dict(model.defaults),

@@ -17,6 +17,7 @@ from fastopt.arrays.tree import map_leaves
 from fastopt.description.hyperparameters import Check, checked, integer, real
 from fastopt.description.options import WHOLE
 from fastopt.engine.formats import converted_to, plain
+from fastopt.engine.tables import address
 from fastopt.schedules.nested import load_together, remembers
 from fastopt.step.groups import Group
 from fastopt.step.states import FIXED
@@ -27,7 +28,7 @@ VERSION = 1
 FORMAT_OPTIONS = ("state_dtype", "rounding", "seed", "master_weights")
 
 # What belongs to no group, can change after construction, and means the same on another machine.
-CHANGING = tuple(key for key in WHOLE if key not in ("complex_mode", "reduce", "threads"))
+CHANGING = tuple(key for key in WHOLE if key not in ("complex_mode", "reduce", "state_path", "threads"))
 
 
 def save(
@@ -197,6 +198,8 @@ def _checked_states(
             require_array(name, array, [complex_of(d) if is_complex else d for d in dict.fromkeys([full, *others])])
             if array.shape != own.shape:
                 raise ValueError(f"{name} must have the shape {own.shape}, got {array.shape}")
+            if address(array) == address(own) and array.dtype == own.dtype:
+                continue  # it is the state itself, which may be larger than memory
             array = _bits(p.detached(np.asarray(array)))
             if array.dtype != own.dtype:
                 converted.append(f"{state!r} of {p.name} from {array.dtype} to {own.dtype}")

@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 
-class Background:
-    """Starts its thread when it is first needed, and anew in a forked child, where the parent's is not."""
+@property  # type: ignore[misc]
+def progress(self: Any) -> float | None:
+    """How much of a step under way is done, between 0 and 1, for other threads to ask; None if none is, or a short one.
 
-    def __init__(self) -> None:
+    Short are steps that move less than 256 KiB.
+    """
+    plan = self._stepping.plan
+    return None if plan is None else plan.progress
+
+
+class Background:
+    """Starts its thread when it is first needed, and anew in a forked child, where the parent's is not.
+
+    Parameters
+    ----------
+    niceness : int, default 0
+        By how much the thread gives way to others where cores are few; on Linux, where threads have priorities of their own.
+    """
+
+    def __init__(self, niceness: int = 0) -> None:
+        self._niceness = niceness
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
-    def submit(self, function: Callable[..., None], *arguments: Any) -> Future[None]:
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Call a function there, after those that were asked for before."""
         process = os.getpid()
         if self._pool is None or self._pool[0] != process:
-            self._pool = process, ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastopt")
+            pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastopt", initializer=self._give_way)
+            self._pool = process, pool
         return self._pool[1].submit(function, *arguments)
+
+    def _give_way(self) -> None:
+        if self._niceness and sys.platform == "linux":
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + self._niceness)

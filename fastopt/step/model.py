@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.flat import Flat, equal
+from fastopt.arrays.mapped import MappedFile
 from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import Parameter, allocate, require_writable
 from fastopt.arrays.per_element import is_tree
@@ -39,6 +40,8 @@ class Model:
         Hyper-parameters that groups have if they don't set them.
     complex_mode : {"parts", "modulus"}
         How rules take complex numbers.
+    state_path : path or None
+        Of a file for the states.
     is_grouped : bool
         Whether gradients come as a list with those of each group.
     structure : optional
@@ -63,6 +66,8 @@ class Model:
         What numbers must be within, to be some in the dtypes of all parameters.
     is_plain_scale : callable
         Whether a number is a scale of gradients that needs no further look.
+    file : MappedFile or None
+        Where the states are, if not in memory.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Model:
         groups: Sequence[Mapping[str, Any]],
         defaults: Mapping[str, Any],
         complex_mode: str,
+        state_path: str | None,
         is_grouped: bool,
         structure: Any = None,
         state_names: Sequence[tuple[str, ...]] | None = None,
@@ -101,6 +107,7 @@ class Model:
             raise ValueError("params has two different keys with the same repr, so that a state dict could not tell them apart")
         if state_names is None:  # else they may be read-only until they are stepped
             require_all_writable(self.parameters)
+        self.file = None if state_path is None else MappedFile(state_path)
         self._allocate(self.groups)
         self._note_form()
         self._note_range()
@@ -109,6 +116,8 @@ class Model:
         """Add a group; see `Optimizer.add_param_group`."""
         if self.by_name:
             raise ValueError("an optimizer with by_name can't take more groups; construct it with groups instead")
+        if self.file is not None:
+            raise ValueError("an optimizer with state_path can't take more groups; construct it with all of them")
         if not isinstance(given, Mapping) or "params" not in given:
             raise TypeError(f"group must be a mapping with the key 'params', got {given!r}")
         with self._unchanged_by_errors():
@@ -290,8 +299,8 @@ class Model:
             having = [group for group in groups if name in group.state_names]
             holders = [(group, p) for group in having for p in group.parameters if has_state(group.hyper, p, name)]
             dtypes = [dtype_of(self._description, group.hyper, name, p) for group, p in holders]
-            allocate([p for _, p in holders], name, self.memory, dtypes, is_paired=name in self.paired)
-            for group, p in holders:
+            allocate([p for _, p in holders], name, self.memory, dtypes, name in self.paired, self.file)
+            for group, p in holders if self.file is None or self.file.is_new else []:
                 start = self._first(group, name, p)
                 if np.any(start) if isinstance(start, np.ndarray) else start:  # pages of zeros are best left untouched
                     p.start(name, start)

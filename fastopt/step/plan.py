@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +20,7 @@ from fastopt.engine.compile import Variant, compiled_span
 from fastopt.engine.launch import Launch
 from fastopt.engine.loop import ITEM
 from fastopt.engine.sums import BLOCK, LANES
-from fastopt.engine.tables import DECISION, GROUP, HEADER, KNOWS_OBJECTS, LEAF, PASS, ROW, TENSOR, address, table
+from fastopt.engine.tables import APART, DECISION, GROUP, HEADER, KNOWS_OBJECTS, LEAF, PASS, ROW, TENSOR, address, table
 from fastopt.step.decided import Call, Decided
 from fastopt.step.passes import Pass, element_of
 
@@ -155,6 +156,8 @@ class Plan:
         header |= {"early_count": len(early), "decision_count": len(early + late)}
         header |= {"is_lone": is_lone, "is_looking_twice": len(parameters) > 1 and any(active.values())}
         header |= {"nonfinite": finds_nonfinite, "accumulated": 0 if accumulated is None else address(accumulated)}
+        self._progress = np.zeros(APART * numba.config.NUMBA_NUM_THREADS, np.int64)
+        header["progress"] = address(self._progress)
         self._header = self._keep([tuple((BLANK_HEADER | header).values())], HEADER)
         self._address = address(self._header)
         _plans.add(self)
@@ -208,6 +211,12 @@ class Plan:
     def variants(self, of_pass: Pass) -> set[Variant]:
         """The spans that a pass calls."""
         return {of_pass.variant(p, self._gradients[p]) for p in of_pass.parameters}
+
+    @property
+    def progress(self) -> float | None:
+        """How much of the traffic of a step under way is done, between 0 and 1; None if no step is, or it is a short one."""
+        traffic = int(self._header["traffic"][0])
+        return int(self._progress.sum()) / traffic if self.is_long and self._header["busy"][0] else None
 
     def forget_fork(self) -> None:
         """Be ready in a child that was forked during a step of the parent."""

@@ -108,6 +108,8 @@ class RowSteps:
         for p in touched:
             of_pass = next(work.update for work in plan.works if p in work.update.parameters)
             if p not in self._missed and not self._is_still(of_pass, p):
+                if self._model.file is not None:
+                    raise ValueError("lazy=False is not for optimizers with state_path, whose file has no missed steps")
                 if "lr" in of_pass.names:
                     raise ValueError("lazy=False needs a learning rate that is a number, or follows a schedule")
                 self._missed[p] = Missed(p, of_pass)
@@ -242,7 +244,7 @@ def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, lazy: bool
     After an error, parameters, state and step counter are as they were.
     """
     if not self._rows.waiting:
-        self._require_whole()
+        self._require_ready()
     try:
         self._rows.take(self, rows, grads, param, boolean("lazy", lazy), scale)
     finally:

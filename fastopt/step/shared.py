@@ -43,6 +43,8 @@ class Allreduce:
     add : callable
         As `Reduce`. If it has a method ``told(message)``, which gives what those say who have a message instead of None, errors
         say that, too.
+    meaning : str
+        What it means that one has failed, for messages.
 
     Attributes
     ----------
@@ -50,8 +52,8 @@ class Allreduce:
         For each message that others still wait for in this step: gives how many numbers it has.
     """
 
-    def __init__(self, add: Reduce) -> None:
-        self._add = add
+    def __init__(self, add: Reduce, meaning: str = "nothing was changed") -> None:
+        self._add, self._meaning = add, meaning
         self.expected: list[Callable[[], int]] = []
 
     def __call__(self, arrays: Arrays) -> Arrays:
@@ -61,7 +63,7 @@ class Allreduce:
         if total[0]:
             self.expected.clear()
             said = self.told(None)
-            raise RuntimeError(f"another one of those who take part in the step has failed; nothing was changed{said}")
+            raise RuntimeError(f"another one of those who take part in the step has failed; {self._meaning}{said}")
         sums, begin = [], 1
         for array in arrays:
             sums.append(total[begin : begin + array.size].reshape(array.shape))

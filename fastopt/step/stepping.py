@@ -125,6 +125,11 @@ class Stepping:
         """The norm of all gradients of the last step; None if no step computes it."""
         return float(self._norm[0]) if self.needs_norms() and not self._norm[0] < 0.0 else None
 
+    @property
+    def plan(self) -> Plan | None:
+        """The plan of the last step, or of one under way."""
+        return self._plans.current
+
     def prepare(self, description: Description, scale: float = 1.0) -> float:
         """Follow schedules and changes; the scale, checked."""
         if (type(scale) is not float or scale != 1.0) and not self._model.is_plain_scale(scale):

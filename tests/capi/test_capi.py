@@ -11,9 +11,10 @@ import pytest
 
 import fastopt.capi
 from fastopt.__main__ import main
-from fastopt.capi import FUNCTIONS, STATUS
+from fastopt.capi import COMMON, FUNCTIONS, STATUS, _pointer
 from fastopt.capi import library as clibrary
 from fastopt.capi.formulas import Branch, traced
+from fastopt.capi.norms import compiled_norm
 from fastopt.description.hyperparameters import checked
 from tests import fresh
 from tests.refusal import refused
@@ -105,12 +106,68 @@ NUMBERS = (0.0, -1e-9, -0.5, 0.5, 1.0, 1.5, 1e30, np.nan, np.inf, -np.inf)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_numbers_that_python_refuses_give_a_status(name):
     made, function = caller(name, np.float64)
-    for key in ("lr", *made.numbers):
+    for key in ("lr", *(made.numbers.keys() - COMMON.keys())):
         answers = {value: status(function, made, {key: value}) for value in NUMBERS}
         expected = {value: 0 if allowed(name, key, value) else 5 for value in NUMBERS}
         assert {value: answer for value, (answer, _) in answers.items()} == expected, key
         assert all(unchanged for answer, unchanged in answers.values() if answer)
         assert set(expected.values()) == {0, 5}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_gradients_are_scaled_and_steps_end_between_bounds(name):
+    made, function = caller(name, np.float32)
+    theta, g = np.linspace(-1.0, 1.0, 1003).astype(np.float32), np.linspace(3.0, -2.0, 1003).astype(np.float32)
+    states = [np.zeros(1003, np.float32) for _ in made.states]
+    opt = FUNCTIONS[name][0](theta.copy(), lr=0.25, bounds=(-0.5, 0.75))
+    for t in (1, 2):
+        numbers = made.numbers | {"scale": 0.125, "lower": -0.5, "upper": 0.75}
+        assert function(1003, *(a.ctypes.data for a in (theta, g, *states)), t, 0.25, *numbers.values()) == 0
+        opt.step(g, scale=0.125)
+        assert_same_bits(theta, opt.params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"scale": np.nan}, 5),
+        ({"scale": np.inf}, 5),
+        ({"scale": -0.5}, 0),
+        ({"lower": np.nan}, 5),
+        ({"upper": np.nan}, 5),
+        ({"lower": 2.0, "upper": 1.0}, 5),
+        ({"lower": 1.0, "upper": 1.0}, 0),
+    ],
+)
+def test_scales_and_bounds_that_are_not_allowed_give_a_status(changes, expected):
+    made, function = caller("sgd", np.float64)
+    assert status(function, made, changes)[0] == expected
+
+
+NORMED = {
+    "some": lambda dtype: np.random.default_rng(0).standard_normal(1003).astype(dtype),
+    "small": lambda dtype: np.full(7, np.finfo(dtype).tiny, dtype),
+    "large": lambda dtype: np.full(6, np.finfo(dtype).max / 4, dtype),
+    "zeros": lambda dtype: np.zeros(5, dtype),
+    "nothing": lambda dtype: np.zeros(0, dtype),
+    "NaN": lambda dtype: np.array([1e300, np.nan, 1.0], np.float64).astype(dtype),
+    "infinite": lambda dtype: np.array([1.0, -np.inf, 1.0], dtype),
+}
+
+
+@every_dtype
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("make", NORMED.values(), ids=NORMED)
+def test_norms(make, dtype):
+    g, found = make(dtype), np.full(1, 7.0)
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+    norm = kind(compiled_norm(np.dtype(dtype), _pointer).address)
+    assert norm(g.size, g.ctypes.data, found.ctypes.data) == 0
+    expected = fastopt.SGD(np.zeros_like(g)).norm(g) if g.size else 0.0
+    np.testing.assert_allclose(found[0], expected, rtol=1e-14)
+    for arguments, wrong in [((-1, 8, 8), 1), ((1, None, found.ctypes.data), 2), ((1, g.ctypes.data, None), 2)]:
+        assert norm(*arguments) == wrong
+    assert norm(1, 16, found.ctypes.data + 1) == 3
 
 
 def test_numbers_that_vanish_or_overflow_in_the_dtype_of_the_arrays_give_a_status():
@@ -137,7 +194,8 @@ def test_threads_step_parts_of_the_same_arrays():
     theta, g = np.zeros(1000), np.arange(1000.0)
     starts = range(0, 1000, 100)
     threads = [
-        threading.Thread(target=function, args=(100, theta[lo:].ctypes.data, g[lo:].ctypes.data, 1, 1.0)) for lo in starts
+        threading.Thread(target=function, args=(100, theta[lo:].ctypes.data, g[lo:].ctypes.data, 1, 1.0, *COMMON.values()))
+        for lo in starts
     ]
     for thread in threads:
         thread.start()
@@ -170,23 +228,26 @@ def library(tmp_path_factory):
         text=True,
     )
     assert written.stdout.split() == [str(folder / name) for name in ("fastopt.h", "fastopt.f90", "libfastopt.so")]
+    assert len(written.stderr.split()) == 2 * (1 + len(FUNCTIONS))  # the functions, while they are compiled
     return folder
 
 
 C_PROGRAM = """
+#include <math.h>
 #include <stdio.h>
 #include "fastopt.h"
 
 int main(void) {
-  double theta[5], g[5], m[5] = {0}, v[5] = {0};
+  double theta[5], g[5], m[5] = {0}, v[5] = {0}, norm;
   float w[5], h[5];
   for (int i = 0; i < 5; ++i) theta[i] = 0.25 * i - 0.5, w[i] = (float)theta[i];
   for (int64_t t = 1; t <= 20; ++t) {
     for (int i = 0; i < 5; ++i) g[i] = theta[i] * theta[i] - 0.1 * t, h[i] = w[i] - 1.0f;
-    if (fastopt_adam_f64(5, theta, g, m, v, t, 0.05, 0.9, 0.999, 1e-8, 0.0) != FASTOPT_OK) return 1;
-    if (fastopt_sgd_f32(5, w, h, t, 0.1) != FASTOPT_OK) return 1;
+    if (fastopt_adam_f64(5, theta, g, m, v, t, 0.05, 0.9, 0.999, 1e-8, 0.0, 1.0, -INFINITY, INFINITY)) return 1;
+    if (fastopt_norm_f32(5, h, &norm) != FASTOPT_OK) return 1;
+    if (fastopt_sgd_f32(5, w, h, t, 0.1, norm > 1.0 ? 1.0 / norm : 1.0, -INFINITY, INFINITY) != FASTOPT_OK) return 1;
   }
-  if (fastopt_sgd_f32(5, w, NULL, 1, 0.1) != FASTOPT_NULL) return 1;
+  if (fastopt_sgd_f32(5, w, NULL, 1, 0.1, 1.0, -INFINITY, INFINITY) != FASTOPT_NULL) return 1;
   for (int i = 0; i < 5; ++i) printf("%a %a\\n", theta[i], w[i]);
   return 0;
 }
@@ -197,7 +258,7 @@ program steps
   use, intrinsic :: iso_c_binding
   use fastopt
   implicit none
-  real(c_double) :: theta(5), g(5), m(5), v(5)
+  real(c_double) :: theta(5), g(5), m(5), v(5), norm
   real(c_float) :: w(5), h(5)
   integer(c_int64_t) :: t
   integer :: i
@@ -208,10 +269,12 @@ program steps
   do t = 1, 20
     g = theta * theta - 0.1d0 * t
     h = w - 1.0
-    if (fastopt_adam_f64(5_c_int64_t, theta, g, m, v, t, 0.05d0, 0.9d0, 0.999d0, 1d-8, 0d0) /= fastopt_ok) stop 1
-    if (fastopt_sgd_f32(5_c_int64_t, w, h, t, 0.1d0) /= fastopt_ok) stop 1
+    if (fastopt_adam_f64(5_c_int64_t, theta, g, m, v, t, 0.05d0, 0.9d0, 0.999d0, 1d-8, 0d0, &
+      1d0, -huge(1d0), huge(1d0)) /= fastopt_ok) stop 1
+    if (fastopt_norm_f32(5_c_int64_t, h, norm) /= fastopt_ok) stop 1
+    if (fastopt_sgd_f32(5_c_int64_t, w, h, t, 0.1d0, 1 / max(1d0, norm), -1d9, 1d9) /= fastopt_ok) stop 1
   end do
-  if (fastopt_sgd_f32(-1_c_int64_t, w, h, t, 0.1d0) /= fastopt_bad_size) stop 1
+  if (fastopt_sgd_f32(-1_c_int64_t, w, h, t, 0.1d0, 1d0, -1d9, 1d9) /= fastopt_bad_size) stop 1
   do i = 1, 5
     print '(z16.16, 1x, z8.8)', transfer(theta(i), 1_c_int64_t), transfer(w(i), 1_c_int32_t)
   end do
@@ -222,7 +285,7 @@ end program
 def in_python():
     theta = 0.25 * np.arange(5) - 0.5
     w = theta.astype(np.float32)
-    adam, sgd = fastopt.Adam(theta, lr=0.05), fastopt.SGD(w, lr=0.1)
+    adam, sgd = fastopt.Adam(theta, lr=0.05), fastopt.SGD(w, lr=0.1, clip_norm=1.0)
     for t in range(1, 21):
         adam.step(theta * theta - 0.1 * t)
         sgd.step(w - np.float32(1.0))
@@ -259,12 +322,27 @@ def test_the_library_needs_no_python(library):
         ctypes.c_int64(3),
         *(ctypes.c_void_p(a.ctypes.data) for a in (theta, g)),
         ctypes.c_int64(1),
-        ctypes.c_double(0.5),
+        *map(ctypes.c_double, (0.5, *COMMON.values())),
     ]
     assert loaded.fastopt_sgd_f32(*arguments) == 0
     np.testing.assert_array_equal(theta, -0.5)
     needed = subprocess.run(["ldd", library / "libfastopt.so"], check=True, capture_output=True, text=True).stdout
     assert "python" not in needed
+
+
+def test_a_library_can_be_made_for_another_processor(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(clibrary, "FUNCTIONS", {"sgd": FUNCTIONS["sgd"]})
+    assert main(["c-api", "--out", str(tmp_path), "--cpu", "native"]) == 0
+    assert "fastopt_sgd_f32" in capsys.readouterr().err
+    loaded = ctypes.CDLL(str(tmp_path / "libfastopt.so"))
+    w, g = np.zeros(3), np.ones(3)
+    pointers = [ctypes.c_void_p(a.ctypes.data) for a in (w, g)]
+    numbers = map(ctypes.c_double, (0.5, *COMMON.values()))
+    assert loaded.fastopt_sgd_f64(ctypes.c_int64(3), *pointers, ctypes.c_int64(1), *numbers) == 0
+    assert w.tolist() == [-0.5] * 3
+    with pytest.raises(SystemExit):
+        main(["c-api", "--out", str(tmp_path), "--cpu", "nosuch"])
+    assert "cpu must be a processor that the C compiler knows, got 'nosuch'" in capsys.readouterr().err
 
 
 def test_without_a_compiler_the_command_says_so(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -19,6 +20,7 @@ import fastopt
 from fastopt import mpi, schedules
 from fastopt.arrays.flat import array_of
 from fastopt.arrays.tree import leaves
+from fastopt.mpi import shards
 from fastopt.mpi.sums import InRankOrder
 
 CASES = {}
@@ -142,6 +144,67 @@ def replicated_steps_are_those_of_one_with_the_mean(comm):
                 np.testing.assert_allclose(own, expected, rtol=1e-4 if dtype == np.float32 else 1e-11, atol=1e-6)
             mpi.check_synced(shared)
             assert shared.step_count == 3
+
+
+@case
+def gradients_move_in_buckets(comm):
+    before = shards.BUCKET, shards.LEAST_MESSAGE
+    try:
+        for shards.BUCKET, shards.LEAST_MESSAGE in [(1, 1024), (3000, 1), before]:
+            for make in (list, lambda arrays: arrays[:1], lambda arrays: [arrays[0][:7]]):
+                grads = [make(numbers(rank, np.float32)) for rank in range(comm.size)]
+                rounded = [[g.astype(ml_dtypes.bfloat16).astype(np.float32) for g in each] for each in grads]
+                for sent, dtype in ((grads, None), (rounded, "bfloat16")):
+                    sums = [np.add.reduce([each[i] for each in sent]) for i in range(len(grads[0]))]
+                    whole = fastopt.SGD([np.zeros_like(g) for g in sums], lr=1.0)
+                    whole.step(sums, scale=1 / comm.size)
+                    params = [np.zeros_like(g) for g in sums]
+                    mpi.replicated(fastopt.SGD, params, comm, lr=1.0, communication_dtype=dtype).step(grads[comm.rank])
+                    assert all(map(np.array_equal, params, whole.params)), (shards.BUCKET, dtype)
+    finally:
+        shards.BUCKET, shards.LEAST_MESSAGE = before
+    error = error_of(mpi.replicated, fastopt.SGD, np.zeros(3), comm, communication_dtype="int8")
+    assert "communication_dtype must be None or 'bfloat16', got 'int8'" in str(error)
+    errors = at_odds(
+        comm, lambda odd: mpi.replicated(fastopt.SGD, np.zeros(3), comm, communication_dtype="bfloat16" if odd else None)
+    )
+    assert all("communication_dtype" in error for error in errors)
+
+
+@case
+def calls_come_from_the_thread_that_began_unless_mpi_allows_others(comm):
+    level = MPI.Query_thread
+    whole = mpi.replicated(fastopt.SGD, np.zeros(3), comm)
+    part = mpi.owned(fastopt.SGD, np.zeros(3), comm, clip_norm=1.0)
+    calls = [whole.step, whole.accumulate, whole.norm, part.step, part.norm]
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            MPI.Query_thread = lambda: MPI.THREAD_SERIALIZED
+            for call in calls:
+                error = error_of(pool.submit(call, np.ones(3)).result)
+                assert isinstance(error, RuntimeError)
+                assert "MPI_THREAD_MULTIPLE" in str(error)
+        finally:
+            MPI.Query_thread = level
+        if level() == MPI.THREAD_MULTIPLE:
+            for call in calls:
+                pool.submit(call, np.ones(3)).result()
+    assert whole.step_count == part.step_count == (level() == MPI.THREAD_MULTIPLE)
+
+
+@case
+def states_of_shards_lie_in_files(comm):
+    folder = os.path.dirname(path_of(comm))
+    whole = fastopt.Adam(numbers(1), ema_decay=0.9)
+    params = numbers(1)
+    for begin in (0, 2):
+        shared = mpi.replicated(fastopt.Adam, params, comm, ema_decay=0.9, state_path=f"{folder}/states.{comm.rank}")
+        assert shared.step_count == begin
+        for seed in range(begin, begin + 2):
+            whole.step(sum_of(lambda rank, seed=seed: numbers(10 * rank + seed), comm), scale=1 / comm.size)
+            shared.step(numbers(10 * comm.rank + seed))
+        shared.close()
+    assert all(map(np.array_equal, params, whole.params))
 
 
 @case
@@ -386,6 +449,20 @@ def a_step_that_fails_on_one_rank_fails_on_all(comm):
 
 
 @case
+def a_schedule_that_fails_on_one_rank_ends_the_step_of_all(comm):
+    def rate(step):
+        if step == 1 and comm.rank == comm.size - 1:
+            raise OSError("no more rates")
+        return 0.5
+
+    for make, options in [(mpi.owned, {"clip_norm": 1.0}), (mpi.replicated, {}), (mpi.replicated, {"clip_norm": 1.0})]:
+        opt = make(fastopt.SGD, np.ones(3000), comm, lr=rate, **options)
+        opt.step(np.ones(3000))
+        errors = at_odds(comm, lambda odd, step=opt.step: step(np.ones(3000)))
+        assert all("no more rates" in error for error in errors), errors
+
+
+@case
 def a_gradient_that_is_not_finite_on_one_rank(comm):
     for make in (mpi.owned, mpi.replicated):
         opt = make(fastopt.Adam, np.ones(3000), comm, nonfinite="skip")
@@ -428,6 +505,98 @@ def what_is_not_possible_is_refused_with_a_reason(comm):
         opt.rebind(np.ones(3))
     with pytest.raises(TypeError):
         __import__("copy").deepcopy(opt)
+
+
+class Bowl:
+    """A sum over all ranks of squares, each rank with another number of variables, and stiffer ones."""
+
+    def __init__(self, comm):
+        self.comm, self.calls = comm, 0
+        self.stiffness = np.linspace(1.0, 1.0 + comm.rank, 3 * comm.rank + 2)
+
+    def __call__(self, x):
+        self.calls += 1
+        return self.comm.allreduce(float((self.stiffness * (x - 1) ** 2).sum())), 2 * self.stiffness * (x - 1)
+
+
+@case
+def minimizations_end_at_the_same_step(comm):
+    for options in (
+        {"gtol": 1e-3},
+        {"gtol": None, "xtol": 1e-4, "clip_norm": 0.5},
+        {"gtol": None, "ftol": 1e-6},
+        {"gtol": None, "patience": 5, "ftol": 1e-4, "best": True, "x_scale": "auto"},
+        {"gtol": 0, "maxiter": 30},
+        {"gtol": 0, "time_limit": 0.1, "maxiter": 10**6},
+    ):
+        bowl = Bowl(comm)
+        options = {"lr": 0.1, **options}
+        found = fastopt.minimize(bowl, np.zeros(bowl.stiffness.size), jac=True, options=options, comm=comm)
+        ended = {(found.nit, found.status, found.fun, found.message, bowl.calls) for found, bowl in [(found, bowl)]}
+        assert set().union(*comm.allgather(ended)) == ended, options
+        if options["gtol"] == 1e-3:
+            assert found.success
+            assert max(comm.allgather(float(np.abs(found.jac).max()))) <= 1e-3
+            whole = np.concatenate(comm.allgather(bowl.stiffness))
+            alone = fastopt.minimize(
+                lambda x, whole=whole: (float((whole * (x - 1) ** 2).sum()), 2 * whole * (x - 1)),
+                np.zeros(whole.size),
+                jac=True,
+                options=options,
+            )
+            assert alone.nit == found.nit
+
+
+@case
+def one_rank_ends_the_minimization_of_all(comm):
+    last, bowl = comm.rank == comm.size - 1, Bowl(comm)
+    x0 = np.zeros(bowl.stiffness.size)
+
+    calls = []
+
+    def stops(x):
+        calls.append(0)
+        return last and len(calls) == 3
+
+    found = fastopt.minimize(bowl, x0, jac=True, callback=stops, comm=comm, options={"lr": 0.1})
+    assert (found.nit, found.status) == (3, 99)
+
+    def local(x):  # with no message of its own, so that nobody else waits in one
+        if last and x[0] > 0.2:
+            raise OSError("the mesh is torn")
+        return 0.0, x - 1
+
+    error = error_of(fastopt.minimize, local, x0, jac=True, comm=comm, options={"lr": 0.1})
+    assert "the mesh is torn" in str(error), error
+    assert isinstance(error, OSError) if last else f"rank {comm.size - 1}" in str(error)
+
+    def odd(x):
+        return 0.0, np.where(x > 0.2, np.nan, x - 1) if last else x - 1
+
+    found = fastopt.minimize(odd, x0, jac=True, comm=comm, options={"lr": 0.1})
+    assert found.status == 5
+    assert "of the gradient is nan" in found.message
+    assert len(set(comm.allgather((found.nit, found.message)))) == 1
+    assert np.all(np.isfinite(found.x))
+    error = error_of(fastopt.minimize, odd, x0, jac=True, comm=comm, options={"lr": 0.1, "nonfinite": "raise"})
+    assert isinstance(error, ValueError)
+    assert "of the gradient is nan" in str(error)
+
+
+@case
+def minimizations_that_ranks_can_not_share_are_refused(comm):
+    for options, words in [
+        ({"noisy": True}, "noisy is not for several ranks"),
+        ({"history": True}, "history is not for several ranks"),
+        ({"g_scale": "auto"}, "g_scale must be a number"),
+        ({"starts": np.ones((2, 3))}, "starts are not for several ranks"),
+    ]:
+        start = {} if "starts" in options else {"x0": np.zeros(3)}
+        assert words in str(error_of(fastopt.Solver, **start, comm=comm, **options))
+    errors = at_odds(comm, lambda odd: fastopt.Solver(np.zeros(3), comm=comm, gtol=1e-3 * (1 + odd)))
+    assert all("gtol must be the same on all ranks" in error for error in errors)
+    errors = at_odds(comm, lambda odd: fastopt.Solver(np.zeros(3), comm=comm, lr=1e-3 * (1 + odd)))
+    assert all("lr of group 0" in error for error in errors)
 
 
 def main():

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import struct
+import sys
+import threading
 import zipfile
 
 import numpy as np
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 import fastopt
 from fastopt import schedules
+from fastopt.saving import checkpoints
 from fastopt.saving.replacing import replacing
 from tests import fresh
 from tests.refusal import refused, snapshot
@@ -482,3 +485,11 @@ def test_parameters_of_16_bits_go_on_with_what_was_accumulated(options, path):
     for opt in opts:
         opt.step()
     assert_same_bits(*(opt.params for opt in opts))
+
+
+def test_who_writes_in_the_background_gives_way_to_those_who_step():
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    here, there = niceness(), checkpoints._background.submit(niceness).result()
+    assert there == (min(here + 8, 19) if sys.platform == "linux" else here)

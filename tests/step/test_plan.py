@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.engine.steps import STRIDE
 from fastopt.step.plan import Plan
 from tests.refusal import refused
 
@@ -185,6 +186,23 @@ def test_coefficients_that_go_bad_are_refused(bad):
         opt.step(np.ones(4))
     with refused(TypeError, "coefficients must be ", opt=opt):
         opt.step(np.ones(4))
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_progress_is_all_of_the_traffic_at_the_end_of_a_long_step(options, threads):
+    opt = fastopt.SGD([np.ones(size, np.float32) for size in (3 * STRIDE // 2, 70_001, 0)], threads=threads, **options)
+    for _ in range(2):
+        opt.step([w.copy() for w in opt.params])
+        assert opt.progress is None  # for nobody steps
+    (header,) = opt._stepping.plan._header
+    header["busy"] = 1
+    assert opt.progress == pytest.approx(1.0, abs=0.01)
+    header["busy"] = 0
+    short = fastopt.SGD(np.ones(3, np.float32))
+    assert short.progress is None
+    short.step(np.ones(3, np.float32))
+    assert short.progress is None
 
 
 def test_a_gradient_of_zeros_has_a_norm_of_zero():

@@ -1,0 +1,134 @@
+"""Vectors that lie in a file, for what is larger than memory: the operating system brings pages in and out."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+if sys.platform != "win32":
+    import fcntl
+
+CHUNK = 1 << 20  # bytes of zeros that are written at once where nothing better is to be had
+
+
+class MappedFile:
+    """A file with vectors, one after the other, of which this process is the only one to write.
+
+    Parameters
+    ----------
+    path : path
+        Of a file that is made, unless there is one: then its vectors are those that `zeros` gives.
+
+    Attributes
+    ----------
+    path : str
+    is_new : bool
+        Whether there was no such file, or an empty one.
+    at_the_end : weakref.finalize
+        What its owner has left to be done if nobody closes it.
+
+    Raises
+    ------
+    ValueError
+        If another optimizer has the file; and on Windows, where neither locks nor the allocation are there.
+    OSError
+        If the file can't be opened for reading and writing.
+    """
+
+    at_the_end: Any
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if sys.platform == "win32":
+            raise ValueError("state_path is not for Windows, where space in a file can't be reserved")
+        self.path = os.fspath(path)
+        self._file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")  # noqa: SIM115
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise ValueError(f"state_path must be of one optimizer at a time, but another one has {self.path}") from None
+        self._size = os.fstat(self._file.fileno()).st_size
+        self.is_new = self._size == 0
+        self._end = 0
+        self._memories: list[mmap.mmap] = []
+
+    def zeros(self, size: int, dtype: DTypeLike, page_offset: int = 0) -> NDArray[Any]:
+        """The next vector: of zeros in a new file, for which all space is reserved first, else what is there.
+
+        Parameters
+        ----------
+        size, dtype, page_offset
+            As of `layout.aligned_zeros`.
+
+        Raises
+        ------
+        OSError
+            If the disk is full, or the file may not become so large. A new file is removed then.
+        ValueError
+            If the file that is there is shorter.
+        """
+        grain = mmap.ALLOCATIONGRANULARITY
+        begin, length = self._end, -(-(page_offset + size * np.dtype(dtype).itemsize) // grain) * grain or grain
+        try:
+            if self.is_new:
+                self._reserve(begin, length)
+            elif begin + length > self._size:
+                raise ValueError(f"state_path must have the states of this optimizer, for which {self.path} is too short")
+            memory = mmap.mmap(self._file.fileno(), length, offset=begin)
+        except BaseException:
+            self.release()
+            raise
+        self._end += length
+        self._memories.append(memory)
+        return np.ndarray((size,), dtype, memory, page_offset)
+
+    def begin(self, room: int) -> None:
+        """Remove from the disk what follows the vectors, so that nobody takes them for finished while they change.
+
+        Parameters
+        ----------
+        room : int
+            Bytes to reserve for what will follow them at the end.
+        """
+        os.ftruncate(self._file.fileno(), self._end)
+        self._reserve(self._end, room)
+        os.fsync(self._file.fileno())
+
+    @contextlib.contextmanager
+    def finishing(self) -> Iterator[BinaryIO]:
+        """A ``with`` block that gets the file, to write what follows the vectors when these are on the disk."""
+        for memory in self._memories:
+            memory.flush()
+        self._file.seek(self._end)
+        yield self._file
+        self._file.flush()
+        self._file.truncate()
+        os.fsync(self._file.fileno())
+        self._let_go()
+
+    def release(self) -> None:
+        """Let others have the file as it was; one that wasn't there is removed."""
+        if self.is_new:
+            Path(self.path).unlink(missing_ok=True)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)  # for maps have the file, too, as long as somebody has a view of them
+        self._file.close()
+
+    def _reserve(self, begin: int, length: int) -> None:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._file.fileno(), begin, length)
+            return
+        self._file.seek(begin)
+        for at in range(0, length, CHUNK):
+            self._file.write(bytes(min(CHUNK, length - at)))
+        self._file.flush()

@@ -1,0 +1,138 @@
+"""States that lie in a file, by the option ``state_path``: what else is in it, so that a later optimizer goes on.
+
+The states come first, as memory has them. Behind them, while nobody steps, lies an archive like that of a checkpoint, with all
+that state dicts have besides. An optimizer that takes the file over cuts the archive off before its first step, and writes one
+when it is closed. So a file without one is of a run that was broken off, with states that may be of no step at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt.arrays.layout import PAGE
+from fastopt.arrays.mapped import MappedFile
+from fastopt.arrays.parameters import Parameter
+from fastopt.saving import state_dicts
+from fastopt.saving.archive import Archive, write
+from fastopt.saving.plain_values import decoded, encoded
+from fastopt.step.model import Model
+from fastopt.step.stepping import Stepping
+
+FORMAT, VERSION = "fastopt states", 1
+
+CLOSED = "the optimizer was closed, so that its states are for others to go on from; make another one"
+
+
+def go_on(optimizer: Any) -> None:
+    """Go on from what the file of an optimizer has, or begin with it; without a file do nothing.
+
+    Raises
+    ------
+    ValueError
+        If the file has anything else than the states of such an optimizer, with these parameters. It is as it was then.
+    """
+    model, file = optimizer._model, optimizer._model.file
+    if file is None:
+        return
+    try:
+        if not file.is_new:
+            _load(optimizer, file)
+        description, arrays = _contents(optimizer.state_dict(copy=False), ())
+        file.begin(room=2 * len(json.dumps(description, indent=1)) + sum(a.nbytes + PAGE for a in arrays.values()) + PAGE)
+    except BaseException:
+        file.release()
+        raise
+    parts = (type(optimizer).__name__, optimizer._whole, model, optimizer._stepping)
+    file.at_the_end = weakref.finalize(optimizer, _finish_unasked, os.getpid(), *parts)
+
+
+def close(self: Any) -> None:
+    """Leave the states of `state_path` for a later optimizer to go on from; this one takes no more steps.
+
+    Its end, and that of the process, do the same, but for the errors. Without `state_path` there is nothing to close.
+
+    Raises
+    ------
+    RuntimeError
+        While the parameters are swapped with their averages.
+    OSError
+        If the file can't be written.
+    """
+    file: MappedFile | None = self._model.file
+    if file is not None and self._barred != CLOSED:
+        saved = self.state_dict(copy=False)
+        file.at_the_end.detach()
+        self._barred = CLOSED
+        _finish(file, saved, self._model.parameters)
+
+
+def _finish_unasked(process: int, name: str, whole: Mapping[str, Any], model: Model, stepping: Stepping) -> None:
+    """Close the file of an optimizer that is no more; not in a forked child, which has a copy of it."""
+    if os.getpid() == process and model.file is not None:
+        counts = {**whole, "skipped_steps": int(stepping.skipped[0])}
+        saved = state_dicts.save(name, int(stepping.counter[0]), counts, model.groups, copy=False)
+        _finish(model.file, saved, model.parameters)
+
+
+def _finish(file: MappedFile, saved: Mapping[str, Any], parameters: Sequence[Parameter]) -> None:
+    with file.finishing() as stream:
+        write(stream, *_contents(saved, parameters))
+
+
+def _contents(saved: Mapping[str, Any], parameters: Sequence[Parameter]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The description and the arrays of the archive."""
+    arrays: dict[str, NDArray[Any]] = {}
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "states": _described(saved["state"]),
+        "params": _checksums(parameters),
+        "optimizer": encoded({**saved, "state": {}}, "optimizer", arrays),
+    }
+    return description, arrays
+
+
+def _load(optimizer: Any, file: MappedFile) -> None:
+    own = optimizer.state_dict(copy=False)["state"]
+    try:
+        archive = Archive(file.path)
+    except ValueError as error:
+        raise ValueError(
+            f"state_path must be a file with which an optimizer was closed, but {file.path} is another one, or that of a run "
+            f"that was broken off, whose states may be of no step at all: {error}"
+        ) from None
+    with archive:
+        found = archive.description
+        if not isinstance(found, dict) or (found.get("format"), found.get("version")) != (FORMAT, VERSION):
+            raise ValueError(f"state_path must be a file of states, but {file.path} is none, or of another version")
+        for name, here in (("states", _described(own)), ("params", _checksums(optimizer._model.parameters))):
+            if found.get(name) != here:
+                raise ValueError(f"state_path must have the {name} of {file.path}: {_difference(found.get(name), here)}")
+        saved = decoded(found.get("optimizer"), archive.array)
+        optimizer.load_state_dict({**saved, "state": own} if isinstance(saved, dict) else saved)
+
+
+def _described(states: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, str]:
+    """Dtype and shape of each state of each parameter."""
+    each = ((f"{state} of {name}", array) for state, arrays in states.items() for name, array in arrays.items())
+    return {name: f"{array.dtype} {array.shape}" for name, array in each}
+
+
+def _checksums(parameters: Sequence[Parameter]) -> dict[str, int]:
+    vectors: dict[str, Any] = {p.name: p.theta.view(np.uint8) for p in parameters}
+    return {name: zlib.crc32(vector) for name, vector in vectors.items()}
+
+
+def _difference(found: Any, here: Mapping[str, Any]) -> str:
+    if not isinstance(found, dict):
+        return f"{found!r:.100}"
+    key = next((key for key in (*here, *found) if here.get(key) != found.get(key)), "")
+    return f"{key or 'their order'} was {found.get(key)!r:.100}, and here is {here.get(key)!r}"

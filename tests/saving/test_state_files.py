@@ -1,0 +1,216 @@
+"""States in a file, ``state_path``: they are gone on from exactly, or the file is refused and stays as it is."""
+
+import contextlib
+import copy
+import gc
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastopt
+from tests import fresh
+from tests.refusal import refused
+from tests.table import assert_same_bits
+
+SIZES = (3000, 7)
+
+
+def arrays(seed, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(size).astype(dtype) for size in SIZES]
+
+
+def closed(path, seed=0, steps=2, **options):
+    """The parameters of an optimizer that was closed after some steps."""
+    with contextlib.closing(fastopt.Adam(params := arrays(seed), state_path=path, **options)) as opt:
+        for i in range(steps):
+            opt.step(arrays(10 + i))
+    return params
+
+
+KINDS = {
+    "averages": (np.float32, {"ema_decay": 0.9}),
+    "masters": (ml_dtypes.bfloat16, {"master_weights": True}),
+    "lost bits": (ml_dtypes.bfloat16, {"master_weights": "lost bits", "rounding": "stochastic", "seed": 7}),
+    "formats": (np.float32, {"state_dtype": {"v": "bfloat16"}, "rounding": "stochastic"}),
+}
+
+
+@pytest.mark.parametrize(("dtype", "options"), KINDS.values(), ids=KINDS)
+def test_a_run_in_files_has_the_bits_of_one_in_memory(dtype, options, tmp_path):
+    path = tmp_path / "states"
+    options = {**options, "lr": fastopt.schedules.Cosine(0.1, 10), "clip_norm": 1.0}
+    whole, params = fastopt.Adam(arrays(0, dtype), **options), arrays(0, dtype)
+    for part in range(3):
+        opt = fastopt.Adam(params, state_path=path, **options)
+        assert opt.step_count == 2 * part
+        for i in range(2):
+            for each in (whole, opt):
+                each.step(arrays(10 * part + i))
+        for name in opt.state:
+            for own, expected in zip(opt.state[name], whole.state[name], strict=True):
+                assert_same_bits(own, expected)
+        opt.close()
+    for own, expected in zip(params, whole.params, strict=True):
+        assert_same_bits(own, expected)
+
+
+def test_hyperparameters_are_those_that_the_optimizer_was_closed_with(tmp_path):
+    params = closed(tmp_path / "states", lr=0.5)
+    opt = fastopt.Adam(params, lr=0.25, state_path=str(tmp_path / "states"))
+    assert (opt.lr, opt.step_count) == (0.5, 2)
+
+
+def test_the_end_of_an_optimizer_closes_it(tmp_path):
+    path = tmp_path / "states"
+    opt = fastopt.Adam(params := arrays(0), state_path=path)
+    opt.step(arrays(1))
+    del opt
+    gc.collect()
+    assert fastopt.Adam(params, state_path=path).step_count == 1
+
+
+@pytest.mark.parametrize(("ending", "goes_on"), [("pass", True), ("1 / 0", True), ("os.kill(os.getpid(), 9)", False)])
+def test_so_does_the_end_of_a_process_but_not_when_it_is_killed(ending, goes_on, tmp_path):
+    script = f"""
+w = np.ones(100)
+opt = fastopt.Adam(w, state_path="states")
+opt.step(np.ones(100))
+np.save("w.npy", w)
+{ending}
+"""
+    process = fresh.start(script, tmp_path)
+    process.communicate(timeout=120)
+    assert process.returncode == {"pass": 0, "1 / 0": 1}.get(ending, -signal.SIGKILL)
+    w = np.load(tmp_path / "w.npy")
+    if goes_on:
+        assert fastopt.Adam(w, state_path=tmp_path / "states").step_count == 1
+    else:
+        with refused(ValueError, "broken off"):
+            fastopt.Adam(w, state_path=tmp_path / "states")
+
+
+def test_one_at_a_time(tmp_path):
+    path = tmp_path / "states"
+    opt = fastopt.Adam(np.ones(5), state_path=path)
+    with refused(ValueError, "another one has"):
+        fastopt.Adam(np.ones(5), state_path=path)
+    script = f"import numpy, fastopt; fastopt.Adam(numpy.ones(5), state_path={str(path)!r})"
+    other = subprocess.run([sys.executable, "-c", script], env=fresh.environment(), capture_output=True, text=True)
+    assert "ValueError: state_path must be of one optimizer at a time" in other.stderr
+    opt.step(np.ones(5))
+
+
+def test_what_does_not_fit_is_refused_and_the_file_stays_as_it_is(tmp_path):
+    path = tmp_path / "states"
+    params = closed(path)
+    before = path.read_bytes()
+    others = [params[0] + 1, params[1]]
+    for words, cls, given, options in [
+        ("params[0] was", fastopt.Adam, others, {}),
+        ("m of params[1] was 'float32 (7,)', and here is None", fastopt.Adam, params[:1], {}),
+        ("too short", fastopt.Adam, [np.tile(p, 50) for p in params], {}),
+        ("v of params[0] was 'float32 (3000,)', and here is 'uint16", fastopt.Adam, params, {"state_dtype": {"v": "bfloat16"}}),
+        ("belongs to 'Adam', not to AdamW", fastopt.AdamW, params, {}),
+    ]:
+        with refused(ValueError, words):
+            cls(given, state_path=path, **options)
+        assert path.read_bytes() == before
+    assert fastopt.Adam(params, state_path=path).step_count == 2
+
+
+@pytest.mark.parametrize("content", [b"\0" * 100_000, b"my own notes", "checkpoint"], ids=["zeros", "text", "checkpoint"])
+def test_files_of_others_are_refused_and_stay_as_they_are(content, tmp_path):
+    path = tmp_path / "states"
+    opt = fastopt.Adam(params := arrays(0))
+    if content == "checkpoint":
+        fastopt.save(path, opt)
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    with refused(ValueError, "state_path must"):
+        fastopt.Adam(params, state_path=path)
+    assert path.read_bytes() == before
+
+
+def test_damage_behind_the_states_is_found(tmp_path):
+    path = tmp_path / "states"
+    params = closed(path)
+    content = path.read_bytes()
+    end = content.rindex(b"PK\x03\x04")
+    for at in range(end, len(content), 97):
+        damaged = bytearray(content)
+        damaged[at] ^= 1
+        path.write_bytes(damaged)
+        with contextlib.suppress(ValueError, TypeError):  # dates of the archive's files are nobody's
+            assert fastopt.Adam(params, state_path=path).step_count == 2
+        path.write_bytes(content)
+    assert fastopt.Adam(params, state_path=path).step_count == 2
+
+
+def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path):
+    path = tmp_path / "states"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))  # which takes m, but not v
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            fastopt.Adam(np.ones(200_000, np.float32), state_path=path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not path.exists()
+    assert closed(path) is not None
+
+
+def test_all_space_is_there_from_the_beginning(tmp_path):
+    path = tmp_path / "states"
+    opt = fastopt.Adam(np.ones(500_000, np.float32), state_path=path)
+    assert os.stat(path).st_blocks * 512 >= 2 * 4 * 500_000
+    assert opt.step_count == 0
+
+
+def test_an_optimizer_that_was_closed_takes_no_step(tmp_path):
+    opt = fastopt.Adam(np.ones(5), state_path=tmp_path / "states")
+    opt.step(np.ones(5))
+    opt.close()
+    opt.close()
+    for action in (lambda: opt.step(np.ones(5)), lambda: opt.reset(), lambda: opt.state_dict()):
+        with refused(RuntimeError, "closed"):
+            action()
+    assert opt.step_count == 1
+    plain = fastopt.Adam(np.ones(5))
+    plain.close()
+    plain.step(np.ones(5))
+
+
+def test_what_can_not_be_is_refused(tmp_path):
+    opt = fastopt.Adam(np.ones(5), state_path=tmp_path / "states", ema_decay=0.5)
+    for action in (lambda: copy.copy(opt), lambda: copy.deepcopy(opt), lambda: opt.rebind(np.zeros(5))):
+        with refused(TypeError, "state_path"):
+            action()
+    with refused(ValueError, "state_path"):
+        opt.add_param_group({"params": np.ones(2)})
+    with refused(TypeError, "state_path must be None or a path"):
+        fastopt.Adam(np.ones(5), state_path=3)
+    with opt.swap_ema(), refused(RuntimeError, "swapped"):
+        opt.close()
+    opt.step(np.ones(5))
+
+
+def test_checkpoints_and_state_dicts_fill_states_in_files(tmp_path):
+    whole = fastopt.Adam(arrays(0))
+    whole.step(arrays(1))
+    fastopt.save(tmp_path / "run.npz", whole)
+    opt = fastopt.Adam(arrays(5), state_path=tmp_path / "states")
+    fastopt.load(tmp_path / "run.npz", opt)
+    for each in (whole, opt):
+        each.step(arrays(2))
+    opt.close()
+    again = fastopt.Adam(opt.params, state_path=tmp_path / "states")
+    assert_same_bits(again.state["v"][0], whole.state["v"][0])
+    assert_same_bits(again.params[0], whole.params[0])
