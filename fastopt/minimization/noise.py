@@ -15,7 +15,7 @@ from fastopt.minimization.populations import Population
 from fastopt.minimization.stopping import PLATEAU, Test, Told
 
 FIRST = 40  # steps of the first window
-GROWTH = 1.12  # of the step at which a window ends, against that at which it begins
+GROWTH = 1.15  # of the step at which a window ends, against that at which it begins
 BLOCKS = 8  # into which a window is cut, so that draws may depend on their neighbours
 LEAST_FALL = 1.0  # in standard errors: what falls by more is falling
 WINDOWS = 2  # in a row that must agree
