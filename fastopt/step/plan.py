@@ -35,7 +35,8 @@ OBJECTS = {
 }
 
 NO_SCALARS = np.zeros((2, 1, 0))
-NO_PASS, NO_ROWS = np.zeros(1, PASS), np.zeros(0, ROW)
+NO_ROWS = np.zeros(0, ROW)
+NO_PASS = {name: np.zeros(1, PASS) for name in ("squares", "measure", "update")}  # which compiled code tells apart by address
 BLANK_HEADER = dict.fromkeys(HEADER.names or (), 0)
 
 _tokens = itertools.count(1)
@@ -137,7 +138,7 @@ class Plan:
         self.norm = np.zeros(1) if norm is None else norm
         self.limits = np.full(len(works) + 1, np.inf) if limits is None else limits
         self._totals: dict[str, NDArray[Any]] = {}
-        self._rows_of = dict.fromkeys(("squares", "measure", "update"), NO_ROWS)  # of passes
+        self._rows_of = dict.fromkeys(NO_PASS, NO_ROWS)  # of passes
         self._places = {id(work): _place([self._tensors_of[p] for p in work.update.parameters]) for work in works}
         squares, measure, update = (self._pass(name) for name in ("squares", "measure", "update"))
         traffic = squares.traffic + measure.traffic + update.traffic
@@ -248,7 +249,7 @@ class Plan:
         work = blocks = traffic = 0
         passes = [each for each in (getattr(of_group, name) for of_group in self.works) if each is not None]
         if not passes:
-            return Written(address(NO_PASS), 0)
+            return Written(address(NO_PASS[name]), 0)
         products = max(each.products for each in passes)
         grain = BLOCK if products else steps.GRAIN
         for each in passes:
