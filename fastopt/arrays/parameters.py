@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays.codes import write
 from fastopt.arrays.flat import Flat, array_of
 from fastopt.arrays.layout import (
     ALIGNED,
@@ -28,7 +29,7 @@ from fastopt.arrays.layout import (
     shaped_like,
 )
 from fastopt.arrays.overlaps import Memory
-from fastopt.engine.formats import computing, encoded
+from fastopt.engine.formats import computing
 from fastopt.engine.tables import address
 
 # The state that holds the average of theta.
@@ -112,7 +113,7 @@ class Parameter:
         state = self.states[name]
         numbers: NDArray[Any] = np.zeros(state.size, self.dtype)
         (self.shaped(numbers) if self.is_paired and np.ndim(value) == 0 else numbers)[...] = value
-        state[...] = encoded(numbers, state.dtype)
+        write(state, numbers)
 
     def require_writable(self, name: str, array: NDArray[Any]) -> None:
         """Raise TypeError or ValueError unless kernels can write the new theta to an array."""

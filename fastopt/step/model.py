@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays import masters
+from fastopt.arrays.codes import with_scales
 from fastopt.arrays.flat import Flat
 from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import Parameter, allocate, require_writable
@@ -17,6 +19,7 @@ from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, paths, pick
 from fastopt.description.fields import REQUIRED, known_values
 from fastopt.description.hyperparameters import checked, common_range, hint
 from fastopt.description.recipe import Description
+from fastopt.engine.codes import CODES
 from fastopt.step.changes import Changes
 from fastopt.step.groups import ARRAYS, Group
 from fastopt.step.states import dtype_of, first_value, has_state
@@ -237,7 +240,10 @@ class Model:
             holders = [(group, p) for group in having for p in group.parameters if has_state(group.hyper, p, name)]
             dtypes = [dtype_of(self._description, group.hyper, name, p) for group, p in holders]
             allocate([p for _, p in holders], name, self.memory, dtypes, is_paired=name in self.paired)
-            for group, p in holders:
+            for (group, p), dtype in zip(holders, dtypes, strict=True):
+                if dtype in CODES and name not in masters.DTYPES:
+                    numbers = p.states[name].size // max(1, p.length)
+                    p.states[name] = with_scales(p.states[name], [numbers * size for size in p.tensor_sizes()])
                 start = self._first(group, name, p)
                 if np.any(start) if isinstance(start, np.ndarray) else start:  # pages of zeros are best left untouched
                     p.start(name, start)
