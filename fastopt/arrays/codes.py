@@ -32,15 +32,16 @@ class Codes(np.ndarray[Any, Any]):
 
     def __array_finalize__(self, other: Any) -> None:
         """Keep them in other shapes."""
-        is_whole = isinstance(other, Codes) and other.size == self.size
+        is_whole = isinstance(other, Codes) and other.nbytes == self.nbytes
         self.scales, self.sizes = (other.scales, other.sizes) if is_whole else (NO_SCALES, ())
 
     def numbers(self) -> NDArray[Any]:
-        """The numbers that the codes stand for, in a new array of float32."""
+        """The numbers that the codes stand for, in a new array of float32 or complex64."""
         codes = np.asarray(self).reshape(-1, order="A")
+        codes = codes if codes.dtype.names is None else codes.view(codes.dtype[0])
         parts = [decoded_from_blocks(codes[of_codes], self.scales[of_scales]) for of_codes, of_scales in self.pieces()]
         found: NDArray[Any] = np.concatenate([np.zeros(0, np.float32), *parts])
-        return shaped_like(found, self)
+        return shaped_like(found if self.dtype.names is None else found.view(np.complex64), self)
 
     def pieces(self) -> list[tuple[slice, slice]]:
         """Where the codes and the scales of each tensor are."""
@@ -51,10 +52,11 @@ class Codes(np.ndarray[Any, Any]):
 NO_SCALES = np.zeros(0, SCALE)
 
 
-def with_scales(vector: NDArray[Any], sizes: Sequence[int]) -> Codes:
-    """A vector of codes with scales of their own, for tensors of these sizes."""
+def with_scales(vector: NDArray[Any], sizes: Sequence[int], scales: NDArray[Any] | None = None) -> Codes:
+    """A vector of codes for tensors of these sizes, with these scales or else some of zero."""
     codes = vector.view(Codes)
-    codes.scales, codes.sizes = aligned_zeros(sum(map(blocks, sizes)), SCALE), tuple(sizes)
+    codes.scales = aligned_zeros(sum(map(blocks, sizes)), SCALE) if scales is None else scales
+    codes.sizes = tuple(sizes)
     return codes
 
 

@@ -131,6 +131,10 @@ class Parameter:
         sizes = [math.prod(shape) for _, shape, _ in leaf.layout] if isinstance(leaf, Flat) else [self.array.size]
         return [size * (1 + self.is_complex - self.is_paired) for size in sizes]
 
+    def sizes_of(self, state: NDArray[Any]) -> list[int]:
+        """How many numbers of a state each of its tensors has."""
+        return [size * (state.size // max(1, self.length)) for size in self.tensor_sizes()]
+
     @property
     def tensors(self) -> int:
         """How many tensors it has."""

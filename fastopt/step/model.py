@@ -242,8 +242,7 @@ class Model:
             allocate([p for _, p in holders], name, self.memory, dtypes, is_paired=name in self.paired)
             for (group, p), dtype in zip(holders, dtypes, strict=True):
                 if dtype in CODES and name not in masters.DTYPES:
-                    numbers = p.states[name].size // max(1, p.length)
-                    p.states[name] = with_scales(p.states[name], [numbers * size for size in p.tensor_sizes()])
+                    p.states[name] = with_scales(p.states[name], p.sizes_of(p.states[name]))
                 start = self._first(group, name, p)
                 if np.any(start) if isinstance(start, np.ndarray) else start:  # pages of zeros are best left untouched
                     p.start(name, start)
