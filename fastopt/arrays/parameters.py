@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays.codes import write
+from fastopt.arrays.codes import Codes, write
 from fastopt.arrays.flat import Flat, array_of
 from fastopt.arrays.layout import (
     ALIGNED,
@@ -134,6 +134,11 @@ class Parameter:
     def sizes_of(self, state: NDArray[Any]) -> list[int]:
         """How many numbers of a state each of its tensors has."""
         return [size * (state.size // max(1, self.length)) for size in self.tensor_sizes()]
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether states of it are of 8 bits, with scales that neighbours share."""
+        return any(isinstance(state, Codes) for state in self.states.values())
 
     @property
     def tensors(self) -> int:

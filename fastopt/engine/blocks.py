@@ -1,4 +1,4 @@
-"""Spans over arrays of which some are codes: blocks are decoded, stepped and encoded again, as many as fit into the first cache.
+"""Spans over arrays of which some are codes: what fits into the first cache is decoded, stepped, and encoded again.
 
 The work is done by a span of the rule with float32 in the place of codes. Whatever the rule, what runs it is one function, and
 its kernel is the one that others have.
@@ -52,8 +52,8 @@ HEAD_BYTES, ARRAY_BYTES, FLOAT = HEAD.itemsize, ARRAY.itemsize, 4
 head_type, array_type = numba.from_dtype(HEAD), numba.from_dtype(ARRAY)
 
 
-# The compiler would unroll loops over a block before it looks for vectors in them. So what is done with one is written as vectors
-# here, and `fastopt.engine.codes` has the same for arrays; that is what runs without a compiler.
+# The compiler would unroll loops over a block before it looks for vectors in them. So what is done with one is written as
+# vectors here. `fastopt.engine.codes` has the same for arrays, which is what runs without a compiler.
 FLOATS, BITS, BYTES = (ir.VectorType(kind, SIZE) for kind in (ir.FloatType(), ir.IntType(32), ir.IntType(8)))
 
 

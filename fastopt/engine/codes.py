@@ -3,7 +3,7 @@
 A code is what telephony makes of a sample (ITU-T G.711): of ``2 + |x| / scale``, which lies within some octaves, the exponent
 and the first places of the mantissa, as they stand in a float32. Close to zero the steps between numbers are equal, further out
 they grow with the numbers. So there is neither a division nor a table, a root nor a power; and as scales are powers of two,
-numbers that stay what they are keep their codes while others in their block move.
+numbers that stay what they are keep their codes until the largest of their block has come to another scale.
 """
 
 from __future__ import annotations
