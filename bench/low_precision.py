@@ -1,7 +1,8 @@
 """Steps of Adam with fewer bits, against float32 and PyTorch's fused Adam; and what comes of runs with them.
 
 ``python -m bench.low_precision`` prints a table of speed, ``python -m bench.low_precision --train Adam Lion`` one of losses: on
-the digits, or with ``--problem overfitting`` in 20,000 steps of a network that learns wrong labels, or of the inversion.
+the digits, or with ``--problem overfitting`` in 20,000 steps of a network that learns wrong labels, or of the inversion;
+``--sum 100000`` how far AdaGrad's sum is carried.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 import fastopt
 from bench.measure import interleaved
+from fastopt.arrays.codes import read
 from fastopt.commands.demo import network
 from fastopt.commands.demo.digits import Digits
 from fastopt.commands.demo.inversion import Inversion
@@ -112,6 +114,17 @@ def trained(name: str, form: Form, problem: str, epochs: int, seed: int) -> tupl
     return statistics.fmean(losses), learned.score(params)
 
 
+def carried(form: Form, steps: int) -> Iterator[tuple[int, float, float]]:
+    """AdaGrad's sum of squares that are 1, over their count: the mean and the spread of many elements, now and then."""
+    w, g = np.zeros(1024, np.float32), np.ones(1024, np.float32)
+    optimizer = fastopt.AdaGrad(w, **form.options)
+    for t in range(1, steps + 1):
+        optimizer.step(g)
+        if t in (10, 100, 1000, 10_000, 100_000):
+            share = read(optimizer.state["r"]) / t
+            yield t, float(share.mean()), float(share.std())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one of the tables."""
     parser = argparse.ArgumentParser(prog="bench.low_precision")
@@ -121,7 +134,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--size", type=int, default=32_000_000)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--sum", type=int, metavar="STEPS", help="instead, how far AdaGrad's sum is carried")
     chosen = parser.parse_args(arguments)
+    if chosen.sum:
+        for form in (form for form in chosen.forms if not FORMS[form].is_low):
+            found = "  ".join(f"{t}: {mean:.3f} +- {spread:.3f}" for t, mean, spread in carried(FORMS[form], chosen.sum))
+            print(f"{form:38}  {found}", flush=True)
+        return
     epochs = chosen.epochs or PROBLEMS[chosen.problem][1]
     forms = dict.fromkeys(("float32", *chosen.forms))
     for name in chosen.train:

@@ -203,7 +203,7 @@ def _checked_states(
                 if isinstance(own, Codes):
                     given = with_scales(given, own.sizes)
                 write(given, numbers)
-            pairs.append((own, given))
+            pairs.append((_bits(own), _bits(given)))
             if isinstance(own, Codes) and isinstance(given, Codes):
                 pairs.append((own.scales, given.scales))
     return pairs, converted
