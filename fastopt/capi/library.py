@@ -13,11 +13,12 @@ import llvmlite.binding as llvm
 import numpy as np
 from numba.core.codegen import get_host_cpu_features
 
-from fastopt.arrays.layout import FLOATS
-from fastopt.capi import FUNCTIONS, STATUS, Function, exported, function
+from fastopt.capi import FUNCTIONS, STATUS, Function, dtypes_of, exported, function
 
-C_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-FORTRAN_TYPES = {np.dtype(np.float32): "c_float", np.dtype(np.float64): "c_double"}
+# Of 16 bits C and Fortran have the bits.
+BITS = dict.fromkeys((np.dtype(np.uint16), np.dtype(np.float16)))
+C_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double", **dict.fromkeys(BITS, "uint16_t")}
+FORTRAN_KINDS = {np.dtype(np.float32): "c_float", np.dtype(np.float64): "c_double", **dict.fromkeys(BITS, "c_int16_t")}
 
 
 def write(folder: Path) -> list[Path]:
@@ -43,7 +44,7 @@ def write(folder: Path) -> list[Path]:
         If the folder can't be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = [function(name, dtype) for name in FUNCTIONS for dtype in FLOATS]
+    made = [function(name, dtype) for name in FUNCTIONS for dtype in dtypes_of(name)]
     paths = [folder / "fastopt.h", folder / "fastopt.f90", folder / "libfastopt.so"]
     _link(paths[2])  # first, as it is what can fail
     paths[0].write_text(header(made))
@@ -59,6 +60,9 @@ def header(functions: Iterable[Function]) -> str:
    Each function takes one step: it updates `theta` and the states in place, and only reads the gradient `g`. All arrays have
    `elements` elements and don't overlap. Before the first step the states hold what is said here, else 0. `t` counts the
    steps: the first one is 1. The result is one of the numbers below; if it is not FASTOPT_OK, nothing was changed.
+
+   Arrays of bfloat16 (bf16) and float16 (f16) come as their bits. What is written to them is rounded stochastically: up as
+   often as it is close to the number above, by a hash of `seed`, `t` and the element.
 
    The functions run in the calling thread and keep nothing between calls: several threads may step different parts of the
    same arrays. */
@@ -97,7 +101,8 @@ def _declaration(made: Function) -> str:
         names.setdefault(condition.words, []).extend(condition.names)
     ranges = [f"{', '.join(of)}: {words}" for words, of in names.items()]
     note += f"/* Allowed: {'; '.join(ranges)}. */\n"
-    return f"{note}int {made.name}(int64_t elements, {arrays}, int64_t t, {numbers});\n\n"
+    seed = ", int64_t seed" if made.is_narrow else ""
+    return f"{note}int {made.name}(int64_t elements, {arrays}, int64_t t, {numbers}{seed});\n\n"
 
 
 def fortran(functions: Iterable[Function]) -> str:
@@ -117,15 +122,18 @@ end module fastopt
 
 
 def _interface(made: Function) -> str:
-    names = [*made.arrays, "t", "lr", *made.numbers]
-    kind = FORTRAN_TYPES[made.dtype]
-    arrays = "".join(f"      real({kind}), intent({'in' if name == 'g' else 'inout'}) :: {name}(*)\n" for name in made.arrays)
+    seed = ["seed"] if made.is_narrow else []
+    names = [*made.arrays, "t", "lr", *made.numbers, *seed]
+    kind, number = FORTRAN_KINDS[made.dtype], "integer" if made.is_narrow else "real"
+    arrays = "".join(
+        f"      {number}({kind}), intent({'in' if name == 'g' else 'inout'}) :: {name}(*)\n" for name in made.arrays
+    )
     numbers = "".join(f"      real(c_double), value :: {name}\n" for name in ("lr", *made.numbers))
     listed = ", &\n        ".join(names)
     return f"""    integer(c_int) function {made.name}(elements, &
         {listed}) bind(c)
       import :: c_int, c_int64_t, {", ".join(sorted({kind, "c_double"}))}
-      integer(c_int64_t), value :: elements, t
+      integer(c_int64_t), value :: {", ".join(["elements", "t", *seed])}
 {arrays}{numbers}    end function
 """
 
@@ -137,7 +145,7 @@ def _link(library: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         objects = []
         for name in FUNCTIONS:
-            for dtype in FLOATS:
+            for dtype in dtypes_of(name):
                 objects.append(Path(temporary) / f"{function(name, dtype).name}.o")
                 objects[-1].write_bytes(_object_code(name, dtype))
         command = [compiler, "-shared", "-o", str(library), *map(str, objects), "-Wl,--no-undefined", "-lm"]
