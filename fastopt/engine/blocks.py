@@ -39,7 +39,7 @@ from fastopt.engine.tables import fields
 
 u32 = np.uint32
 
-LENGTH = 1024  # elements that are decoded at once
+LENGTH = 512  # elements that are decoded at once
 GAP = 80  # numbers between the arrays of these, so that they don't lie at the same places of their pages
 
 # What a span takes before the addresses of the one that does the work: that one, how many words it takes, how many of its
