@@ -177,7 +177,7 @@ def dtypes_of(name: str) -> tuple[np.dtype[Any], ...]:
 @functools.cache
 def _function(name: str, dtype: np.dtype[Any]) -> Function:
     cls, arguments = FUNCTIONS[name]
-    narrow = {"state_dtype": FORMATS[dtype].name} if dtype in FORMATS else {}
+    narrow: dict[str, Any] = {"state_dtype": FORMATS[dtype].name} if dtype in FORMATS else {}
     optimizer = cls(np.zeros(1, dtype), **arguments, **narrow)
     (group,) = optimizer.param_groups
     hyper, defaults = _named_numbers(group.hyper, fixed=["dampening"] if group.hyper.get("nesterov") else [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ import llvmlite.binding as llvm
 import numpy as np
 from numba.core.codegen import get_host_cpu_features
 
-from fastopt.capi import FUNCTIONS, STATUS, Function, dtypes_of, exported, function
+from fastopt.capi import FUNCTIONS, STATUS, SUFFIXES, Function, dtypes_of, exported, function
 
 # Of 16 bits C and Fortran have the bits.
-BITS = dict.fromkeys((np.dtype(np.uint16), np.dtype(np.float16)))
-C_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double", **dict.fromkeys(BITS, "uint16_t")}
-FORTRAN_KINDS = {np.dtype(np.float32): "c_float", np.dtype(np.float64): "c_double", **dict.fromkeys(BITS, "c_int16_t")}
+C_TYPES: Mapping[str, str] = {"f32": "float", "f64": "double", "bf16": "uint16_t", "f16": "uint16_t"}
+FORTRAN_KINDS: Mapping[str, str] = {"f32": "c_float", "f64": "c_double", "bf16": "c_int16_t", "f16": "c_int16_t"}
 
 
 def write(folder: Path) -> list[Path]:
@@ -90,7 +89,7 @@ enum {{
 
 
 def _declaration(made: Function) -> str:
-    element = C_TYPES[made.dtype]
+    element = C_TYPES[SUFFIXES[made.dtype]]
     arrays = ", ".join(f"{'const ' if name == 'g' else ''}{element} *{name}" for name in made.arrays)
     numbers = ", ".join(f"double {name}" for name in ("lr", *made.numbers))
     notes = [f"{name} = {value!r}" for name, value in made.numbers.items()]
@@ -124,7 +123,7 @@ end module fastopt
 def _interface(made: Function) -> str:
     seed = ["seed"] if made.is_narrow else []
     names = [*made.arrays, "t", "lr", *made.numbers, *seed]
-    kind, number = FORTRAN_KINDS[made.dtype], "integer" if made.is_narrow else "real"
+    kind, number = FORTRAN_KINDS[SUFFIXES[made.dtype]], "integer" if made.is_narrow else "real"
     arrays = "".join(
         f"      {number}({kind}), intent({'in' if name == 'g' else 'inout'}) :: {name}(*)\n" for name in made.arrays
     )
