@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--state",
         choices=STATE_FORMATS,
-        help="keep states in this format, rounded stochastically if it has 16 bits (default: float32)",
+        help="keep states in this format, rounded stochastically if it has 16 or 8 bits (default: float32)",
     )
     demo.add_argument("--out", type=Path, metavar="PATH", help="the picture (default: fastopt-<problem>.png in this folder)")
     commands.add_parser("info", help="versions, processor, threads, cache and memory bandwidth")

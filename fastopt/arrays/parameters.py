@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays.codes import Codes, write
 from fastopt.arrays.flat import Flat, array_of
 from fastopt.arrays.layout import (
     ALIGNED,
@@ -29,7 +30,7 @@ from fastopt.arrays.layout import (
 )
 from fastopt.arrays.mapped import MappedFile
 from fastopt.arrays.overlaps import Memory
-from fastopt.engine.formats import computing, encoded
+from fastopt.engine.formats import computing
 from fastopt.engine.tables import address
 
 # The state that holds the average of theta.
@@ -117,7 +118,7 @@ class Parameter:
         numbers = state if state.dtype == self.dtype else np.zeros(state.size, self.dtype)
         (self.shaped(numbers) if self.is_paired and np.ndim(value) == 0 else numbers)[...] = value
         if numbers is not state:
-            state[...] = encoded(numbers, state.dtype)
+            write(state, numbers)
 
     def require_writable(self, name: str, array: NDArray[Any]) -> None:
         """Raise TypeError or ValueError unless kernels can write the new theta to an array."""
@@ -134,6 +135,15 @@ class Parameter:
         leaf = self.leaf
         sizes = [math.prod(shape) for _, shape, _ in leaf.layout] if isinstance(leaf, Flat) else [self.array.size]
         return [size * (1 + self.is_complex - self.is_paired) for size in sizes]
+
+    def sizes_of(self, state: NDArray[Any]) -> list[int]:
+        """How many numbers of a state each of its tensors has."""
+        return [size * (state.size // max(1, self.length)) for size in self.tensor_sizes()]
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether states of it are of 8 bits, with scales that neighbours share."""
+        return any(isinstance(state, Codes) for state in self.states.values())
 
     @property
     def tensors(self) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastopt import optimizers
 from fastopt.arrays import masters
+from fastopt.arrays.codes import read
 from fastopt.arrays.flat import Flat
 from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.per_element import is_tree
@@ -18,10 +19,14 @@ from fastopt.arrays.tree import leaves
 from fastopt.description.hyperparameters import real
 from fastopt.description.options import DEFAULTS
 from fastopt.optimizer import Optimizer
+from fastopt.saving.state_dicts import SCALES
 from fastopt.step.groups import Group
 
 # Options that change nothing in what an optimizer keeps: PyTorch has functions for them, to be called around its step.
 AROUND = ("clip_norm", "copy_to", "frozen", "zero_grad")
+
+# How states are kept, of which PyTorch gets the numbers.
+FORMAT = ("state_dtype", "rounding", "seed")
 
 
 class Counterpart(NamedTuple):
@@ -104,6 +109,12 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     counterpart = counterpart_of(optimizer)
     groups = optimizer.param_groups
     own = optimizer.state_dict()
+    holders = [p for group in groups for p in group.parameters]
+    for state in {
+        state for group in groups for state in group.state_names
+    }:  # as numbers, which loading brings to their formats
+        own["state"].pop(state + SCALES, None)
+        own["state"][state] = {p.name: p.shaped(np.array(read(p.states[state]))) for p in holders if state in p.states}
     for i, (group, (their, entries)) in enumerate(zip(groups, _saved_groups(state_dict, len(groups)), strict=True)):
         hyper, progress = own["groups"][i], own["progress"][i]
         hyper |= {key: plain(their[other]) for key, other in counterpart.hyper.items() if key in hyper and other in their}
@@ -192,7 +203,7 @@ def _require_their_way(optimizer: Optimizer, counterpart: Counterpart, index: in
     hyper = optimizer.param_groups[index].hyper
     parameters = inspect.signature(type(optimizer)).parameters
     for key, value in hyper.items():
-        if key in (*AROUND, *counterpart.hyper):
+        if key in (*AROUND, *FORMAT, *counterpart.hyper):
             continue
         default = parameters[key].default if key in parameters else DEFAULTS[key]
         if value is not default and (is_tree(value) or value != default):
@@ -212,7 +223,7 @@ def _entry(counterpart: Counterpart, group: Group, p: Parameter) -> dict[str, An
     t = group.step_count
     if t == 0 and counterpart.name != "Adagrad":  # all others make their state at the first step
         return {}
-    used = {other: p.states[name] for name, other in counterpart.states.items() if name in group.state_names}
+    used = {other: read(p.states[name]) for name, other in counterpart.states.items() if name in group.state_names}
     if counterpart.name == "SGD":
         return used
     scalars = {name: float(group.scalars[name]) for name in counterpart.scalars}

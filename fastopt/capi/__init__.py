@@ -16,17 +16,19 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba import carray, types
-from numba.extending import intrinsic, register_jitable
+from numba import types
+from numba.extending import register_jitable
 from numpy.typing import DTypeLike
 
 from fastopt import optimizers
-from fastopt.arrays.layout import FLOATS, one_of
+from fastopt.arrays.layout import FLOATS, REAL, one_of
 from fastopt.capi.formulas import Branch, Tree, traced
 from fastopt.capi.norms import compiled_norm
 from fastopt.description.hyperparameters import Check, Number, Several, finite
 from fastopt.engine.compile import OPTIONS, Rule
-from fastopt.engine.loop import span
+from fastopt.engine.formats import FORMATS, computing, kind_of, plain
+from fastopt.engine.loop import array_at, span
+from fastopt.engine.noise import key_of
 from fastopt.optimizer import Optimizer
 
 # Names of the functions, the optimizers behind them, and the arguments that choose their rules.
@@ -52,7 +54,15 @@ FUNCTIONS: Mapping[str, tuple[type[Optimizer], dict[str, Any]]] = {
     "yogi": (optimizers.Yogi, {}),
 }
 
-SUFFIXES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
+# Those that have forms for arrays of 16 bits, too: all of them, rounded stochastically, with a seed as the last argument.
+NARROW = ("sgd", "momentum", "adam", "adamw")
+
+SUFFIXES = {
+    np.dtype(np.float32): "f32",
+    np.dtype(np.float64): "f64",
+    np.dtype(np.uint16): "bf16",
+    np.dtype(np.float16): "f16",
+}
 STATUS = {
     "FASTOPT_OK": (0, "the step was taken"),
     "FASTOPT_BAD_SIZE": (1, "elements is negative, or too large for any memory"),
@@ -93,7 +103,7 @@ class Function(NamedTuple):
     name : str
         Such as ``fastopt_adam_f32``.
     dtype : dtype
-        Of the arrays.
+        Of the arrays; uint16 stands for bfloat16.
     rule : callable
         The rule that it runs.
     states : dict of str to float
@@ -115,6 +125,11 @@ class Function(NamedTuple):
     conditions: tuple[Condition, ...]
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether the arrays are of 16 bits."""
+        return self.dtype in FORMATS
+
+    @property
     def arrays(self) -> list[str]:
         """The names of its pointers."""
         return ["theta", "g", *self.states]
@@ -128,7 +143,7 @@ def address(name: str, dtype: DTypeLike = np.float64) -> int:
     name : str
         One of `FUNCTIONS`, such as ``"adam"``.
     dtype : float32 or float64, default float64
-        Of the arrays.
+        Of the arrays; those of `NARROW` also float16, bfloat16, or uint16 for its bits.
 
     Returns
     -------
@@ -159,16 +174,21 @@ def address(name: str, dtype: DTypeLike = np.float64) -> int:
 
 def function(name: str, dtype: DTypeLike = np.float64) -> Function:
     """What a function is made of; see `address` for the parameters and errors."""
-    chosen = one_of("dtype", dtype, FLOATS)
     if not isinstance(name, str) or name not in FUNCTIONS:
         raise ValueError(f"name must be one of {', '.join(FUNCTIONS)}, got {name!r}")
-    return _function(name, chosen)
+    return _function(name, plain(one_of("dtype", dtype, dtypes_of(name))))
+
+
+def dtypes_of(name: str) -> tuple[np.dtype[Any], ...]:
+    """Which arrays there is a function for."""
+    return REAL if name in NARROW else FLOATS
 
 
 @functools.cache
 def _function(name: str, dtype: np.dtype[Any]) -> Function:
     cls, arguments = FUNCTIONS[name]
-    optimizer = cls(np.zeros(1, dtype), bounds=(0.0, 1.0), **arguments)
+    narrow: dict[str, Any] = {"state_dtype": FORMATS[dtype].name} if dtype in FORMATS else {}
+    optimizer = cls(np.zeros(1, dtype), bounds=(0.0, 1.0), **arguments, **narrow)
     (group,) = optimizer.param_groups
     group.scale_if(True)
     hyper, defaults = _named_numbers(group.hyper, fixed=["dampening"] if group.hyper.get("nesterov") else [])
@@ -236,14 +256,6 @@ def _leaves(tree: Tree) -> Iterator[tuple[str, ...]]:
         yield tree
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _pointer(typing_context: Any, number: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(number), generate
-
-
 @register_jitable  # type: ignore[untyped-decorator]
 def _stays(number: Any, rounded: Any) -> Any:
     """Whether a number is still one in the dtype of the arrays: neither zero that was none, nor infinite that was finite."""
@@ -259,7 +271,7 @@ def _source(made: Function) -> str:
     holds = [f"holds{i}({', '.join(condition.names)})" for i, condition in enumerate(made.conditions)]
     holds += [f"stays({x}, number({x}))" for x in numbers if x not in BOUNDS]
     lines = [
-        f"def entry(elements, {', '.join(arrays)}, t, {', '.join(numbers)}):",
+        f"def entry(elements, {', '.join(arrays)}, t, {', '.join(numbers)}{', seed' if made.is_narrow else ''}):",
         f"    if elements < 0 or elements > {2**60 // width}:",
         "        return 1",
         f"    if elements > 0 and ({' or '.join(f'{a} == 0' for a in arrays)}):",
@@ -271,10 +283,12 @@ def _source(made: Function) -> str:
         "        return 4",
         f"    if t < 1 or not ({' and '.join(holds)}):",
         "        return 5",
+        *(["    source = key_of(seed, t - 1), uint32(0)"] if made.is_narrow else []),
         "    t = float(t)",
         *_lines(made.coefficients, "    "),
-        f"    updated = ({', '.join(f'carray(pointer({a}), (elements,), number)' for a in arrays if a != 'g')},)",
-        "    span(rule, number, updated, carray(pointer(g), (elements,), number), lr, coefficients, 0, elements)",
+        f"    updated = ({', '.join(f'array_at({a}, elements, updated_kind)' for a in arrays if a != 'g')},)",
+        "    gradient = array_at(g, elements, gradient_kind)",
+        f"    span(rule, number, updated, gradient, lr, coefficients, 0, elements{', source' if made.is_narrow else ''})",
         "    return 0",
     ]
     return "\n".join(lines) + "\n"
@@ -297,21 +311,23 @@ def _compiled(name: str, dtype: np.dtype[Any]) -> Any:
         raise RuntimeError("functions for C are compiled by Numba, but NUMBA_DISABLE_JIT switches its compiler off")
     made = _function(name, dtype)
     source = _source(made)
-    names = {"carray": carray, "math": math, "number": made.dtype.type, "pointer": _pointer}
+    names = {"array_at": array_at, "key_of": key_of, "math": math, "number": computing(made.dtype).type, "uint32": types.uint32}
+    names |= {"gradient_kind": kind_of(made.dtype), "updated_kind": kind_of(made.dtype, made.is_narrow)}
     names |= {"rule": made.rule, "span": span, "stays": _stays}
     names |= {f"holds{i}": register_jitable(condition.holds) for i, condition in enumerate(made.conditions)}
     file = f"<{made.name}>"
     linecache.cache[file] = len(source), None, source.splitlines(True), file  # where Numba and tracebacks look for it
     exec(compile(source, file, "exec"), names)
     numbers = [types.float64] * (1 + len(made.numbers))
-    signature = types.int32(types.int64, *[types.uintp] * len(made.arrays), types.int64, *numbers)
+    seed = [types.int64] * made.is_narrow
+    signature = types.int32(types.int64, *[types.int64] * len(made.arrays), types.int64, *numbers, *seed)
     return numba.cfunc(signature, **OPTIONS)(names["entry"])
 
 
 def exported(name: str, dtype: np.dtype[Any]) -> str:
     """The compiled function as LLVM's code, for C under its own name, and without what Numba keeps in it for Python."""
     made = _function(name, dtype)
-    kinds = ["i64"] * (2 + len(made.arrays)) + ["double"] * (1 + len(made.numbers))
+    kinds = ["i64"] * (2 + len(made.arrays)) + ["double"] * (1 + len(made.numbers)) + ["i64"] * made.is_narrow
     return _for_c(_compiled(name, dtype), made.name, kinds)
 
 
@@ -322,7 +338,7 @@ def norm_name(dtype: np.dtype[Any]) -> str:
 
 def exported_norm(dtype: np.dtype[Any]) -> str:
     """The same of the function for norms."""
-    return _for_c(compiled_norm(dtype, _pointer), norm_name(dtype), ["i64"] * 3)
+    return _for_c(compiled_norm(dtype), norm_name(dtype), ["i64"] * 3)
 
 
 def _for_c(compiled: Any, name: str, kinds: Sequence[str]) -> str:

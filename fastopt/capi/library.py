@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ import numpy as np
 from numba.core.codegen import get_host_cpu_features
 
 from fastopt.arrays.layout import FLOATS
-from fastopt.capi import COMMON, FUNCTIONS, STATUS, Function, exported, exported_norm, function, norm_name
+from fastopt.capi import COMMON, FUNCTIONS, STATUS, SUFFIXES, Function, dtypes_of, exported, exported_norm, function, norm_name
 
-C_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-FORTRAN_TYPES = {np.dtype(np.float32): "c_float", np.dtype(np.float64): "c_double"}
+# Of 16 bits C and Fortran have the bits.
+C_TYPES: Mapping[str, str] = {"f32": "float", "f64": "double", "bf16": "uint16_t", "f16": "uint16_t"}
+FORTRAN_KINDS: Mapping[str, str] = {"f32": "c_float", "f64": "c_double", "bf16": "c_int16_t", "f16": "c_int16_t"}
 
 
 def write(folder: Path, cpu: str | None = None, tell: Callable[[str], None] = lambda name: None) -> list[Path]:
@@ -51,7 +52,7 @@ def write(folder: Path, cpu: str | None = None, tell: Callable[[str], None] = la
         If the folder can't be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = [function(name, dtype) for name in FUNCTIONS for dtype in FLOATS]
+    made = [function(name, dtype) for name in FUNCTIONS for dtype in dtypes_of(name)]
     paths = [folder / "fastopt.h", folder / "fastopt.f90", folder / "libfastopt.so"]
     _link(paths[2], cpu, tell)  # first, as it is what can fail
     paths[0].write_text(header(made))
@@ -68,6 +69,9 @@ def header(functions: Iterable[Function]) -> str:
    `elements` elements and don't overlap. Before the first step the states hold what is said here, else 0. `t` counts the
    steps: the first one is 1. `scale` multiplies the gradient, and theta ends between `lower` and `upper`; 1, -INFINITY and
    INFINITY change nothing. The result is one of the numbers below; if it is not FASTOPT_OK, nothing was changed.
+
+   Arrays of bfloat16 (bf16) and float16 (f16) come as their bits. What is written to them is rounded stochastically: up as
+   often as it is close to the number above, by a hash of `seed`, `t` and the element.
 
    The functions run in the calling thread and keep nothing between calls: several threads may step different parts of the
    same arrays. */
@@ -87,7 +91,7 @@ enum {{
 
 /* The norm of a gradient, in double precision. Of several arrays, or ranks of MPI, the norm is the root of the sum of squares:
    with limit / norm, where that is less than 1, as the scale, steps clip by it. */
-{"".join(f"int {norm_name(dtype)}(int64_t elements, const {C_TYPES[dtype]} *g, double *norm);" + chr(10) for dtype in FLOATS)}
+{"".join(_norm_declaration(dtype) for dtype in FLOATS)}
 {"".join(_declaration(made) for made in functions)}
 #ifdef __cplusplus
 }}
@@ -97,8 +101,12 @@ enum {{
 """
 
 
+def _norm_declaration(dtype: np.dtype[Any]) -> str:
+    return f"int {norm_name(dtype)}(int64_t elements, const {C_TYPES[SUFFIXES[dtype]]} *g, double *norm);\n"
+
+
 def _declaration(made: Function) -> str:
-    element = C_TYPES[made.dtype]
+    element = C_TYPES[SUFFIXES[made.dtype]]
     arrays = ", ".join(f"{'const ' if name == 'g' else ''}{element} *{name}" for name in made.arrays)
     numbers = ", ".join(f"double {name}" for name in ("lr", *made.numbers))
     notes = [f"{name} = {value!r}" for name, value in made.numbers.items() if name not in COMMON]
@@ -109,7 +117,8 @@ def _declaration(made: Function) -> str:
         names.setdefault(condition.words, []).extend(condition.names)
     ranges = [f"{', '.join(of)}: {words}" for words, of in names.items()]
     note += f"/* Allowed: {'; '.join(ranges)}. */\n"
-    return f"{note}int {made.name}(int64_t elements, {arrays}, int64_t t, {numbers});\n\n"
+    seed = ", int64_t seed" if made.is_narrow else ""
+    return f"{note}int {made.name}(int64_t elements, {arrays}, int64_t t, {numbers}{seed});\n\n"
 
 
 def fortran(functions: Iterable[Function]) -> str:
@@ -129,21 +138,24 @@ end module fastopt
 
 
 def _interface(made: Function) -> str:
-    names = [*made.arrays, "t", "lr", *made.numbers]
-    kind = FORTRAN_TYPES[made.dtype]
-    arrays = "".join(f"      real({kind}), intent({'in' if name == 'g' else 'inout'}) :: {name}(*)\n" for name in made.arrays)
+    seed = ["seed"] if made.is_narrow else []
+    names = [*made.arrays, "t", "lr", *made.numbers, *seed]
+    kind, number = FORTRAN_KINDS[SUFFIXES[made.dtype]], "integer" if made.is_narrow else "real"
+    arrays = "".join(
+        f"      {number}({kind}), intent({'in' if name == 'g' else 'inout'}) :: {name}(*)\n" for name in made.arrays
+    )
     numbers = "".join(f"      real(c_double), value :: {name}\n" for name in ("lr", *made.numbers))
     listed = ", &\n        ".join(names)
     return f"""    integer(c_int) function {made.name}(elements, &
         {listed}) bind(c)
       import :: c_int, c_int64_t, {", ".join(sorted({kind, "c_double"}))}
-      integer(c_int64_t), value :: elements, t
+      integer(c_int64_t), value :: {", ".join(["elements", "t", *seed])}
 {arrays}{numbers}    end function
 """
 
 
 def _norm_interface(dtype: np.dtype[Any]) -> str:
-    kind = FORTRAN_TYPES[dtype]
+    kind = FORTRAN_KINDS[SUFFIXES[dtype]]
     return f"""    integer(c_int) function {norm_name(dtype)}(elements, g, norm) bind(c)
       import :: c_int, c_int64_t, {", ".join(sorted({kind, "c_double"}))}
       integer(c_int64_t), value :: elements
@@ -160,7 +172,7 @@ def _link(library: Path, cpu: str | None, tell: Callable[[str], None]) -> None:
     if cpu is not None:
         _require_known(cpu, compiler)
     sources = {norm_name(dtype): functools.partial(exported_norm, dtype) for dtype in FLOATS}
-    sources |= {function(n, dtype).name: functools.partial(exported, n, dtype) for n in FUNCTIONS for dtype in FLOATS}
+    sources |= {function(n, dtype).name: functools.partial(exported, n, dtype) for n in FUNCTIONS for dtype in dtypes_of(n)}
     with tempfile.TemporaryDirectory() as temporary:
         objects = []
         for name, source in sources.items():
@@ -188,10 +200,9 @@ def _object_code(name: str, source: str, cpu: str | None) -> bytes:
         if not each.is_declaration and each.name != name:
             each.linkage = "internal"
     target = llvm.Target.from_default_triple()
-    features = get_host_cpu_features() if cpu is None else ""
-    machine = target.create_target_machine(
-        cpu=cpu or llvm.get_host_cpu_name(), features=features, opt=3, reloc="pic", codemodel="default"
-    )
+    is_own = cpu in (None, "native")  # which is the C compiler's name for it
+    name_of_cpu, features = (llvm.get_host_cpu_name(), get_host_cpu_features()) if is_own else (cpu, "")
+    machine = target.create_target_machine(cpu=name_of_cpu, features=features, opt=3, reloc="pic", codemodel="default")
     passes = llvm.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()
     passes.add_strip_dead_prototype_pass()

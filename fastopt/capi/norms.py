@@ -7,18 +7,20 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc, types
+from numba import cfunc, types
 
 from fastopt.engine.compile import OPTIONS
+from fastopt.engine.formats import kind_of
+from fastopt.engine.loop import array_at
 
 # A sum of squares outside of these may have lost some of its terms.
 LEAST, LARGEST = 1e-290, 1e308
 
 
 @functools.cache
-def compiled_norm(dtype: np.dtype[Any], pointer: Any) -> Any:
-    """``norm(elements, g, result)`` for C; what makes pointers of integers, which alone can be looked at."""
-    width, number = dtype.itemsize, dtype.type
+def compiled_norm(dtype: np.dtype[Any]) -> Any:
+    """``norm(elements, g, result)`` for C, with pointers as integers, which alone can be looked at."""
+    width, number, double = dtype.itemsize, kind_of(dtype), kind_of(np.dtype(np.float64))
 
     def norm(elements: Any, g: Any, result: Any) -> Any:
         if elements < 0 or elements > 2**60 // width:
@@ -27,7 +29,7 @@ def compiled_norm(dtype: np.dtype[Any], pointer: Any) -> Any:
             return 2
         if g & (width - 1) or result & 7:
             return 3
-        numbers = carray(pointer(g), (elements,), number)
+        numbers = array_at(g, elements, number)
         a = b = c = d = 0.0
         whole = elements - elements % 4
         for i in range(0, whole, 4):
@@ -46,7 +48,7 @@ def compiled_norm(dtype: np.dtype[Any], pointer: Any) -> Any:
             for i in range(elements if 0.0 < unit < math.inf else 0):
                 square += (numbers[i] / unit) * (numbers[i] / unit)
             square = square if 0.0 < unit < math.inf else 1.0
-        carray(pointer(result), (1,), np.float64)[0] = unit * math.sqrt(square)
+        array_at(result, 1, double)[0] = unit * math.sqrt(square)
         return 0
 
     signature = types.int32(types.int64, types.uintp, types.uintp)

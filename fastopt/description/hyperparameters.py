@@ -179,7 +179,8 @@ class OneOf:
 
 
 # In which states may be kept.
-STATE_FORMATS = ("float64", "float32", "bfloat16", "float16")
+INT8 = "int8"
+STATE_FORMATS = ("float64", "float32", "bfloat16", "float16", INT8)
 
 
 def state_formats(name: str, value: Any) -> str | dict[str, str] | None:

@@ -123,15 +123,16 @@ class Options(Fields):
     state_dtype: Any = hyper(
         None,
         state_formats,
-        """The format in which states are kept: ``"float64"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, for all but those
-        that hold a copy of the parameters, or a mapping with formats by state. By default that in which the rule computes.""",
+        """The format in which states are kept: ``"float64"``, ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"``
+        (8 bits, and a scale for each 32 numbers), for all but those that hold a copy of the parameters, or a mapping with
+        formats by state. By default that in which the rule computes.""",
         kind="str or mapping",
     )
     rounding: str = hyper(
         "nearest",
         OneOf("nearest", "stochastic"),
-        """How states and parameters of 16 bits are rounded: to nearest, or up as often as they are close to the number above,
-        by a hash of `seed`, step and element.""",
+        """How states of 16 or 8 bits and parameters of 16 bits are rounded: to nearest, or up as often as they are close to the
+        number above, by a hash of `seed`, step and element.""",
     )
     seed: int = hyper(0, integer, "Of the noise that stochastic rounding takes.", kind="int")
     master_weights: bool | str = hyper(

@@ -24,6 +24,12 @@ class Description(Options):
     state_names: ClassVar[tuple[str, ...]] = ()
     """Names of the states, in the order in which the rule takes them."""
 
+    nonnegative_states: ClassVar[tuple[str, ...]] = ()
+    """Names of states that have no sign, such as averages of squares: in 8 bits they range further, and don't become zero."""
+
+    copies_of_theta: ClassVar[tuple[str, ...]] = ()
+    """Names of states that move as slowly as theta does, besides those that begin with it."""
+
     own_options: ClassVar[frozenset[str]] = frozenset()
     """Options that the optimizer's own rule carries out."""
 

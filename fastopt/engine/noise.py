@@ -59,7 +59,13 @@ def key_of(seed: Any, step: Any) -> Any:
 @register_jitable
 def noise(key: Any, i: Any) -> Any:
     """32 random bits for element `i`, given as a uint32."""
-    x = u32(product(i, STRIDE) ^ u32(key))
+    return noise_from(key, product(i, STRIDE))
+
+
+@register_jitable
+def noise_from(key: Any, place: Any) -> Any:
+    """The same, given the product of the element with the stride."""
+    x = u32(place ^ u32(key))
     x = product(u32(x ^ u32(x >> SIXTEEN)), ODD)
     return u32(u32(x ^ u32(x >> FIFTEEN)) ^ u32(key >> HALF))
 

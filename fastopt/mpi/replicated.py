@@ -77,6 +77,8 @@ class Replicated:
         reduce = InRankOrder(comm)
         self.shared = optimizer(of_rank if self._is_grouped else of_rank[0]["params"], **{**own, "reduce": reduce})
         self._ends = Allreduce(reduce, "the ranks may have other parameters than each other now")
+        if any(p.has_codes for group in self.shared.param_groups for p in group.parameters):
+            raise ValueError("state_dtype='int8' is not for replicated parameters, since blocks would lie on two ranks")
         self._place_parts()
         self._gradients = with_leaves(self.params, [self._shards_of[p].own_gradient(p) for p in self._parameters])
 

@@ -55,6 +55,7 @@ class AdaBelief(Optimizer):
     """
 
     rule, state_names = adabelief, ("m", "s")
+    nonnegative_states = ("s",)
     lr: Rate = hyper(1e-3)
     betas: tuple[float, float] = hyper((0.9, 0.999))
     eps: float = hyper(1e-16)

@@ -53,6 +53,7 @@ class AdaDelta(Optimizer):
     """
 
     rule, state_names = adadelta, ("v", "delta")
+    nonnegative_states = ("v", "delta")
     lr: Rate = hyper(1.0)
     rho: float = hyper(0.9, doc=r"Decay rate :math:`\rho` of both averages, in [0, 1).")
     eps: float = hyper(

@@ -78,6 +78,7 @@ class AdaGrad(Optimizer):
     array([0.5, 2.5])
     """
 
+    nonnegative_states = ("r", "alpha")
     lr: Rate = hyper(1e-2, doc=r"Global learning rate :math:`\alpha`")
     eps: float = hyper(
         1e-10, doc=r""":math:`\epsilon`, by default outside of the root. With ``accumulate="rates"`` take more, 1e-7 to 1e-5."""

@@ -95,6 +95,7 @@ class Adam(Optimizer):
     array([0.5, 2.5])
     """
 
+    nonnegative_states = ("v", "v_max")
     lr: Rate = hyper(1e-3)
     betas: tuple[float, float] = hyper((0.9, 0.999))
     eps: float = hyper(1e-8)

@@ -53,6 +53,7 @@ class AdaMax(Optimizer):
     """
 
     rule, state_names = adamax, ("m", "u")
+    nonnegative_states = ("u",)
     lr: Rate = hyper(2e-3)
     betas: tuple[float, float] = hyper(
         (0.9, 0.999), doc=r"Decay rates :math:`\beta_1, \beta_2` of the average and of the maximum, in [0, 1)."

@@ -80,6 +80,7 @@ class Adan(Optimizer):
     """
 
     rule, state_names = adan, ("m", "d", "n", "previous")
+    nonnegative_states = ("n",)
     decoupled_weight_decay = True
     lr: Rate = hyper(1e-3)
     betas: tuple[float, float, float] = hyper(

@@ -72,6 +72,7 @@ class AdEMAMix(Optimizer):
     """
 
     rule, state_names = ademamix, ("m", "m_slow", "v")
+    nonnegative_states = ("v",)
     decoupled_weight_decay = True
     lr: Rate = hyper(1e-3, doc=r"Learning rate :math:`\eta`")
     betas: tuple[float, float, float] = hyper(

@@ -58,6 +58,7 @@ class ADOPT(Optimizer):
     """
 
     rule, state_names = adopt, ("m", "v")
+    nonnegative_states = ("v",)
     lr: Rate = hyper(1e-3)
     betas: tuple[float, float] = hyper((0.9, 0.9999))
     eps: float = hyper(1e-6, doc=r":math:`\epsilon`: the root counts as at least this.")

@@ -53,6 +53,7 @@ class ASGD(Optimizer):
     """
 
     rule, state_names = asgd, ("ax",)
+    copies_of_theta = ("ax",)
     takes_rates = False
     lr: Rate = hyper(1e-2)
     lambd: float = hyper(1e-4, nonnegative, r"Decay term :math:`\lambda_d`.")

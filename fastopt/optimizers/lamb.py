@@ -84,6 +84,7 @@ class LAMB(Optimizer):
     """
 
     rule, state_names = lamb, ("m", "v")
+    nonnegative_states = ("v",)
     own_options = frozenset({"weight_decay"})
     per_tensor = True
     scalars: ClassVar[Mapping[str, float]] = {"trust": 1.0}

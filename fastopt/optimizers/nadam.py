@@ -69,6 +69,7 @@ class NAdam(Optimizer):
     """
 
     rule, state_names = nadam, ("m", "v")
+    nonnegative_states = ("v",)
     scalars: ClassVar[Mapping[str, float]] = {"mu_product": 1.0}
     lr: Rate = hyper(2e-3)
     betas: tuple[float, float] = hyper((0.9, 0.999))

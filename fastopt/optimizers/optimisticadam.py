@@ -66,6 +66,7 @@ class OptimisticAdam(Optimizer):
     """
 
     rule, state_names = optimistic_adam, ("m", "v", "previous")
+    nonnegative_states = ("v",)
     lr: Rate = hyper(1e-3)
     betas: tuple[float, float] = hyper((0.9, 0.999))
     eps: float = hyper(1e-8)

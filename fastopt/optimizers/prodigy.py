@@ -109,6 +109,7 @@ class Prodigy(Optimizer):
     """
 
     rule, state_names = prodigy, ("m", "v", "s", "start")
+    nonnegative_states = ("v",)
     own_options = frozenset({"weight_decay"})
     scalars: ClassVar[Mapping[str, float]] = {"d": 0.0, "numerator": 0.0}
     takes_rates = False

@@ -65,6 +65,7 @@ class RAdam(Optimizer):
     """
 
     rule, state_names = radam, ("m", "v")
+    nonnegative_states = ("v",)
     lr: Rate = hyper(1e-3)
     betas: tuple[float, float] = hyper(
         (0.9, 0.999),

@@ -132,6 +132,7 @@ class RMSProp(Optimizer):
     array([0., 3.])
     """
 
+    nonnegative_states = ("v", "alpha")
     lr: Rate = hyper(1e-2, doc=r"Global learning rate :math:`\alpha`")
     rho: float = hyper(0.99)
     eps: float = hyper(1e-8, doc=r":math:`\epsilon`, by default outside of the root.")

@@ -64,6 +64,7 @@ class Rprop(Optimizer):
     """
 
     rule, state_names = rprop, ("size", "previous")
+    nonnegative_states = ("size",)
     takes_modulus = False
     lr: Rate = hyper(1e-2)
     etas: tuple[float, float] = hyper((0.5, 1.2), _etas, r"The factors :math:`\eta_- < 1 < \eta_+`.")

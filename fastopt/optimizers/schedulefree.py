@@ -219,6 +219,7 @@ class ScheduleFreeAdamW(_ScheduleFree):
     """
 
     own_options = frozenset({"weight_decay"})
+    nonnegative_states = ("v",)
     lr: Rate = hyper(2.5e-3)
     betas: tuple[float, float] = hyper(
         (0.9, 0.999),

@@ -52,6 +52,7 @@ class Yogi(Optimizer):
     """
 
     rule, state_names = yogi, ("m", "v")
+    nonnegative_states = ("v",)
     lr: Rate = hyper(1e-2)
     betas: tuple[float, float] = hyper((0.9, 0.999))
     eps: float = hyper(1e-3)

@@ -83,6 +83,7 @@ def rule(
     state: str | Sequence[str] | Mapping[str, float] = ...,
     hyper: str | Sequence[str] | Mapping[str, Any] = ...,
     coefficients: Derive | None = ...,
+    nonnegative: str | Sequence[str] = ...,
 ) -> Callable[[Rule], type[CustomOptimizer]]: ...
 def rule(
     function: Rule | None = None,
@@ -90,6 +91,7 @@ def rule(
     state: str | Sequence[str] | Mapping[str, float] = (),
     hyper: str | Sequence[str] | Mapping[str, Any] = "lr",
     coefficients: Derive | None = None,
+    nonnegative: str | Sequence[str] = (),
 ) -> Any:
     r"""Make an optimizer from an update rule; without arguments, mark a function as the rule of a class of your own.
 
@@ -112,6 +114,9 @@ def rule(
     coefficients : callable, optional
         ``coefficients(hyper, t)`` gives a mapping with more numbers for the function's arguments by name, in double precision,
         once a step; the first step is ``t = 1``.
+    nonnegative : str or sequence of str, optional
+        Names of the states that are never negative, such as averages of squares: with ``state_dtype="int8"`` they range further
+        then, and never become zero.
 
     Returns
     -------
@@ -151,13 +156,17 @@ def rule(
         return plain_rule(function)
 
     def decorate(function: Rule) -> type[CustomOptimizer]:
-        return _optimizer(function, _states(state), _defaults(hyper), coefficients)
+        return _optimizer(function, _states(state), _defaults(hyper), coefficients, _names("nonnegative", nonnegative))
 
     return decorate
 
 
 def _optimizer(
-    function: Rule, states: Mapping[str, float], hyper: Mapping[str, Any], derive: Derive | None
+    function: Rule,
+    states: Mapping[str, float],
+    hyper: Mapping[str, Any],
+    derive: Derive | None,
+    nonnegative: Sequence[str],
 ) -> type[CustomOptimizer]:
     name = function.__name__
     arguments = _arguments(function)
@@ -168,7 +177,18 @@ def _optimizer(
         raise TypeError(f"{name} must take its states {', '.join(states)} after lr, got {', '.join(taken) or 'none'}")
     if "lr" not in hyper:
         raise TypeError(f"{name} must have the hyper-parameter lr, got {', '.join(hyper)}")
-    taken_names = {*Optimizer.common, *CONSTANTS, *states, "g", "params", "rule", "state_names", "t", "theta"} - {"lr"}
+    taken_names = {
+        *Optimizer.common,
+        *CONSTANTS,
+        *states,
+        "g",
+        "params",
+        "rule",
+        "state_names",
+        "t",
+        "theta",
+        "nonnegative_states",
+    } - {"lr"}
     if clash := [key for key in hyper if key in taken_names]:
         raise ValueError(f"{name} can't have a hyper-parameter {clash[0]!r}: that name means something else already")
     known = {*hyper, *CONSTANTS, *(prefix + key for prefix in DERIVED for key in hyper)}
@@ -178,6 +198,8 @@ def _optimizer(
             f"nor a hyper-parameter ({', '.join(hyper)}) nor one of {', '.join(sorted(known - set(hyper)))}; "
             "give it by coefficients="
         )
+    if unknown := [name for name in nonnegative if name not in states]:
+        raise ValueError(f"nonnegative must name states, {', '.join(states) or 'of which there are none'}, got {unknown[0]!r}")
     body = {
         **{key: field(value, decay if key.startswith("beta") and key not in COMMON else None) for key, value in hyper.items()},
         "__doc__": function.__doc__ or f"The optimizer with the rule ``{name}``.",
@@ -185,6 +207,7 @@ def _optimizer(
         "__qualname__": function.__qualname__,
         "rule": plain_rule(function),
         "state_names": tuple(states),
+        "nonnegative_states": tuple(nonnegative),
         "_starts": dict(states),
         "_values": {name: _value(name, hyper) for name in others},
         "_derive": None if derive is None else staticmethod(derive),

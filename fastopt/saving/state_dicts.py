@@ -10,19 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays import masters
+from fastopt.arrays.codes import SCALE, Codes, read, with_scales, write
 from fastopt.arrays.flat import array_of
-from fastopt.arrays.layout import REAL, complex_of, require_array
+from fastopt.arrays.layout import REAL, complex_of, parts, require_array
 from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.tree import map_leaves
 from fastopt.description.hyperparameters import Check, checked, integer, real
 from fastopt.description.options import WHOLE
-from fastopt.engine.formats import converted_to, plain
+from fastopt.engine.codes import CODES
+from fastopt.engine.formats import plain
 from fastopt.engine.tables import address
 from fastopt.schedules.nested import load_together, remembers
 from fastopt.step.groups import Group
 from fastopt.step.states import FIXED
 
 VERSION = 1
+
+# What follows the name of a state that is codes, in that of their scales.
+SCALES = "_scales"
 
 # Which state dicts of earlier versions lack.
 FORMAT_OPTIONS = ("state_dtype", "rounding", "seed", "master_weights")
@@ -44,7 +49,7 @@ def save(
             {key: map_leaves(_copied, value) for key, value in group.hyper.items() if _is_saved(key, value)} for group in groups
         ],
         "progress": [_progress(group) for group in groups],
-        "state": {name: {p.name: _saved(p, name, copy) for p in parameters} for name, parameters in _holders(groups).items()},
+        "state": _states(groups, copy),
     }
 
 
@@ -98,8 +103,8 @@ def load(
         group.scalars.update(values["scalars"])
         for p in group.parameters:
             p.scalars.update(values["tensor_scalars"].get(p.name, {}))
-    for own, array in states:
-        own[...] = array
+    for own, vector in states:
+        own[...] = vector
     for group in groups:
         group.fill_copies()  # parameters may have been loaded before
     if converted:
@@ -182,34 +187,72 @@ def _memories(group: Group, saved: Mapping[str, Any]) -> Iterator[tuple[Any, Map
 def _checked_states(
     groups: Sequence[Group], saved: Any, chosen: Sequence[Any]
 ) -> tuple[list[tuple[NDArray[Any], NDArray[Any]]], list[str]]:
-    """Pairs of an own state array and the numbers for it; and which states had other formats, as groups may choose."""
+    """Pairs of an own vector and the numbers for it; and which states had other formats, as groups may choose."""
     holders = _holders(groups)
-    _require_keys("state_dict['state']", saved, holders)
+    of_scales = [state + SCALES for state in holders]
+    _require_keys("state_dict['state']", saved, [*holders, *of_scales], of_scales)
     with_formats = [g for g, there in zip(groups, chosen, strict=True) if there or g.hyper["state_dtype"]]
     choosing = {p for group in with_formats for p in group.parameters}
     pairs, converted = [], []
     for state, parameters in holders.items():
         _require_keys(f"state_dict['state'][{state!r}]", saved[state], [p.name for p in parameters])
         for p in parameters:
-            name, array = f"state_dict['state'][{state!r}][{p.name!r}]", saved[state][p.name]
-            own, full = _bits(p.state(state)), masters.DTYPES.get(state, p.dtype)
-            is_complex = own.dtype.kind == "c" or own.dtype.names is not None
-            others = [d for d in REAL if d != full] if p in choosing and state not in masters.DTYPES else []
-            require_array(name, array, [complex_of(d) if is_complex else d for d in dict.fromkeys([full, *others])])
-            if array.shape != own.shape:
-                raise ValueError(f"{name} must have the shape {own.shape}, got {array.shape}")
-            if address(array) == address(own) and array.dtype == own.dtype:
-                continue  # it is the state itself, which may be larger than memory
-            array = _bits(p.detached(np.asarray(array)))
-            if array.dtype != own.dtype:
-                converted.append(f"{state!r} of {p.name} from {array.dtype} to {own.dtype}")
-            pairs.append((own, converted_to(own.dtype, array)))
+            own, given = p.states[state], _checked_state(p, state, saved, p in choosing)
+            if given is own:
+                continue
+            if given.dtype != plain(own.dtype) or isinstance(given, Codes) != isinstance(own, Codes):
+                converted.append(f"{state!r} of {p.name} from {given.dtype} to {plain(own.dtype)}")
+                numbers, given = read(given), np.zeros_like(own)
+                if isinstance(own, Codes):
+                    given = with_scales(given, own.sizes)
+                write(given, numbers)
+            pairs.append((_bits(own), _bits(given)))
+            if isinstance(own, Codes) and isinstance(given, Codes):
+                pairs.append((own.scales, given.scales))
     return pairs, converted
 
 
-def _saved(p: Parameter, name: str, copy: bool) -> NDArray[Any]:
-    """A state as state dicts have it."""
-    array = _bits(p.state(name))
+def _checked_state(p: Parameter, state: str, saved: Mapping[str, Any], may_differ: bool) -> NDArray[Any]:
+    """A state as a vector, of numbers or of codes."""
+    name, array = f"state_dict['state'][{state!r}][{p.name!r}]", saved[state][p.name]
+    own, full = _bits(p.state(state)), masters.DTYPES.get(state, p.dtype)
+    is_complex = own.dtype.kind == "c" or own.dtype.names is not None
+    scales = saved[state + SCALES].get(p.name) if isinstance(saved.get(state + SCALES), Mapping) else None
+    may_differ &= state not in masters.DTYPES
+    dtypes = [full, *(REAL if may_differ else ())] if scales is None else [*CODES]
+    require_array(name, array, [complex_of(dtype) if is_complex else dtype for dtype in dict.fromkeys(dtypes)])
+    if array.shape != own.shape:
+        raise ValueError(f"{name} must have the shape {own.shape}, got {array.shape}")
+    if scales is None and address(array) == address(own) and array.dtype == own.dtype:
+        return p.states[state]  # itself, which may be larger than memory
+    vector = _bits(p.detached(np.asarray(array))).reshape(-1, order=p.order)
+    vector = vector if vector.dtype.names is None else vector.view(vector.dtype[0])
+    vector = parts(vector)
+    if scales is None:
+        return vector
+    name = f"state_dict['state'][{state + SCALES!r}][{p.name!r}]"
+    require_array(name, scales, [SCALE])
+    codes = with_scales(vector, p.sizes_of(vector))
+    if scales.shape != codes.scales.shape:
+        raise ValueError(f"{name} must have the shape {codes.scales.shape}, got {scales.shape}")
+    codes.scales = p.detached(scales)
+    return codes
+
+
+def _states(groups: Sequence[Group], copy: bool) -> dict[str, dict[str, NDArray[Any]]]:
+    """States as state dicts have them, and beside those that are codes the scales."""
+    found: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, parameters in _holders(groups).items():
+        found[name] = {p.name: _saved(np.asarray(p.state(name)), copy) for p in parameters}
+        coded = {p.name: p.states[name] for p in parameters}
+        if scales := {key: _saved(each.scales, copy) for key, each in coded.items() if isinstance(each, Codes)}:
+            found[name + SCALES] = scales
+    return found
+
+
+def _saved(array: NDArray[Any], copy: bool) -> NDArray[Any]:
+    """An array as state dicts have it."""
+    array = _bits(array)
     return array.copy("K") if copy else array
 
 

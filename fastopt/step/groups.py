@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays import masters
+from fastopt.arrays.codes import is_narrow
 from fastopt.arrays.layout import aligned_zeros
 from fastopt.arrays.overlaps import Memory
 from fastopt.arrays.parameters import AVERAGE, Parameter
@@ -20,7 +21,6 @@ from fastopt.description.fields import REQUIRED, known_values_within
 from fastopt.description.hyperparameters import checked, common_range, hint, is_choice, plainly
 from fastopt.description.options import Wrapped
 from fastopt.description.recipe import Choice, Description
-from fastopt.engine.formats import FORMATS, plain
 from fastopt.step.changes import Changes
 from fastopt.step.comparing import is_number, is_off
 from fastopt.step.scalars import scalars_of
@@ -261,7 +261,7 @@ class Group(MutableMapping[str, Any]):
         of_theta = len(masters.vectors(p))
         goes_on = [of_theta == 1, *[False] * (of_theta - 1 + (p.copy is not None)), *[True] * len(self._moved(p))]
         is_on = self.hyper["rounding"] == "stochastic"
-        return [is_on and moves and plain(a.dtype) in FORMATS for moves, a in zip(goes_on, self.arrays(p), strict=True)]
+        return [is_on and moves and is_narrow(a) for moves, a in zip(goes_on, self.arrays(p), strict=True)]
 
     def _moved(self, p: Parameter) -> list[NDArray[Any]]:
         averages = [p.states[AVERAGE]] if self.hyper["ema_decay"] is not None else []

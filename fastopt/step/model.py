@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays import masters
+from fastopt.arrays.codes import with_scales
 from fastopt.arrays.flat import Flat, equal
 from fastopt.arrays.mapped import MappedFile
 from fastopt.arrays.overlaps import Memory
@@ -20,6 +22,7 @@ from fastopt.description.fields import REQUIRED, known_values
 from fastopt.description.hyperparameters import checked, common_range, finite, hint, plainly
 from fastopt.description.options import WHOLE
 from fastopt.description.recipe import Description
+from fastopt.engine.codes import CODES
 from fastopt.step.changes import Changes
 from fastopt.step.groups import ARRAYS, Group
 from fastopt.step.states import dtype_of, first_value, has_state, note_states_of_rows
@@ -299,8 +302,14 @@ class Model:
             having = [group for group in groups if name in group.state_names]
             holders = [(group, p) for group in having for p in group.parameters if has_state(group.hyper, p, name)]
             dtypes = [dtype_of(self._description, group.hyper, name, p) for group, p in holders]
+            if self.file is not None and any(dtype in CODES for dtype in dtypes) and name not in masters.DTYPES:
+                raise ValueError("state_dtype='int8' is not for state_path, whose file has no scales")
             allocate([p for _, p in holders], name, self.memory, dtypes, name in self.paired, self.file)
-            for group, p in holders if self.file is None or self.file.is_new else []:
+            for (group, p), dtype in zip(holders, dtypes, strict=True):
+                if dtype in CODES and name not in masters.DTYPES:
+                    p.states[name] = with_scales(p.states[name], p.sizes_of(p.states[name]))
+                if self.file is not None and not self.file.is_new:
+                    continue
                 start = self._first(group, name, p)
                 if np.any(start) if isinstance(start, np.ndarray) else start:  # pages of zeros are best left untouched
                     p.start(name, start)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays.codes import Codes
 from fastopt.arrays.layout import complex_of
 from fastopt.arrays.parameters import Parameter, require_writable
 from fastopt.engine.compile import Rule, Variant
@@ -155,6 +156,8 @@ class Pass:
         theta, *states = map(element_of, self._arrays(p))
         g = np.result_type(gradient, np.complex64) if theta.kind == "c" else plain(gradient)
         around, stochastic = self._around(p), [*self.stochastic.of(p)]
+        codes = [isinstance(array, Codes) for array in self._arrays(p)]
+        stochastic = [each and not is_code for each, is_code in zip(stochastic, codes, strict=False)]  # of no span's own
         if self.zeroes:
             states.insert(self.zeroed(p) - 1, g)
             stochastic.insert(self.zeroed(p), False)
@@ -184,7 +187,7 @@ class Pass:
 
 def element_of(array: NDArray[Any]) -> np.dtype[Any]:
     """The dtype of what a loop takes at once: a number, or a pair, which is the complex number that its parts make."""
-    dtype = plain(array.dtype)
+    dtype = np.dtype(np.float32) if isinstance(array, Codes) else plain(array.dtype)
     return dtype if array.ndim == 1 else complex_of(dtype)
 
 

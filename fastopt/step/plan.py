@@ -21,6 +21,7 @@ from fastopt.engine.launch import Launch
 from fastopt.engine.loop import ITEM
 from fastopt.engine.sums import BLOCK, LANES
 from fastopt.engine.tables import APART, DECISION, GROUP, HEADER, KNOWS_OBJECTS, LEAF, PASS, ROW, TENSOR, address, table
+from fastopt.step import coded
 from fastopt.step.decided import Call, Decided
 from fastopt.step.passes import Pass, element_of
 
@@ -259,18 +260,21 @@ class Plan:
             for p in each.parameters:
                 variant, arrays = each.variant(p, self._gradients[p]), each.operands(p)
                 compiled = compiled_span(variant)
-                self._kept += [compiled, *arrays]
+                run = coded.runner(each, p, compiled)
+                self._kept += [compiled, run, *arrays]
                 operands = [(0, 0) if a is None else (address(a), element_of(a).itemsize) for a in arrays]
                 operands += each.words(p)
                 cost = variant.bytes_per_element
                 doubles = (1 + p.is_paired) * (self._gradients[p].itemsize == ITEM)
                 begin = 0
-                for t, size in zip(self._tensors_of[p], p.tensor_sizes(), strict=True):
+                for i, (t, size) in enumerate(zip(self._tensors_of[p], p.tensor_sizes(), strict=True)):
                     size = 0 if p in self._left_out else size
-                    place = (compiled.address, ITEM * len(words), row, t, size, work, cost, blocks)
+                    place = (run.address, ITEM * len(words), row, t, size, work, cost, blocks)
+                    own = [at + begin * item for at, item in operands]
+                    words += coded.head(each, p, compiled, i, begin, own)
                     zeroed = ITEM * (len(words) + each.zeroed(p)) if each.zeroes else -1
                     rows.append((*place, zeroed, p.theta.dtype.itemsize == ITEM, doubles))
-                    words += [at + begin * item for at, item in operands]
+                    words += own
                     begin += size
                     work += -(-size // grain) * cost
                     blocks += -(-size // BLOCK)

@@ -196,6 +196,8 @@ def _require_rows(description: Description, group: Group) -> None:
         raise ValueError(f"{name} needs a new number for every element in each step, so it has no steps of some rows")
     if group.zeroes:
         raise ValueError("zero_grad=True is not for steps of some rows, whose gradients are only read")
+    if any(p.has_codes for p in group.parameters):
+        raise ValueError("state_dtype='int8' is not for steps of some rows, which share blocks with others")
 
 
 def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, lazy: bool = True, scale: float = 1.0) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from fastopt.arrays import masters
 from fastopt.arrays.parameters import AVERAGE, Parameter
 from fastopt.arrays.rows import require_table
+from fastopt.description.hyperparameters import INT8
 from fastopt.description.recipe import Choice, Description
 from fastopt.engine.formats import bfloat16, decoded
 from fastopt.engine.pairs import paired_states
@@ -94,16 +95,23 @@ def dtype_of(description: Description, hyper: Mapping[str, Any], name: str, p: P
     chosen = hyper["state_dtype"]
     if chosen is None:
         return p.dtype
-    if isinstance(chosen, Mapping):
+    is_named = isinstance(chosen, Mapping)
+    if is_named:
         chosen = chosen.get(name)
-    elif name == AVERAGE or np.ndim(description.initial(name, hyper, p.theta[:0])) > 0:
-        chosen = None  # a copy of theta, which moves by less than its last place if that is coarse
-    return p.dtype if chosen is None else named_dtype(chosen)
-
-
-def named_dtype(name: str) -> np.dtype[Any]:
-    """The dtype of arrays in a format."""
-    return bfloat16() if name == "bfloat16" else np.dtype(name)
+    starts_as_theta = name == AVERAGE or np.ndim(description.initial(name, hyper, p.theta[:0])) > 0
+    is_copy = starts_as_theta or name in description.copies_of_theta
+    if is_copy and is_named and chosen == INT8:
+        raise ValueError(
+            f"state_dtype can't be 'int8' for {name!r}, which holds a copy of theta: 8 bits can't follow its steps"
+        )
+    if name in p.of_rows and is_named and chosen == INT8:
+        raise ValueError(f"state_dtype can't be 'int8' for {name!r}, which has one number for each row")
+    # A copy of theta moves by less than its last place if that is coarse, and numbers of rows are few.
+    if chosen is None or (not is_named and (is_copy or (name in p.of_rows and chosen == INT8))):
+        return p.dtype
+    if chosen == INT8:
+        return np.dtype(np.uint8 if name in description.nonnegative_states else np.int8)
+    return bfloat16() if chosen == "bfloat16" else np.dtype(chosen)
 
 
 def require_known(hyper: Mapping[str, Any], names: Collection[str], optimizer: str) -> None:

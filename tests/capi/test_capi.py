@@ -11,11 +11,12 @@ import pytest
 
 import fastopt.capi
 from fastopt.__main__ import main
-from fastopt.capi import COMMON, FUNCTIONS, STATUS, _pointer
+from fastopt.capi import COMMON, FUNCTIONS, STATUS, dtypes_of
 from fastopt.capi import library as clibrary
 from fastopt.capi.formulas import Branch, traced
 from fastopt.capi.norms import compiled_norm
 from fastopt.description.hyperparameters import checked
+from fastopt.engine.formats import encoded
 from tests import fresh
 from tests.refusal import refused
 from tests.table import assert_same_bits, every_dtype
@@ -161,7 +162,7 @@ NORMED = {
 def test_norms(make, dtype):
     g, found = make(dtype), np.full(1, 7.0)
     kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
-    norm = kind(compiled_norm(np.dtype(dtype), _pointer).address)
+    norm = kind(compiled_norm(np.dtype(dtype)).address)
     assert norm(g.size, g.ctypes.data, found.ctypes.data) == 0
     expected = fastopt.SGD(np.zeros_like(g)).norm(g) if g.size else 0.0
     np.testing.assert_allclose(found[0], expected, rtol=1e-14)
@@ -209,12 +210,33 @@ def test_threads_step_parts_of_the_same_arrays():
     [
         (("nosuch",), ValueError, "name must be one of adabelief, "),
         ((None,), ValueError, "got None"),
-        (("adam", "float16"), TypeError, "dtype must be float32 or float64"),
+        (("adagrad", "float16"), TypeError, "dtype must be float32 or float64"),
+        (("adam", "int8"), TypeError, "dtype must be float32, float64, float16 or bfloat16"),
     ],
 )
 def test_unknown_functions_are_refused(arguments, error, words):
     with refused(error, words):
         fastopt.capi.address(*arguments)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("adam", np.float16), ("momentum", np.uint16), ("sgd", np.uint16)])
+def test_arrays_of_16_bits_are_rounded_as_in_python(name, dtype):
+    cls, arguments = FUNCTIONS[name]
+    made, n = fastopt.capi.function(name, dtype), 1003
+    theta, g = (encoded(np.random.default_rng(i).normal(size=n).astype(np.float32), np.dtype(dtype)) for i in range(2))
+    mine, states = theta.copy(), {state: np.zeros(n, dtype) for state in made.states}
+    form = "float16" if dtype is np.float16 else "bfloat16"
+    opt = cls(theta, lr=0.125, **arguments, state_dtype=form, rounding="stochastic", seed=5)
+    kinds = [ctypes.c_int64, *[ctypes.c_void_p] * len(made.arrays), ctypes.c_int64]
+    kinds += [ctypes.c_double] * (1 + len(made.numbers)) + [ctypes.c_int64]
+    step = ctypes.CFUNCTYPE(ctypes.c_int, *kinds)(fastopt.capi.address(name, dtype))
+    for t in range(1, 4):
+        opt.step(g)
+        arrays = [a.ctypes.data for a in (mine, g, *states.values())]
+        assert step(n, *arrays, t, 0.125, *made.numbers.values(), 5) == 0
+    np.testing.assert_array_equal(mine.view(np.uint16), theta.view(np.uint16))
+    for state, array in states.items():
+        np.testing.assert_array_equal(array.view(np.uint16), opt.state[state].view(np.uint16))
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +250,8 @@ def library(tmp_path_factory):
         text=True,
     )
     assert written.stdout.split() == [str(folder / name) for name in ("fastopt.h", "fastopt.f90", "libfastopt.so")]
-    assert len(written.stderr.split()) == 2 * (1 + len(FUNCTIONS))  # the functions, while they are compiled
+    # The functions, while they are compiled.
+    assert len(written.stderr.split()) == 2 + sum(len(dtypes_of(name)) for name in FUNCTIONS)
     return folder
 
 
@@ -240,15 +263,17 @@ C_PROGRAM = """
 int main(void) {
   double theta[5], g[5], m[5] = {0}, v[5] = {0}, norm;
   float w[5], h[5];
+  uint16_t low[5] = {0}, one[5] = {0x3f80, 0x3f80, 0x3f80, 0x3f80, 0x3f80}, p[5] = {0}, q[5] = {0};
   for (int i = 0; i < 5; ++i) theta[i] = 0.25 * i - 0.5, w[i] = (float)theta[i];
   for (int64_t t = 1; t <= 20; ++t) {
     for (int i = 0; i < 5; ++i) g[i] = theta[i] * theta[i] - 0.1 * t, h[i] = w[i] - 1.0f;
     if (fastopt_adam_f64(5, theta, g, m, v, t, 0.05, 0.9, 0.999, 1e-8, 0.0, 1.0, -INFINITY, INFINITY)) return 1;
     if (fastopt_norm_f32(5, h, &norm) != FASTOPT_OK) return 1;
     if (fastopt_sgd_f32(5, w, h, t, 0.1, norm > 1.0 ? 1.0 / norm : 1.0, -INFINITY, INFINITY) != FASTOPT_OK) return 1;
+    if (fastopt_adamw_bf16(5, low, one, p, q, t, 1e-3, 0.9, 0.999, 1e-8, 1e-2, 0.0, 1.0, -INFINITY, INFINITY, 7)) return 1;
   }
   if (fastopt_sgd_f32(5, w, NULL, 1, 0.1, 1.0, -INFINITY, INFINITY) != FASTOPT_NULL) return 1;
-  for (int i = 0; i < 5; ++i) printf("%a %a\\n", theta[i], w[i]);
+  for (int i = 0; i < 5; ++i) printf("%a %a %x\\n", theta[i], w[i], low[i]);
   return 0;
 }
 """
@@ -303,8 +328,13 @@ def test_a_c_program_takes_the_same_steps(library):
     (library / "program.c").write_text(C_PROGRAM)
     words = output(["cc", "-std=c99", "-Wall", "-Werror", "-ffp-contract=off", "program.c"], library)
     theta, w = in_python()
-    assert_same_bits(np.array([float.fromhex(word) for word in words[::2]]), theta)
-    assert_same_bits(np.array([float.fromhex(word) for word in words[1::2]], np.float32), w)
+    assert_same_bits(np.array([float.fromhex(word) for word in words[::3]]), theta)
+    assert_same_bits(np.array([float.fromhex(word) for word in words[1::3]], np.float32), w)
+    low = np.zeros(5, np.uint16)
+    opt = fastopt.AdamW(low, state_dtype="bfloat16", rounding="stochastic", seed=7)
+    for _ in range(20):
+        opt.step(np.ones(5, np.float32))
+    np.testing.assert_array_equal([int(word, 16) for word in words[2::3]], low)
 
 
 def test_a_fortran_program_takes_the_same_steps(library):

@@ -116,7 +116,7 @@ def train(problem: Problem, name: str, epochs: int, report: Callable[[float], No
     report : callable
         Called after each epoch with its mean loss.
     state : str, optional
-        The format in which fastopt keeps the states, rounded stochastically if it has 16 bits.
+        The format in which fastopt keeps the states, rounded stochastically if it has 16 or 8 bits.
 
     Returns
     -------
