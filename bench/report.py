@@ -117,22 +117,6 @@ def markdown(rows: Iterable[Sequence[str]], head: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def summary(measured: Mapping[str, Any]) -> str:
-    """The table of the README: some optimizers at a small and a large size."""
-    others = ["in-place NumPy", "PyTorch fused", "PyTorch foreach", "optax under jit"]
-    bare = [r for r in measured["results"] if r["option"] == "none" and r["dtype"] == "float32"]
-    threads = max(r["threads"] for r in bare)
-    shown = [
-        r
-        for size in (1_000, 100_000, 10_000_000)
-        for r in bare
-        if r["size"] == size and r["threads"] == threads and r["optimizer"] in ("SGD", "AdaGrad", "RMSProp", "Adam")
-    ]
-    drop = header([]).index("dtype")
-    rows = [[c for i, c in enumerate(cells(r, others)) if i != drop] for r in shown]
-    return markdown(rows, [c for i, c in enumerate(header(others)) if i != drop])
-
-
 def svg(draw: Callable[[Figure], None]) -> str:
     """A figure as text."""
     with mpl.rc_context(plots.STYLE):
