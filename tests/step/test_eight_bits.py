@@ -167,10 +167,10 @@ def test_loading_converts_and_says_so(stepped, form):
 
 def test_a_state_dict_with_other_scales_is_refused(stepped):
     saved, other = stepped.state_dict(), adam()
-    saved["state"]["v_scales"]["params[3]"] = saved["state"]["v_scales"]["params[3]"][1:]
-    with refused(ValueError, r"state_dict['state']['v_scales']['params[3]'] must have the shape (1250,), got (1249,)"):
+    saved["state"]["v.scales"]["params[3]"] = saved["state"]["v.scales"]["params[3]"][1:]
+    with refused(ValueError, r"state_dict['state']['v.scales']['params[3]'] must have the shape (1250,), got (1249,)"):
         other.load_state_dict(saved)
-    del saved["state"]["v_scales"]
+    del saved["state"]["v.scales"]
     with pytest.raises(TypeError, match="got uint8"):
         other.load_state_dict(saved)
 
@@ -258,4 +258,30 @@ def test_codes_keep_their_scales_in_other_shapes_only():
     write(codes, np.arange(64, dtype=np.float32))
     assert codes.reshape(8, 8, order="F").scales is codes.scales
     np.testing.assert_array_equal(codes.reshape(8, 8, order="F").numbers(), codes.numbers().reshape(8, 8, order="F"))
-    assert codes[:32].scales.size == 0
+    np.testing.assert_array_equal(codes.reshape(8, 8).T.numbers(), codes.numbers().reshape(8, 8).T)
+    shuffled = codes[::-1], codes.reshape(4, 4, 4).swapaxes(0, 1)
+    for without in (codes[:32], *shuffled, codes.copy(), copy.deepcopy(codes), pickle.loads(pickle.dumps(codes)), codes == 0):
+        with refused(ValueError, "some codes alone, and copies, have no scales"):
+            without.numbers()
+
+
+def test_each_array_of_a_flat_has_its_numbers():
+    flat = fastopt.flatten({"W": np.ones((7, 9), np.float32), "b": np.ones(40, np.float32), "none": np.ones(0, np.float32)})
+    opt, grads = fastopt.Adam(flat, **STOCHASTIC), flat.like()
+    grads.buffer[:] = gradient(1, grads.buffer.size)
+    opt.step(grads)
+    m = opt.state["m"]
+    np.testing.assert_array_equal(np.concatenate([np.ravel(m[key].numbers()) for key in m]), m.buffer.numbers())
+    np.testing.assert_allclose(m["W"].numbers(), 0.1 * grads["W"], atol=0.01)
+
+
+def test_a_state_may_be_called_scales():
+    @fastopt.rule(state="m m_scales", hyper="lr")
+    def own(theta, g, lr, m, m_scales):
+        return theta - lr * g, m + g, m_scales + g
+
+    for kept in (None, "int8"):
+        one, other = (own(gradient(1, 40), lr=0.1, state_dtype=kept) for _ in range(2))
+        write(one.param_groups[0].parameters[0].states["m"], gradient(2, 40))
+        other.load_state_dict(one.state_dict())
+        np.testing.assert_array_equal(read(other.state["m"]), read(one.state["m"]))
