@@ -239,16 +239,22 @@ def test_begin_anew():
     np.testing.assert_allclose(opt.state["r"].numbers(), 0.5, rtol=1e-4)
 
 
-def test_what_can_not_have_them():
+def test_what_can_not_have_them(tmp_path):
     w = gradient(1, 100)
-    with refused(ValueError, "state_dtype can't be 'int8' for 'z', which holds a copy of theta: 8 bits can't follow its steps"):
-        fastopt.ScheduleFreeSGD(w, lr=0.1, state_dtype={"z": "int8"})
+    words = "state_dtype can't be 'int8' for 'z', which theta comes from, or a copy of it: 8 bits can't follow its steps"
+    for optimizer in (fastopt.ScheduleFreeSGD, fastopt.FTRL):
+        with refused(ValueError, words):
+            optimizer(w, lr=0.1, state_dtype={"z": "int8"})
     with pytest.raises(ValueError, match="'theta_ema'"):
         fastopt.Adam(w, ema_decay=0.9, state_dtype={"theta_ema": "int8"})
-    assert fastopt.ASGD(w, state_dtype="int8").state["ax"].dtype == np.float32
+    for optimizer, name in ((fastopt.ASGD, "ax"), (fastopt.FTRL, "z"), (fastopt.MADGRAD, "s")):
+        assert optimizer(w, state_dtype="int8").state[name].dtype == np.float32
     table = fastopt.Adam(gradient(1, (10, 4)), state_dtype="int8")
     with refused(ValueError, "state_dtype='int8' is not for steps of some rows, which share blocks with others"):
         table.step_rows(np.array([1]), np.ones((1, 4), np.float32))
+    with refused(ValueError, "state_dtype='int8' is not for state_path, whose file has no scales"):
+        fastopt.Adam(w, state_dtype="int8", state_path=tmp_path / "states")
+    assert not any(tmp_path.iterdir())
     with pytest.raises(ValueError, match="can't be embedded"):
         fastopt.embed(fastopt.Adam, state_dtype="int8").table(1)
 
