@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -48,15 +49,16 @@ class Codes(np.ndarray[Any, Any]):
             raise ValueError("some codes alone, and copies, have no scales: take numbers() of the whole state, and then a part")
         codes = np.asarray(self).reshape(-1, order="A")
         codes = codes if codes.dtype.names is None else codes.view(codes.dtype[0])
-        parts = [decoded_from_blocks(codes[of_codes], self.scales[of_scales]) for of_codes, of_scales in self.pieces()]
+        parts = [decoded_from_blocks(codes[of_codes], self.scales[of_scales]) for of_codes, of_scales in self.pieces]
         found: NDArray[Any] = np.concatenate([np.zeros(0, np.float32), *parts])
         return shaped_like(found if self.dtype.names is None else found.view(np.complex64), self)
 
     def share_scales(self, tensors: Iterable[Codes]) -> None:
         """Let a view of each tensor have the scales of its blocks."""
-        for tensor, size, (_, of_scales) in zip(tensors, self.sizes, self.pieces(), strict=True):
+        for tensor, size, (_, of_scales) in zip(tensors, self.sizes, self.pieces, strict=True):
             tensor.scales, tensor.sizes = self.scales[of_scales], (size,)
 
+    @functools.cached_property
     def pieces(self) -> list[tuple[slice, slice]]:
         """Where the codes and the scales of each tensor are."""
         counts = [blocks(size) for size in self.sizes]
@@ -95,7 +97,7 @@ def write(state: NDArray[Any], numbers: NDArray[Any]) -> None:
         state[...] = encoded(numbers, state.dtype)
         return
     codes, values = np.asarray(state), np.broadcast_to(numbers, state.shape)
-    for of_codes, of_scales in state.pieces():
+    for of_codes, of_scales in state.pieces:
         codes[of_codes], state.scales[of_scales] = encoded_in_blocks(values[of_codes], codes.dtype)
 
 

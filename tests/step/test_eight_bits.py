@@ -255,7 +255,7 @@ def test_what_can_not_have_them(tmp_path):
     with refused(ValueError, "state_dtype='int8' is not for state_path, whose file has no scales"):
         fastopt.Adam(w, state_dtype="int8", state_path=tmp_path / "states")
     assert not any(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="can't be embedded"):
+    with pytest.raises(ValueError, match="can't be embedded with state_dtype"):
         fastopt.embed(fastopt.Adam, state_dtype="int8").table(1)
 
 
