@@ -8,6 +8,8 @@ Where a value costs what it need not, ``wide(by=...)`` says what must be there i
 and gives a tuple, each of whose values is in one case at least. ``by=lambda row, dtype: (row.optimizer, dtype)`` is one case of
 each optimizer, whatever its number of rows.
 
+What takes more memory than machines are sure to have has the mark ``huge``, and runs with ``-m huge`` only.
+
 Tests of Hypothesis run every day with few examples, and with many among the thorough tests.
 
 ``--share N --seed S`` takes one of the N parts that the thorough tests fall into, and the next part for the next seed.
@@ -126,6 +128,8 @@ def pytest_collection_modifyitems(config, items):
         config.stash[CHOSEN] = (
             f"{len(thorough) - len(left_out)} of {len(thorough)} thorough tests, share 1/{parts}, seed {seed}"
         )
+    if "huge" not in config.option.markexpr:
+        left_out |= {item for item in items if item.get_closest_marker("huge")}
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]

@@ -52,6 +52,10 @@ def test_keywords(name, keywords):
 @pytest.mark.thorough
 def test_long():
     pass
+
+@pytest.mark.huge
+def test_huge():
+    pass
 """
 GRID_SIZE = 9 * 3 + 4 + 1
 EVERYDAY = 9 + 2
@@ -62,7 +66,7 @@ def collected(tmp_path):
     """A function that collects the tests of a small suite as the arguments say: their names, and all that is printed."""
     names = [name for name in vars(selection) if name.startswith("pytest_")]
     (tmp_path / "conftest.py").write_text(f"from tests.selection import {', '.join(names)}\n")
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    thorough\n    peers\n    wide(by=None)\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    huge\n    thorough\n    peers\n    wide(by=None)\n")
     (tmp_path / "test_small.py").write_text(GRID)
 
     def collect(*arguments):
@@ -95,6 +99,7 @@ def test_other_marks_leave_the_thorough_tests_out(collected):
     assert len(collected("-m", "peers")[0]) == 2
     assert len(collected("-m", "not peers")[0]) == EVERYDAY - 2
     assert collected("-m", "not thorough")[0] == collected()[0]
+    assert collected("-m", "huge")[0] == ["test_small.py::test_huge"]
 
 
 def test_a_case_that_is_named_runs(collected):

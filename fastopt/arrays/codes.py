@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays.layout import aligned_zeros, shaped_like
+from fastopt.arrays.layout import aligned_zeros, is_contiguous, shaped_like
 from fastopt.engine.codes import SIZE, decoded_from_blocks, encoded_in_blocks
 from fastopt.engine.formats import FORMATS, decoded, encoded, plain
+from fastopt.engine.tables import address
 
 SCALE = np.dtype(np.uint16)
 
@@ -31,18 +33,32 @@ class Codes(np.ndarray[Any, Any]):
     sizes: Sequence[int]
 
     def __array_finalize__(self, other: Any) -> None:
-        """Keep them in other shapes."""
-        is_whole = isinstance(other, Codes) and other.nbytes == self.nbytes
-        self.scales, self.sizes = (other.scales, other.sizes) if is_whole else (NO_SCALES, ())
+        """Keep them where the same memory has another shape: copies have none, since the scales go on changing."""
+        is_same = isinstance(other, Codes) and other.nbytes == self.nbytes and address(other) == address(self)
+        self.scales, self.sizes = (other.scales, other.sizes) if is_same else (NO_SCALES, ())
 
     def numbers(self) -> NDArray[Any]:
-        """The numbers that the codes stand for, in a new array of float32 or complex64."""
+        """The numbers that the codes stand for, in a new array of float32 or complex64.
+
+        Raises
+        ------
+        ValueError
+            If these are not all codes of a tensor, or not in their order, or a copy.
+        """
+        if sum(self.sizes) != self.nbytes or not is_contiguous(self):
+            raise ValueError("some codes alone, and copies, have no scales: take numbers() of the whole state, and then a part")
         codes = np.asarray(self).reshape(-1, order="A")
         codes = codes if codes.dtype.names is None else codes.view(codes.dtype[0])
-        parts = [decoded_from_blocks(codes[of_codes], self.scales[of_scales]) for of_codes, of_scales in self.pieces()]
+        parts = [decoded_from_blocks(codes[of_codes], self.scales[of_scales]) for of_codes, of_scales in self.pieces]
         found: NDArray[Any] = np.concatenate([np.zeros(0, np.float32), *parts])
         return shaped_like(found if self.dtype.names is None else found.view(np.complex64), self)
 
+    def share_scales(self, tensors: Iterable[Codes]) -> None:
+        """Let a view of each tensor have the scales of its blocks."""
+        for tensor, size, (_, of_scales) in zip(tensors, self.sizes, self.pieces, strict=True):
+            tensor.scales, tensor.sizes = self.scales[of_scales], (size,)
+
+    @functools.cached_property
     def pieces(self) -> list[tuple[slice, slice]]:
         """Where the codes and the scales of each tensor are."""
         counts = [blocks(size) for size in self.sizes]
@@ -81,7 +97,7 @@ def write(state: NDArray[Any], numbers: NDArray[Any]) -> None:
         state[...] = encoded(numbers, state.dtype)
         return
     codes, values = np.asarray(state), np.broadcast_to(numbers, state.shape)
-    for of_codes, of_scales in state.pieces():
+    for of_codes, of_scales in state.pieces:
         codes[of_codes], state.scales[of_scales] = encoded_in_blocks(values[of_codes], codes.dtype)
 
 

@@ -30,6 +30,7 @@ from fastopt.arrays.layout import (
 )
 from fastopt.arrays.mapped import MappedFile
 from fastopt.arrays.overlaps import Memory
+from fastopt.arrays.tree import leaves
 from fastopt.engine.formats import computing
 from fastopt.engine.tables import address
 
@@ -200,7 +201,12 @@ class Parameter:
 
     def view(self, vector: NDArray[Any]) -> Any:
         """The same as users see it: for a `Flat` one of its layout."""
-        return Flat(self.leaf.tree, self._elements(vector)) if isinstance(self.leaf, Flat) else self.shaped(vector)
+        if not isinstance(self.leaf, Flat):
+            return self.shaped(vector)
+        flat = Flat(self.leaf.tree, self._elements(vector))
+        if isinstance(vector, Codes):
+            vector.share_scales(tensor for _, tensor in leaves(flat.tree, ""))
+        return flat
 
     def unwrap(self, name: str, leaf: Any) -> Any:
         """The array of something that comes in the form of this parameter."""

@@ -188,7 +188,7 @@ def _require_elementwise(optimizer: Optimizer) -> None:
     if group.measure is not None or optimizer._stepping.needs_norms():
         raise ValueError(f"{name} can't be embedded: with these arguments it needs sums over all elements")
     if any(state.dtype != p.dtype for state in p.states.values()):
-        raise ValueError(f"{name} can't be embedded: its states must be of the parameters' dtype, without state_dtype")
+        raise ValueError(f"{name} can't be embedded with state_dtype: rules take states in the parameters' dtype")
     if p.of_rows:
         raise ValueError(f"{name} can't be embedded: with these arguments it needs means over rows")
     if group.hyper["frozen"]:

@@ -19,7 +19,6 @@ from fastopt.arrays.tree import leaves
 from fastopt.description.hyperparameters import real
 from fastopt.description.options import DEFAULTS
 from fastopt.optimizer import Optimizer
-from fastopt.saving.state_dicts import SCALES
 from fastopt.step.groups import Group
 
 # Options that change nothing in what an optimizer keeps: PyTorch has functions for them, to be called around its step.
@@ -110,11 +109,10 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     groups = optimizer.param_groups
     own = optimizer.state_dict()
     holders = [p for group in groups for p in group.parameters]
-    for state in {
-        state for group in groups for state in group.state_names
-    }:  # as numbers, which loading brings to their formats
-        own["state"].pop(state + SCALES, None)
-        own["state"][state] = {p.name: p.shaped(np.array(read(p.states[state]))) for p in holders if state in p.states}
+    own["state"] = {  # as numbers, which loading brings to their formats
+        state: {p.name: p.shaped(np.array(read(p.states[state]))) for p in holders if state in p.states}
+        for state in optimizer.state
+    }
     for i, (group, (their, entries)) in enumerate(zip(groups, _saved_groups(state_dict, len(groups)), strict=True)):
         hyper, progress = own["groups"][i], own["progress"][i]
         hyper |= {key: plain(their[other]) for key, other in counterpart.hyper.items() if key in hyper and other in their}

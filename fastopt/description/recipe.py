@@ -28,7 +28,7 @@ class Description(Options):
     """Names of states that have no sign, such as averages of squares: in 8 bits they range further, and don't become zero."""
 
     copies_of_theta: ClassVar[tuple[str, ...]] = ()
-    """Names of states that move as slowly as theta does, besides those that begin with it."""
+    """Names of states that follow theta or from which it is computed at each step, besides those that begin with it."""
 
     own_options: ClassVar[frozenset[str]] = frozenset()
     """Options that the optimizer's own rule carries out."""

@@ -59,7 +59,7 @@ class FTRL(Optimizer):
     """
 
     rule, state_names = ftrl, ("z", "n")
-    nonnegative_states = ("n",)
+    nonnegative_states, copies_of_theta = ("n",), ("z",)
     own_options = frozenset({"l1"})
     lr: Rate = hyper(0.1, doc=r"Learning rate, more than 0, :math:`\alpha`")
     beta: float = hyper(1.0, nonnegative, r":math:`\beta`: rates begin at :math:`\alpha / (\beta + |g|)`.")

@@ -78,7 +78,7 @@ class MADGRAD(Optimizer):
     """
 
     rule, state_names = madgrad, ("s", "r", "start")
-    nonnegative_states = ("r",)
+    nonnegative_states, copies_of_theta = ("r",), ("s",)
     lr: Rate = hyper(1e-2)
     momentum: float = hyper(0.9, decay, r":math:`\mu`, in [0, 1).")
     weight_decay: float = hyper(0.0)

@@ -26,8 +26,8 @@ from fastopt.step.states import FIXED
 
 VERSION = 1
 
-# What follows the name of a state that is codes, in that of their scales.
-SCALES = "_scales"
+# What follows the name of a state that is codes, in that of their scales: with a dot, which no state's own name has.
+SCALES = ".scales"
 
 # Which state dicts of earlier versions lack.
 FORMAT_OPTIONS = ("state_dtype", "rounding", "seed", "master_weights")

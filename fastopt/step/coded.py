@@ -23,17 +23,15 @@ def runner(of_pass: Pass, p: Parameter, compiled: Any) -> Any:
 
 def head(of_pass: Pass, p: Parameter, compiled: Any, tensor: int, begin: int, words: Sequence[int]) -> list[int]:
     """What that function takes before the words of the span, for the tensor of a parameter that begins at some element."""
-    arrays, of_codes = of_pass.operands(p), []
     stochastic = [*of_pass.stochastic.of(p)]
     if of_pass.zeroes:
         stochastic.insert(of_pass.zeroed(p), False)
-    for place, array in enumerate(arrays):
+    of_codes = []
+    for place, array in enumerate(of_pass.operands(p)):
         if isinstance(array, Codes):
             numbers = array.size // max(1, p.length)
-            codes, scales = (
-                address(array) + begin * numbers,
-                address(array.scales) + array.scales.itemsize * array.pieces()[tensor][1].start,
-            )
+            codes = address(array) + begin * numbers
+            scales = address(array.scales) + array.scales.itemsize * array.pieces[tensor][1].start
             salt = int(salt_of(len(stochastic) - place)) if any(stochastic[place : place + 1]) else 0
             of_codes.append((place, codes, scales, numbers, array.dtype == np.int8, salt, (p.first + begin) * numbers))
     if not of_codes:

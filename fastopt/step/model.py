@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays import masters
 from fastopt.arrays.codes import with_scales
 from fastopt.arrays.flat import Flat, equal
 from fastopt.arrays.mapped import MappedFile
@@ -22,10 +21,9 @@ from fastopt.description.fields import REQUIRED, known_values
 from fastopt.description.hyperparameters import checked, common_range, finite, hint, plainly
 from fastopt.description.options import WHOLE
 from fastopt.description.recipe import Description
-from fastopt.engine.codes import CODES
 from fastopt.step.changes import Changes
 from fastopt.step.groups import ARRAYS, Group
-from fastopt.step.states import dtype_of, first_value, has_state, note_states_of_rows
+from fastopt.step.states import dtype_of, first_value, has_state, is_coded, note_states_of_rows
 
 
 class Model:
@@ -110,8 +108,8 @@ class Model:
             raise ValueError("params has two different keys with the same repr, so that a state dict could not tell them apart")
         if state_names is None:  # else they may be read-only until they are stepped
             require_all_writable(self.parameters)
-        self.file = None if state_path is None else MappedFile(state_path)
-        self._allocate(self.groups)
+        self.file: MappedFile | None = None
+        self._allocate(self.groups, state_path)
         self._note_form()
         self._note_range()
 
@@ -291,22 +289,23 @@ class Model:
         """What a state holds before the first step."""
         return first_value(self._description, group.hyper, name, p)
 
-    def _allocate(self, groups: Sequence[Group]) -> None:
-        """Give new groups their states; those of one name share a buffer."""
+    def _allocate(self, groups: Sequence[Group], state_path: str | None = None) -> None:
+        """Give new groups their states, in memory or in a file; those of one name share a buffer."""
         # Every state once, in the order in which the groups name them.
         names = list(dict.fromkeys(name for group in groups for name in group.state_names))
         for group in groups:
             if any(p.is_paired for p in group.parameters):
                 self.paired |= group.paired_states()
-        for name in names:
-            having = [group for group in groups if name in group.state_names]
-            holders = [(group, p) for group in having for p in group.parameters if has_state(group.hyper, p, name)]
-            dtypes = [dtype_of(self._description, group.hyper, name, p) for group, p in holders]
-            if self.file is not None and any(dtype in CODES for dtype in dtypes) and name not in masters.DTYPES:
+        holders = {name: list(self._holders(groups, name)) for name in names}
+        if state_path is not None:
+            if any(is_coded(name, dtype) for name, having in holders.items() for _, _, dtype in having):
                 raise ValueError("state_dtype='int8' is not for state_path, whose file has no scales")
-            allocate([p for _, p in holders], name, self.memory, dtypes, name in self.paired, self.file)
-            for (group, p), dtype in zip(holders, dtypes, strict=True):
-                if dtype in CODES and name not in masters.DTYPES:
+            self.file = MappedFile(state_path)
+        for name, having in holders.items():
+            dtypes = [dtype for _, _, dtype in having]
+            allocate([p for _, p, _ in having], name, self.memory, dtypes, name in self.paired, self.file)
+            for group, p, dtype in having:
+                if is_coded(name, dtype):
                     p.states[name] = with_scales(p.states[name], p.sizes_of(p.states[name]))
                 if self.file is not None and not self.file.is_new:
                     continue
@@ -315,6 +314,13 @@ class Model:
                     p.start(name, start)
         for group in groups:
             group.fill_copies()
+
+    def _holders(self, groups: Sequence[Group], name: str) -> Iterator[tuple[Group, Parameter, np.dtype[Any]]]:
+        """The parameters that have a state, with their groups, and its dtype."""
+        for group in groups:
+            for p in group.parameters if name in group.state_names else ():
+                if has_state(group.hyper, p, name):
+                    yield group, p, dtype_of(self._description, group.hyper, name, p)
 
 
 def _buffer(leaf: Any, g: Any) -> Any:

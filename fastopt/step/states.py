@@ -13,6 +13,7 @@ from fastopt.arrays.parameters import AVERAGE, Parameter
 from fastopt.arrays.rows import require_table
 from fastopt.description.hyperparameters import INT8
 from fastopt.description.recipe import Choice, Description
+from fastopt.engine.codes import CODES
 from fastopt.engine.formats import bfloat16, decoded
 from fastopt.engine.pairs import paired_states
 
@@ -102,16 +103,21 @@ def dtype_of(description: Description, hyper: Mapping[str, Any], name: str, p: P
     is_copy = starts_as_theta or name in description.copies_of_theta
     if is_copy and is_named and chosen == INT8:
         raise ValueError(
-            f"state_dtype can't be 'int8' for {name!r}, which holds a copy of theta: 8 bits can't follow its steps"
+            f"state_dtype can't be 'int8' for {name!r}, which theta comes from, or a copy of it: 8 bits can't follow its steps"
         )
     if name in p.of_rows and is_named and chosen == INT8:
         raise ValueError(f"state_dtype can't be 'int8' for {name!r}, which has one number for each row")
-    # A copy of theta moves by less than its last place if that is coarse, and numbers of rows are few.
+    # What theta is computed from, or a copy of it, moves by less than a coarse last place, and numbers of rows are few.
     if chosen is None or (not is_named and (is_copy or (name in p.of_rows and chosen == INT8))):
         return p.dtype
     if chosen == INT8:
         return np.dtype(np.uint8 if name in description.nonnegative_states else np.int8)
     return bfloat16() if chosen == "bfloat16" else np.dtype(chosen)
+
+
+def is_coded(name: str, dtype: np.dtype[Any]) -> bool:
+    """Whether a state of this dtype has codes of 8 bits: lost bits are no codes."""
+    return dtype in CODES and name not in masters.DTYPES
 
 
 def require_known(hyper: Mapping[str, Any], names: Collection[str], optimizer: str) -> None:

@@ -162,7 +162,7 @@ BAD = [
         fastopt.Adam,
         {"state_dtype": "bfloat16"},
         ValueError,
-        "its states must be of the parameters' dtype",
+        "Adam can't be embedded with state_dtype: rules take states in the parameters' dtype",
     ),
     (fastopt.NoisySGD, {}, ValueError, "NoisySGD can't be embedded: with these arguments it needs arrays"),
     (fastopt.SGD, {"lr": np.ones(1)}, ValueError, "needs arrays"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.arrays.codes import read
 from fastopt.bridges.torch_state import COUNTERPARTS
 from tests.peers import STEPS, assert_close, gradients, start
 
@@ -300,3 +301,20 @@ def test_options_that_pytorch_has_functions_for_do_not_matter(torch):
     averaging = fastopt.AdamW([w.copy()], ema_decay=0.5)
     with pytest.raises(ValueError, match=r"ema_decay=0\.5, which PyTorch's AdamW can't do"):
         fastopt.from_torch_state_dict(averaging, theirs.state_dict())
+
+
+@pytest.mark.parametrize("kept", ["bfloat16", "int8"])
+def test_states_of_fewer_bits_come_and_go_as_numbers(kept, torch):
+    options = {"state_dtype": kept, "rounding": "stochastic", "seed": 1}
+    one, other = (fastopt.Adam(start(), **options) for _ in range(2))
+    for g in gradients():
+        one.step(g)
+    saved = fastopt.to_torch_state_dict(one)
+    for p, entry in zip(one.param_groups[0].parameters, saved["state"].values(), strict=True):
+        np.testing.assert_array_equal(entry["exp_avg"].numpy(), p.shaped(read(p.states["m"])))
+    with pytest.warns(UserWarning, match=f"'m' of params.0. from float32 to {'uint16' if kept == 'bfloat16' else kept}"):
+        fastopt.from_torch_state_dict(other, saved)
+    for p, there in zip(other.param_groups[0].parameters, one.param_groups[0].parameters, strict=True):
+        assert other.step_count == one.step_count
+        for name in ("m", "v"):
+            np.testing.assert_allclose(read(p.states[name]), read(there.states[name]), rtol=2**-6)

@@ -167,10 +167,10 @@ def test_loading_converts_and_says_so(stepped, form):
 
 def test_a_state_dict_with_other_scales_is_refused(stepped):
     saved, other = stepped.state_dict(), adam()
-    saved["state"]["v_scales"]["params[3]"] = saved["state"]["v_scales"]["params[3]"][1:]
-    with refused(ValueError, r"state_dict['state']['v_scales']['params[3]'] must have the shape (1250,), got (1249,)"):
+    saved["state"]["v.scales"]["params[3]"] = saved["state"]["v.scales"]["params[3]"][1:]
+    with refused(ValueError, r"state_dict['state']['v.scales']['params[3]'] must have the shape (1250,), got (1249,)"):
         other.load_state_dict(saved)
-    del saved["state"]["v_scales"]
+    del saved["state"]["v.scales"]
     with pytest.raises(TypeError, match="got uint8"):
         other.load_state_dict(saved)
 
@@ -239,17 +239,23 @@ def test_begin_anew():
     np.testing.assert_allclose(opt.state["r"].numbers(), 0.5, rtol=1e-4)
 
 
-def test_what_can_not_have_them():
+def test_what_can_not_have_them(tmp_path):
     w = gradient(1, 100)
-    with refused(ValueError, "state_dtype can't be 'int8' for 'z', which holds a copy of theta: 8 bits can't follow its steps"):
-        fastopt.ScheduleFreeSGD(w, lr=0.1, state_dtype={"z": "int8"})
+    words = "state_dtype can't be 'int8' for 'z', which theta comes from, or a copy of it: 8 bits can't follow its steps"
+    for optimizer in (fastopt.ScheduleFreeSGD, fastopt.FTRL):
+        with refused(ValueError, words):
+            optimizer(w, lr=0.1, state_dtype={"z": "int8"})
     with pytest.raises(ValueError, match="'theta_ema'"):
         fastopt.Adam(w, ema_decay=0.9, state_dtype={"theta_ema": "int8"})
-    assert fastopt.ASGD(w, state_dtype="int8").state["ax"].dtype == np.float32
+    for optimizer, name in ((fastopt.ASGD, "ax"), (fastopt.FTRL, "z"), (fastopt.MADGRAD, "s")):
+        assert optimizer(w, state_dtype="int8").state[name].dtype == np.float32
     table = fastopt.Adam(gradient(1, (10, 4)), state_dtype="int8")
     with refused(ValueError, "state_dtype='int8' is not for steps of some rows, which share blocks with others"):
         table.step_rows(np.array([1]), np.ones((1, 4), np.float32))
-    with pytest.raises(ValueError, match="can't be embedded"):
+    with refused(ValueError, "state_dtype='int8' is not for state_path, whose file has no scales"):
+        fastopt.Adam(w, state_dtype="int8", state_path=tmp_path / "states")
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="can't be embedded with state_dtype"):
         fastopt.embed(fastopt.Adam, state_dtype="int8").table(1)
 
 
@@ -258,4 +264,30 @@ def test_codes_keep_their_scales_in_other_shapes_only():
     write(codes, np.arange(64, dtype=np.float32))
     assert codes.reshape(8, 8, order="F").scales is codes.scales
     np.testing.assert_array_equal(codes.reshape(8, 8, order="F").numbers(), codes.numbers().reshape(8, 8, order="F"))
-    assert codes[:32].scales.size == 0
+    np.testing.assert_array_equal(codes.reshape(8, 8).T.numbers(), codes.numbers().reshape(8, 8).T)
+    shuffled = codes[::-1], codes.reshape(4, 4, 4).swapaxes(0, 1)
+    for without in (codes[:32], *shuffled, codes.copy(), copy.deepcopy(codes), pickle.loads(pickle.dumps(codes)), codes == 0):
+        with refused(ValueError, "some codes alone, and copies, have no scales"):
+            without.numbers()
+
+
+def test_each_array_of_a_flat_has_its_numbers():
+    flat = fastopt.flatten({"W": np.ones((7, 9), np.float32), "b": np.ones(40, np.float32), "none": np.ones(0, np.float32)})
+    opt, grads = fastopt.Adam(flat, **STOCHASTIC), flat.like()
+    grads.buffer[:] = gradient(1, grads.buffer.size)
+    opt.step(grads)
+    m = opt.state["m"]
+    np.testing.assert_array_equal(np.concatenate([np.ravel(m[key].numbers()) for key in m]), m.buffer.numbers())
+    np.testing.assert_allclose(m["W"].numbers(), 0.1 * grads["W"], atol=0.01)
+
+
+def test_a_state_may_be_called_scales():
+    @fastopt.rule(state="m m_scales", hyper="lr")
+    def own(theta, g, lr, m, m_scales):
+        return theta - lr * g, m + g, m_scales + g
+
+    for kept in (None, "int8"):
+        one, other = (own(gradient(1, 40), lr=0.1, state_dtype=kept) for _ in range(2))
+        write(one.param_groups[0].parameters[0].states["m"], gradient(2, 40))
+        other.load_state_dict(one.state_dict())
+        np.testing.assert_array_equal(read(other.state["m"]), read(one.state["m"]))
