@@ -123,7 +123,7 @@ def _stored(p: Parameter, name: str, grads: Any) -> tuple[NDArray[Any], Any]:
     """The rows of a sparse matrix in which something is stored, and these as a dense array."""
     if len(p.shape) != 2 or grads.shape != p.shape:
         raise ValueError(
-            f"{name} is sparse: it must have the shape of a table of two dimensions, got {grads.shape} where {p.name} has {p.shape}"
+            f"{name} is sparse and must have the shape of a table of two dimensions; it has {grads.shape}, {p.name} {p.shape}"
         )
     csr = grads.tocsr()
     rows = np.flatnonzero(np.diff(csr.indptr))
@@ -134,8 +134,8 @@ def _of_batch(p: Parameter, name: str, batch: Any) -> tuple[NDArray[Any], NDArra
     """``(indptr, indices, data)`` of a matrix in CSR form, whose columns are rows of the parameter."""
     names = [f"{name}[{i}]" for i in range(3)]
     if is_sparse(batch):
-        if batch.ndim != 2 or batch.shape[1] != p.shape[0]:
-            raise ValueError(f"{name} must have {p.shape[0]} columns, one for each row of {p.name}, got the shape {batch.shape}")
+        if batch.shape[1:] != (p.shape[0],):
+            raise ValueError(f"{name} must have {p.shape[0]} columns, one for each row of {p.name}; its shape is {batch.shape}")
         csr = batch.tocsr()
         batch = csr.indptr, csr.indices, csr.data
         names = [f"{name}.{part}" for part in ("indptr", "indices", "data")]

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastopt
-from fastopt.step import missed, rows
+from fastopt.step import missed
+from fastopt.step import rows as row_steps
 from fastopt.step.row_plan import RowPlan
 from tests.refusal import refused
 from tests.row import Row
@@ -275,7 +276,7 @@ def test_a_copy_that_is_written_from_now_on():
 
 
 def test_tables_beside_more_choices_than_plans_are_kept_for(monkeypatch):
-    monkeypatch.setattr(rows, "MOST_PLANS", 1)
+    monkeypatch.setattr(row_steps, "MOST_PLANS", 1)
     rng = np.random.default_rng(10)
     start = table(rng)
     params = [start.copy() for _ in range(3)]
@@ -304,15 +305,15 @@ def test_other_threads_are_refused_while_one_steps():
             errors.append(str(error))
 
     def rate(step):
-        if step == 1:
-            for call in (optimizer.catch_up, lambda: optimizer.step_rows(*batch, lazy=False)):
-                thread = threading.Thread(target=attempt, args=(call,))
-                thread.start()
-                thread.join()
+        while step == 1 and calls:
+            thread = threading.Thread(target=attempt, args=(calls.pop(),))
+            thread.start()
+            thread.join()
         return 0.1
 
     batch = np.array([1]), np.ones((1, WIDTH), np.float32)
     optimizer = fastopt.Adam(table(np.random.default_rng(11)), lr=rate)
+    calls = [optimizer.catch_up, lambda: optimizer.step_rows(*batch, lazy=False)]
     for _ in range(2):
         optimizer.step_rows(*batch, lazy=False)
     assert errors == ["another thread takes a step of this optimizer; it takes one at a time"] * 2
