@@ -20,7 +20,7 @@ MOST = 2**31 - 2**16
 class Touched(NamedTuple):
     """Which rows of a parameter a step touches, and with what gradients."""
 
-    rows: NDArray[Any]  # int64, shape (indices,), not looked at yet
+    rows: NDArray[Any]  # int64, shape (indices,)
     gradients: NDArray[Any]  # one after the other, real and imaginary parts of complex ones in turn
     numbers: int  # that the gradient of a row has
     sources: NDArray[Any] | None = None  # which of the given gradients each index takes; by default its own
@@ -28,7 +28,7 @@ class Touched(NamedTuple):
 
 
 def touched_rows(p: Parameter, name: str, rows: Any, grads_name: str, grads: Any) -> Touched:
-    """Check rows and their gradients, but not whether the parameter has so many rows.
+    """Check rows and their gradients.
 
     Parameters
     ----------
@@ -44,7 +44,8 @@ def touched_rows(p: Parameter, name: str, rows: Any, grads_name: str, grads: Any
     Raises
     ------
     TypeError, ValueError
-        If the parameter is no table with its rows side by side, or a form, a dtype, a shape or a length is another one.
+        If the parameter is no table with its rows side by side, a form, a dtype, a shape or a length is another one, or there
+        are no such rows.
     """
     require_table(p)
     sources = weights = None
@@ -52,7 +53,7 @@ def touched_rows(p: Parameter, name: str, rows: Any, grads_name: str, grads: Any
         rows, grads = _stored(p, grads_name, grads)
     elif not isinstance(rows, np.ndarray):
         indptr, rows, weights = _of_batch(p, name, rows)
-        sources = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+        sources = np.repeat(np.arange(len(indptr) - 1, dtype=np.int64), np.diff(indptr))
     require_indices(name, rows)
     shape = (len(rows) if sources is None else len(indptr) - 1, *p.shape[1:])
     require_array(grads_name, grads, COMPLEX if p.is_complex else FLOATS)
@@ -63,7 +64,7 @@ def touched_rows(p: Parameter, name: str, rows: Any, grads_name: str, grads: Any
         raise ValueError(f"{grads_name} overlaps memory that the step writes to; a gradient needs memory of its own")
     gradients = parts(grads.reshape(-1))
     weights = None if weights is None else np.ascontiguousarray(weights, gradients.dtype)
-    return Touched(np.ascontiguousarray(rows, np.int64), gradients, p.theta.size // max(1, p.shape[0]), sources, weights)
+    return Touched(_there(p, name, rows), gradients, p.theta.size // max(1, p.shape[0]), sources, weights)
 
 
 def chosen_rows(p: Parameter, name: str, rows: Any) -> NDArray[Any]:
@@ -78,9 +79,7 @@ def chosen_rows(p: Parameter, name: str, rows: Any) -> NDArray[Any]:
     if not isinstance(rows, np.ndarray):
         _, rows, _ = _of_batch(p, name, rows)
     require_indices(name, rows)
-    found: NDArray[Any] = np.ascontiguousarray(rows, np.int64)
-    require_there(p, name, found)
-    return found
+    return _there(p, name, rows)
 
 
 def require_indices(name: str, indices: Any) -> None:
@@ -90,13 +89,15 @@ def require_indices(name: str, indices: Any) -> None:
         raise ValueError(f"{name} must be a vector of at most {MOST} indices, got the shape {indices.shape}")
 
 
-def require_there(p: Parameter, name: str, rows: NDArray[Any]) -> None:
-    """Raise ValueError if the parameter hasn't got one of these rows."""
+def _there(p: Parameter, name: str, given: NDArray[Any]) -> NDArray[Any]:
+    """Rows as compiled code takes them; ValueError if the parameter hasn't got one of them."""
+    rows: NDArray[Any] = np.ascontiguousarray(given, np.int64)
     if rows.size and not rows.view(np.uint64).max() < p.shape[0]:  # of which negative ones are huge
         wrong = np.flatnonzero((rows < 0) | (rows >= p.shape[0]))
         raise ValueError(
             f"{name} must be from 0 to {p.shape[0] - 1}, as {p.name} has rows, got {rows[wrong[0]]} at index {wrong[0]}"
         )
+    return rows
 
 
 def summed(touched: Touched) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -121,7 +122,9 @@ def require_table(p: Parameter) -> None:
 def _stored(p: Parameter, name: str, grads: Any) -> tuple[NDArray[Any], Any]:
     """The rows of a sparse matrix in which something is stored, and these as a dense array."""
     if len(p.shape) != 2 or grads.shape != p.shape:
-        raise ValueError(f"{name} is a sparse matrix of the shape {grads.shape}, where {p.name} has {p.shape}")
+        raise ValueError(
+            f"{name} is sparse and must have the shape of a table of two dimensions; it has {grads.shape}, {p.name} {p.shape}"
+        )
     csr = grads.tocsr()
     rows = np.flatnonzero(np.diff(csr.indptr))
     return rows, csr[rows].toarray()
@@ -129,21 +132,23 @@ def _stored(p: Parameter, name: str, grads: Any) -> tuple[NDArray[Any], Any]:
 
 def _of_batch(p: Parameter, name: str, batch: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """``(indptr, indices, data)`` of a matrix in CSR form, whose columns are rows of the parameter."""
+    names = [f"{name}[{i}]" for i in range(3)]
     if is_sparse(batch):
-        if batch.shape[1] != p.shape[0]:
-            raise ValueError(f"{name} must have {p.shape[0]} columns, one for each row of {p.name}, got {batch.shape[1]}")
+        if batch.shape[1:] != (p.shape[0],):
+            raise ValueError(f"{name} must have {p.shape[0]} columns, one for each row of {p.name}; its shape is {batch.shape}")
         csr = batch.tocsr()
         batch = csr.indptr, csr.indices, csr.data
+        names = [f"{name}.{part}" for part in ("indptr", "indices", "data")]
     if not isinstance(batch, tuple) or len(batch) != 3:
         raise TypeError(f"{name} must be a NumPy array, a sparse matrix or (indptr, indices, data), got {type(batch).__name__}")
     indptr, indices, data = batch
-    require_indices(f"{name}[0]", indptr)
-    require_indices(f"{name}[1]", indices)
-    require_array(f"{name}[2]", data)
+    require_indices(names[0], indptr)
+    require_indices(names[1], indices)
+    require_array(names[2], data)
     if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(indices) or np.any(np.diff(indptr) < 0):
-        raise ValueError(f"{name}[0] must rise from 0 to {len(indices)}, the number of indices")
+        raise ValueError(f"{names[0]} must rise from 0 to {len(indices)}, the number of indices")
     if data.shape != indices.shape:
-        raise ValueError(f"{name}[2] must have the shape {indices.shape} of the indices, got {data.shape}")
+        raise ValueError(f"{names[2]} must have the shape {indices.shape} of the indices, got {data.shape}")
     return indptr, indices, data
 
 

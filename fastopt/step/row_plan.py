@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastopt.arrays.layout import ALIGNMENT, aligned_zeros
 from fastopt.arrays.parameters import Parameter
+from fastopt.arrays.per_element import fill_copies
 from fastopt.arrays.rows import Touched
 from fastopt.engine import rows, steps
 from fastopt.engine.launch import Launch
@@ -64,6 +65,7 @@ class RowPlan(Plan):
         self._of_call["tables"], self._of_call["count"] = address(self._tables), len(touched)
         self._of_call["scratch"], self._of_call["scratch_bytes"] = address(self._scratch), bytes_of_part
         self._of_table = dict(zip(touched, self._tables, strict=True))
+        self._copies = {p: p.copy for p in touched}
         self._kept.append(touching := rows.touching())
         self._header["touched"], self._header["touching"] = address(self._of_call), touching.address
 
@@ -82,7 +84,7 @@ class RowPlan(Plan):
         table["noise"] = int(table["arrays"]) + NOISE - 1 if variant.stochastic else -1
         if work.squares is not None:
             table["squares"], table["squared_arrays"], table["squared_bytes"], _ = self._pass_over("squares", work.squares, p)
-        self._kept.append(zeros := np.zeros(p.theta.size // max(1, p.shape[0]), self._gradients[p]))
+        self._kept.append(zeros := np.zeros(table["numbers"], self._gradients[p]))
         table["zeros"] = address(zeros)
         return -(-(rows.BEFORE_ARRAYS + bytes_of_blocks) // ALIGNMENT) * ALIGNMENT
 
@@ -119,20 +121,22 @@ class RowPlan(Plan):
 
     def catch_up(self, p: Parameter, missed: Missed, chosen: NDArray[Any] | None) -> None:
         """Let some rows of a table take the steps that they have missed, or all of its rows."""
-        for each, table in self._of_table.items():
-            self._note_missed(table, missed if each is p else None, False)
         table = self._of_table[p]
-        count = p.shape[0] if chosen is None else chosen.size
-        if chosen is None:
-            table["heads"] = 0
-        else:
-            self._fill(table, p, Touched(chosen, NOTHING, 0))
-        self._launch(count * self._costs[p] * int(missed.taken[0]), self.begin_alone(), 1.0, self._count[0], steps.MEASURES)
-
-    def begin_alone(self) -> int:
-        """A number for calls without gradients."""
-        self.write_gradients({}, token := self.begin())
-        return token
+        ended = steps.INTERRUPTED
+        while ended == steps.INTERRUPTED:  # by a signal handler that took a step, or let rows catch up
+            step_count, token = self._count[0], self.begin()
+            self.write_gradients({}, token)
+            for each, other in self._of_table.items():
+                self._note_missed(other, missed if each is p else None, False)
+            if chosen is None:
+                table["heads"] = 0
+            else:
+                self._fill(table, p, Touched(chosen, NOTHING, 0))
+            count = p.shape[0] if chosen is None else chosen.size
+            traffic = count * self._costs[p] * int(missed.taken[0])
+            ended = self._launch(traffic, token, 1.0, step_count, steps.MEASURES)
+        if p.copy is not self._copies[p]:  # but another one by now
+            fill_copies([p])
 
     def _launch(self, traffic: int, token: int, scale: float, count: int, phases: int) -> int:
         self._header["traffic"] = traffic

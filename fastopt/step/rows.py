@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.parameters import Parameter
-from fastopt.arrays.rows import Touched, chosen_rows, is_sparse, require_there, summed, touched_rows
+from fastopt.arrays.rows import Touched, chosen_rows, is_sparse, summed, touched_rows
 from fastopt.arrays.tree import leaves, matching_leaves
 from fastopt.description.hyperparameters import boolean
 from fastopt.description.recipe import Description
@@ -25,6 +27,8 @@ from fastopt.step.stepping import Stepping
 
 Dense = dict[Parameter, NDArray[Any]]
 
+# Of so many choices of tables the plans are kept.
+MOST_PLANS = 64
 
 # A plan, its groups, and what their norms are limited to.
 Prepared = tuple[RowPlan, list[Group], NDArray[Any]]
@@ -48,14 +52,23 @@ class RowSteps:
         self._missed: dict[Parameter, Missed] = {}
         self._plan_of: dict[Parameter, RowPlan] = {}  # with which these rows can catch up
         self._still: dict[Parameter, bool] = {}
+        self._lock = threading.RLock()  # reentrant for signal handlers, and for schedules
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """A ``with`` block that no other thread is in: plans have tables in which each call writes what it is about."""
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("another thread takes a step of this optimizer; it takes one at a time")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def take(self, description: Description, rows: Any, grads: Any, param: Any, lazy: bool, scale: float) -> None:
         """Take a step; see `Optimizer.step_rows`."""
         if self._stepping.accumulated[0]:
             raise ValueError("gradients were accumulated: take them by step() first, or discard()")
-        named, touched, dense = self._checked(rows, grads, param)
-        for p, name in named.items():
-            require_there(p, name, touched[p].rows)
+        touched, dense = self._checked(rows, grads, param)
         ended = steps.INTERRUPTED
         while ended == steps.INTERRUPTED:  # by a signal handler that took a step
             count = int(self._stepping.counter[0])
@@ -78,8 +91,6 @@ class RowSteps:
                     self._stepping.count_skipped()
                     return
                 ended = run(steps.BEGIN | steps.UPDATE)
-        if ended == steps.BUSY:
-            raise RuntimeError("another thread takes a step of this optimizer; it takes one at a time")
 
     @property
     def waiting(self) -> str | None:
@@ -125,21 +136,20 @@ class RowSteps:
             self._still[p] = stands_still(of_pass, p)
         return self._still[p]
 
-    def _checked(self, rows: Any, grads: Any, param: Any) -> tuple[dict[Parameter, str], dict[Parameter, Touched], Dense]:
-        """What rows are called, the rows and their gradients, and whole gradients, as vectors."""
+    def _checked(self, rows: Any, grads: Any, param: Any) -> tuple[dict[Parameter, Touched], Dense]:
+        """The rows and their gradients, and whole gradients, as vectors."""
         frozen = {p for group in self._model.groups if group.hyper["frozen"] for p in group.parameters}
         given = [each for each in self._given(rows, grads, param) if each[0] not in frozen]
-        named: dict[Parameter, str] = {}
         touched: dict[Parameter, Touched] = {}
         dense: Dense = {}
         for p, (name, own), (grads_name, g) in given:
             if own is not None or is_sparse(g):
-                named[p], touched[p] = name, touched_rows(p, name, own, grads_name, g)
+                touched[p] = touched_rows(p, name, own, grads_name, g)
             elif g is not None:
                 dense[p] = p.gradient(grads_name, g)
         if given and not touched and not dense:
             raise TypeError("grads is missing: there is neither a gradient of rows nor of a whole array")
-        return named, touched, dense
+        return touched, dense
 
     def _given(self, rows: Any, grads: Any, param: Any) -> Iterator[tuple[Parameter, tuple[str, Any], tuple[str, Any]]]:
         """Each parameter with its rows and its gradient, and what messages call these."""
@@ -166,14 +176,16 @@ class RowSteps:
     ) -> Prepared:
         """What a step with these goes through."""
         if works is not self._works:
-            for p in self._missed:  # by the passes and numbers of before
+            for p in list(self._missed):  # by the passes and numbers of before
                 self._catch_up(p)
-            self._works = works
             for of_before in (self._plans, self._missed, self._plan_of, self._still):
                 of_before.clear()
+            self._works = works
         dtypes = {p: given.gradients.dtype for p, given in touched.items()} | {p: g.dtype for p, g in dense.items()}
         key = (len(touched), *dtypes.items())
         if key not in self._plans:
+            if len(self._plans) == MOST_PLANS:
+                del self._plans[next(iter(self._plans))]
             used = [(group, work) for group, work in works if not dtypes.keys().isdisjoint(group.parameters)]
             for group, _ in used:
                 _require_rows(description, group)
@@ -230,7 +242,7 @@ def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, lazy: bool
         If there is no such row or parameter, a shape or a length differs, the rows of a parameter don't lie side by side in
         memory, or the optimizer or an option needs all elements in each step (LAMB, say, or `cautious`).
     RuntimeError
-        While the parameters are swapped with their averages.
+        While the parameters are swapped with their averages, or another thread takes such a step.
 
     Notes
     -----
@@ -245,12 +257,13 @@ def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, lazy: bool
 
     After an error, parameters, state and step counter are as they were.
     """
-    if not self._rows.waiting:
-        self._require_ready()
-    try:
-        self._rows.take(self, rows, grads, param, boolean("lazy", lazy), scale)
-    finally:
-        self._barred = self._rows.waiting
+    with self._rows.turn():
+        if not self._rows.waiting:
+            self._require_ready()
+        try:
+            self._rows.take(self, rows, grads, param, boolean("lazy", lazy), scale)
+        finally:
+            self._barred = self._rows.waiting
 
 
 def catch_up(self: Any, rows: Any = None, param: Any = None) -> None:
@@ -268,9 +281,13 @@ def catch_up(self: Any, rows: Any = None, param: Any = None) -> None:
     ------
     TypeError, ValueError
         As `step_rows` does for rows and parameters.
+    RuntimeError
+        While another thread takes a step of rows.
     """
-    if self._rows.waiting:
+    with self._rows.turn():
+        is_waiting = self._rows.waiting
         try:
             self._rows.catch_up(rows, param)
         finally:
-            self._barred = self._rows.waiting
+            if is_waiting:
+                self._barred = self._rows.waiting

@@ -2,6 +2,7 @@
 
 import copy
 import signal
+import threading
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 import fastopt
 from fastopt.step import missed
+from fastopt.step import rows as row_steps
+from fastopt.step.row_plan import RowPlan
 from tests.refusal import refused
 from tests.row import Row
 from tests.table import TABLE
@@ -237,11 +240,13 @@ def test_where_rows_stand_still_there_is_nothing_to_wait_for():
 
 def test_a_wrong_call_leaves_all_as_it_was():
     optimizer = fastopt.Adam(np.ones((4, 2)))
-    optimizer.step_rows(np.array([1]), np.ones((1, 2)), lazy=False)
-    with pytest.raises(ValueError, match="rows must be from 0 to 3, as params has rows, got 4 at index 0"):
-        optimizer.catch_up(np.array([4]))
-    with pytest.raises(TypeError, match="rows must be of int32 or int64"):
-        optimizer.catch_up(np.array([1.0]))
+    for _ in range(2):  # before anything waits, too
+        with pytest.raises(ValueError, match="rows must be from 0 to 3, as params has rows, got 4 at index 0"):
+            optimizer.catch_up(np.array([4]))
+        with pytest.raises(TypeError, match="rows must be of int32 or int64"):
+            optimizer.catch_up(np.array([1.0]))
+        if not optimizer.step_count:
+            optimizer.step_rows(np.array([1]), np.ones((1, 2)), lazy=False)
     with pytest.raises(TypeError, match="lazy must be"):
         optimizer.step_rows(np.array([1]), np.ones((1, 2)), lazy=1)
     with pytest.raises(ValueError, match="from 0 to 3"):
@@ -250,6 +255,92 @@ def test_a_wrong_call_leaves_all_as_it_was():
     rates = fastopt.Adam(np.ones((4, 2)), lr=np.ones((4, 2)))
     with refused(ValueError, "lazy=False needs a learning rate that is a number", opt=rates):
         rates.step_rows(np.array([1]), np.ones((1, 2)), lazy=False)
+
+
+def touching(optimizer, whole, row):
+    """Step one row, and beside that the whole table."""
+    g = np.full((1, WIDTH), 0.5 + row, np.float32)
+    optimizer.step_rows(np.array([row]), g, lazy=False)
+    whole.step(scattered(whole.params, [row], g))
+
+
+def test_a_copy_that_is_written_from_now_on():
+    start = table(np.random.default_rng(9))
+    optimizer, whole = (fastopt.Adam(start.copy(), copy_to=np.zeros_like(start)) for _ in range(2))
+    for row in (1, 2, 1):
+        touching(optimizer, whole, row)
+    optimizer.copy_to = other = np.zeros_like(start)
+    optimizer.catch_up()
+    assert_same(optimizer, whole)
+    assert np.array_equal(other, optimizer.params)
+
+
+def test_tables_beside_more_choices_than_plans_are_kept_for(monkeypatch):
+    monkeypatch.setattr(row_steps, "MOST_PLANS", 1)
+    rng = np.random.default_rng(10)
+    start = table(rng)
+    params = [start.copy() for _ in range(3)]
+    optimizer, alone = fastopt.Adam(params), [fastopt.Adam(start.copy()) for _ in params]
+    for chosen in ([0, 1, 2], [1, 2], [0, 2], [0], [1], [0, 1, 2]):
+        touched = [rng.integers(0, ROWS, 3) if k in chosen else None for k in range(3)]
+        grads = [None if own is None else table(rng, shape=(3, WIDTH)) for own in touched]
+        optimizer.step_rows(touched, grads, lazy=False)
+        for k, each in enumerate(alone):
+            each.param_groups[0].step_count = optimizer.step_count - 1
+            if k in chosen:
+                each.step(scattered(start, touched[k], grads[k]))
+    optimizer.catch_up()
+    for own, each in zip(params, alone, strict=True):
+        assert np.array_equal(own, each.params)
+
+
+def test_other_threads_are_refused_while_one_steps():
+    """As they would write to what its threads read; here they come while it asks its schedule."""
+    errors = []
+
+    def attempt(call):
+        try:
+            call()
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    def rate(step):
+        while step == 1 and calls:
+            thread = threading.Thread(target=attempt, args=(calls.pop(),))
+            thread.start()
+            thread.join()
+        return 0.1
+
+    batch = np.array([1]), np.ones((1, WIDTH), np.float32)
+    optimizer = fastopt.Adam(table(np.random.default_rng(11)), lr=rate)
+    calls = [optimizer.catch_up, lambda: optimizer.step_rows(*batch, lazy=False)]
+    for _ in range(2):
+        optimizer.step_rows(*batch, lazy=False)
+    assert errors == ["another thread takes a step of this optimizer; it takes one at a time"] * 2
+    assert optimizer.step_count == 2
+    thread = threading.Thread(target=attempt, args=(optimizer.catch_up,))
+    thread.start()
+    thread.join()
+    optimizer.state_dict()
+    assert len(errors) == 2
+
+
+def test_a_step_in_a_signal_handler_while_rows_catch_up(monkeypatch):
+    start = table(np.random.default_rng(12))
+    optimizer, whole = fastopt.Adam(start.copy()), fastopt.Adam(start.copy())
+    for row in (1, 2):
+        touching(optimizer, whole, row)
+    launch = RowPlan._launch
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        touching(optimizer, whole, 3)
+        return launch(*arguments)
+
+    monkeypatch.setattr(RowPlan, "_launch", interrupted)
+    optimizer.catch_up()
+    assert_same(optimizer, whole)
+    optimizer.state_dict()
 
 
 def test_skipped_steps_are_not_missed():

@@ -393,8 +393,14 @@ WRONG = {
     "rises": (((np.array([0, 3, 2]), GOOD, np.ones(2)), G), ValueError, r"rows\[0\] must rise from 0 to 2"),
     "data": (((np.array([0, 1, 2]), GOOD, np.ones(3)), G), ValueError, r"rows\[2\] must have the shape \(2,\)"),
     "columns": ((scipy.sparse.csr_array(np.ones((2, 5))), G), ValueError, "rows must have 4 columns"),
+    "sparse vector": ((scipy.sparse.coo_array(np.ones(4)), G), ValueError, "rows must have 4 columns"),
+    "counts": ((scipy.sparse.csr_array(np.ones((2, 4), int)), G), TypeError, r"rows\.data must be of float32 or float64"),
     "in the batch": (((np.array([0, 1, 2]), np.array([0, 9]), np.ones(2)), G), ValueError, r"rows.* got 9 at index 1"),
-    "sparse shape": ((None, scipy.sparse.csr_array(np.ones((4, 2)))), ValueError, "grads is a sparse matrix of the shape"),
+    "sparse shape": (
+        (None, scipy.sparse.csr_array(np.ones((4, 2)))),
+        ValueError,
+        r"grads is sparse .* \(4, 2\), params \(4, 3\)",
+    ),
     "scale": ((GOOD, G), ValueError, "scale must be finite"),
 }
 
