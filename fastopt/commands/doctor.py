@@ -76,7 +76,8 @@ def _other_processors() -> list[str]:
 def vectors() -> Finding:
     """How many bytes the loop of a small rule takes at once, and how many this processor could."""
     code = compile_span(info.KERNEL, is_cached=False).inspect_llvm()
-    width = 4 * max(map(int, re.findall(r"fmul <(\d+) x float>", code)), default=0)
+    # Of vectors whose length only the processor knows ("vscale") the least one.
+    width = 4 * max(map(int, re.findall(r"fmul <(?:vscale x )?(\d+) x float>", code)), default=0)
     features = llvmlite.binding.get_host_cpu_features()
     # Of vectors with 64 bytes LLVM makes no use on processors that they slow down.
     able = 32 if features.get("avx") else 16
@@ -90,22 +91,21 @@ def threads() -> Finding:
     """How many threads there are, against the CPUs that this process may use."""
     usable, count, quota = info.cpu_count(), numba.config.NUMBA_NUM_THREADS, runtime.cpu_quota()
     if count > usable:
-        found = f"{count} threads for {_cpus(usable)}: they wait for each other"
+        found = f"{count} threads for {_counted(usable, 'CPU')}: they wait for each other"
         return Finding("threads", found, f"set NUMBA_NUM_THREADS={usable}")
     if quota is not None and quota < fastopt.get_num_threads():
-        found = f"{fastopt.get_num_threads()} threads for a quota of {quota:g} CPUs: all stand still when it is used up"
+        most = _counted(fastopt.get_num_threads(), "thread")
+        found = f"{most} for a quota of {quota:g} CPUs: everything stands still when it is used up"
         return Finding("threads", found, "give the container whole CPUs")
     if count < usable and (quota is None or count < quota):
-        return Finding(
-            "threads", f"{count} for {_cpus(usable)}", "unset NUMBA_NUM_THREADS, unless other processes use the rest"
-        )
-    return Finding(
-        "threads", f"{fastopt.get_num_threads()} for {_cpus(usable)}" + (f", of which {quota:g} at a time" if quota else "")
-    )
+        mend = "unset NUMBA_NUM_THREADS, unless other processes use the rest"
+        return Finding("threads", f"{count} for {_counted(usable, 'CPU')}", mend)
+    at_a_time = "" if quota is None else f", of which {quota:g} at a time"
+    return Finding("threads", f"{fastopt.get_num_threads()} for {_counted(usable, 'CPU')}{at_a_time}")
 
 
-def _cpus(count: int) -> str:
-    return f"{count} CPU{'s' if count > 1 else ''}"
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'s' if count > 1 else ''}"
 
 
 def bandwidth() -> Finding:
@@ -114,9 +114,8 @@ def bandwidth() -> Finding:
     one, *rest = info.bandwidths(*sorted({1, most}))
     found = f"{one:.1f} GB/s with 1 thread" + "".join(f", {each:.1f} with {most} ({each / most:.1f} for each)" for each in rest)
     if rest and rest[0] < 0.8 * one:
-        return Finding(
-            "memory", found, "find out what else uses it, or hold steps to fewer threads: fastopt.set_num_threads(1)"
-        )
+        mend = "find out what else uses it, or hold steps to fewer threads: fastopt.set_num_threads(1)"
+        return Finding("memory", found, mend)
     return Finding("memory", found)
 
 
@@ -139,9 +138,8 @@ def waiting() -> Finding:
         found = "threads that have nothing to do keep a CPU busy for ever"
         return Finding("waiting threads", found, "unset OMP_WAIT_POLICY and GOMP_SPINCOUNT")
     if policy == "passive":
-        return Finding(
-            "waiting threads", "they sleep: good beside busy CPUs, while on idle ones small parallel steps start later"
-        )
+        found = "they sleep: good beside busy CPUs, while on idle ones small parallel steps start later"
+        return Finding("waiting threads", found)
     return Finding("waiting threads", "as OpenMP has it: some milliseconds in a loop, then they sleep")
 
 
@@ -155,33 +153,32 @@ def blas() -> Finding:
     able = info.cpu_count() if quota is None else min(info.cpu_count(), math.ceil(quota))
     most = max((pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"), default=1)
     if most > able:
-        found = f"{most} threads for {_cpus(able)}, which keep them busy after each product"
-        return Finding(
-            "BLAS", found, f"set OPENBLAS_NUM_THREADS={able} (MKL_NUM_THREADS, OMP_NUM_THREADS) before Python starts"
-        )
-    return Finding("BLAS", f"{most} threads" if most > 1 else "1 thread")
+        found = f"{most} threads for {_counted(able, 'CPU')}, which keep them busy after each product"
+        mend = f"set OPENBLAS_NUM_THREADS={able} (MKL_NUM_THREADS, OMP_NUM_THREADS) before Python starts"
+        return Finding("BLAS", found, mend)
+    return Finding("BLAS", _counted(most, "thread"))
 
 
 def load() -> Finding:
     """Whether others are at work."""
-    if not hasattr(os, "getloadavg"):
+    try:
+        lately, _, _ = os.getloadavg()
+    except (AttributeError, OSError):
         return Finding("load", "this system doesn't tell")
-    (lately, _, _), cpus = os.getloadavg(), os.cpu_count() or 1
+    cpus = os.cpu_count() or 1
+    found = f"{lately:.1f} on {_counted(cpus, 'CPU')}"
     if lately > cpus:
-        return Finding("load", f"{lately:.1f} on {_cpus(cpus)}: others are at work", "wait for them, or use fewer threads")
-    return Finding("load", f"{lately:.1f} on {_cpus(cpus)}")
+        return Finding("load", f"{found}: others are at work", "wait for them, or use fewer threads")
+    return Finding("load", found)
 
 
 def subnormals() -> Finding:
     """Whether numbers below the smallest normal one are kept, and how long it takes to compute with them."""
     tiny = np.full(4096, np.finfo(np.float32).tiny)
     if not np.all(tiny * np.float32(0.5)):
-        found = (
-            "this thread takes subnormal numbers for 0: a library that was compiled with -ffast-math has set the processor so"
-        )
-        return Finding(
-            "subnormals", found, "import fastopt in a process without that library; results have other bits beside it"
-        )
+        found = "this thread takes subnormal numbers for 0: a library compiled with -ffast-math has set the processor so"
+        mend = "import fastopt in a process without that library; results have other bits beside it"
+        return Finding("subnormals", found, mend)
     ratio = _seconds(lambda: tiny * np.float32(0.5)) / _seconds(lambda: tiny * np.float32(2.0))
     if ratio > SLOW_SUBNORMALS:
         return Finding("subnormals", f"take {ratio:.0f} times as long; flush_subnormals=True keeps them out of states")
@@ -213,9 +210,8 @@ def _attempt(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except (OSError, RuntimeError, ValueError) as failure:  # Numba can't run as its environment variables want it to
-        return Finding(
-            check.__name__, f"can't be looked at: {failure}", "unset the environment variables of Numba that it names"
-        )
+        mend = "unset the environment variables of Numba that it names"
+        return Finding(check.__name__, f"can't be looked at: {failure}", mend)
 
 
 def report(found: list[Finding]) -> str:

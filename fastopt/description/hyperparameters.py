@@ -133,7 +133,7 @@ def plainly(check: Check | None, within: Range) -> Callable[[Any], bool]:
     if not isinstance(check, Number):
         return lambda value: False
     holds, least, most = check.holds, within.least, within.most
-    return lambda value: type(value) is float and least < value < most and holds(value)
+    return lambda value: type(value) is float and (least < value < most or value == 0.0) and holds(value)
 
 
 _range_of = functools.cache(Range)

@@ -35,7 +35,7 @@ class Changes:
         self.any = True
 
     def note_rate(self, group: int) -> None:
-        """Another learning rate, on which no other number depends."""
+        """Another learning rate, and nothing else."""
         self.rates.add(group)
 
     def note_plan(self) -> None:
@@ -60,5 +60,6 @@ class OfWhole:
 
     def __set__(self, optimizer: Any, value: Any) -> None:
         made = checked(optimizer.checks, self._name, value)
-        optimizer._changes.note_plan()  # first, for there may be an interrupt before the next line
+        optimizer._changes.note_plan()  # first, for an exception may come up before the next line
         optimizer._whole[self._name] = made
+        optimizer._changes.note_plan()  # again, for a signal handler may have taken a step before that

@@ -226,8 +226,10 @@ class Group(MutableMapping[str, Any]):
 
     def take_rate(self, value: float) -> None:
         """Take a learning rate that `accepts_rate` lets pass."""
-        self._changes.note_rate(self.index)
+        note = self._changes.note_rate
+        note(self.index)  # first, for an exception may come up before the next line
         self.hyper["lr"] = self.current["lr"] = value
+        note(self.index)  # again, for a signal handler may have taken a step before that
 
     def _is_rate(self, changes: Mapping[str, Any]) -> bool:
         """Whether nothing but the rate changes, and may be an array: then neither the rule nor other numbers depend on it."""

@@ -20,7 +20,7 @@ from fastopt.step.groups import Group
 from fastopt.step.passes import products_of
 from fastopt.step.plan import Plan, Work
 from fastopt.step.plans import Run, Vectors
-from fastopt.step.stepping import RESTART, Stepping
+from fastopt.step.stepping import Stepping
 
 # Squares of norms are added up in three sums, so that none leaves the range of double precision (Blue, 1978).
 SCALES = 2.0 ** np.array([600.0, 0.0, -600.0])
@@ -148,8 +148,7 @@ class SharedStepping(Stepping):
 
     def _run(self, description: Description, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
         self._write(description)
-        ended = self._run_in_parts(grads, scale, count, plan, found, token)
-        return RESTART if ended == steps.INTERRUPTED else ended
+        return self._restarted(self._run_in_parts(grads, scale, count, plan, found, token))
 
     def _run_in_parts(self, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
         """Take a step, one call up to each sum that goes over all."""

@@ -69,8 +69,8 @@ class Stepping:
 
     def take(self, description: Description, grads: Any, scale: float) -> None:
         """Take a step; see `Optimizer.step`."""
-        ended = steps.INTERRUPTED
-        while ended in (steps.INTERRUPTED, RESTART):  # by a signal handler that took a step
+        ended = RESTART
+        while ended == RESTART:
             count = self._count[0]
             changes = self._changes
             if type(scale) is not float or scale != 1.0 or changes.any or self._scheduled:
@@ -97,8 +97,8 @@ class Stepping:
 
     def _take_by(self, run: Callable[[Run], int], description: Description, grads: Any, scale: float) -> None:
         """Take a step in as many calls as it needs."""
-        ended = steps.INTERRUPTED
-        while ended in (steps.INTERRUPTED, RESTART):
+        ended = RESTART
+        while ended == RESTART:
             count = self._count[0]
             scale = self.prepare(description, scale)
             ended = run(functools.partial(self._run, description, grads, scale, count))
@@ -170,7 +170,7 @@ class Stepping:
         """Let the next step take numbers that were changed since the last one."""
         self._take_rates(description)
         of_group = self._of_group
-        for index in self._changes.groups:
+        for index in list(self._changes.groups):
             if index in of_group:  # which is not frozen
                 numbers.write(description, *of_group[index])
                 if not _lasts(description, of_group[index][0]):
@@ -179,7 +179,7 @@ class Stepping:
     def _take_rates(self, description: Description) -> None:
         """Let the next step take learning rates that were changed since the last one."""
         rates, of_group = self._changes.rates, self._of_group
-        for index in rates:
+        for index in list(rates):  # which a signal handler that takes a step clears
             if index in of_group:
                 group, work = of_group[index]
                 if work.needs_rate:
@@ -265,7 +265,14 @@ class Stepping:
                 self._skip(vectors)
                 return steps.DONE
             ended = plan.call(self._phases & ~steps.SQUARES, token, scale, None, count)
-        return RESTART if ended == steps.INTERRUPTED else ended
+        return self._restarted(ended)
+
+    def _restarted(self, ended: int) -> int:
+        """How a step ends: if a signal handler took one meanwhile, by beginning anew."""
+        if ended != steps.INTERRUPTED:
+            return ended
+        self._changes.note_plan()  # for that may have been in the midst of what was prepared
+        return RESTART
 
     def is_to_skip(
         self, plan: Plan, groups: Sequence[Group], vectors: Any, scale: float, ended: int, rows: clipping.Rows = clipping.ALL

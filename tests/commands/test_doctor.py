@@ -119,6 +119,8 @@ def test_code_without_vectors(patch):
     assert doctor.vectors().mend
     llvm(patch, "fmul <4 x float>", neon=True)
     assert doctor.vectors() == ("vectors", "loops take 16 bytes at once", "")
+    llvm(patch, "fmul <vscale x 4 x float>", sve=True)
+    assert not doctor.vectors().mend
     llvm(patch, "fmul <4 x float> and fmul <16 x float>", avx=True)
     assert doctor.vectors().found == "loops take 64 bytes at once"
 
@@ -132,6 +134,7 @@ def test_code_without_vectors(patch):
         (4, 4, 1.5, "2 threads for a quota of 1.5 CPUs", "whole CPUs"),
         (4, 1, None, "1 for 4 CPUs", "unset NUMBA_NUM_THREADS"),
         (1, 2, None, "2 threads for 1 CPU:", "NUMBA_NUM_THREADS=1"),
+        (4, 4, 0.5, "1 thread for a quota of 0.5 CPUs", "whole CPUs"),
     ],
 )
 def test_threads_against_cpus(machine, usable, count, quota, found, mend):
@@ -200,8 +203,13 @@ def test_products_that_nobody_can_count(monkeypatch):
 
 
 def test_a_system_without_load(monkeypatch):
-    monkeypatch.delattr(os, "getloadavg", raising=False)
-    assert not doctor.load().mend
+    def unobtainable():
+        raise OSError
+
+    monkeypatch.setattr(os, "getloadavg", unobtainable, raising=False)
+    assert doctor.load() == ("load", "this system doesn't tell", "")
+    monkeypatch.delattr(os, "getloadavg")
+    assert doctor.load() == ("load", "this system doesn't tell", "")
 
 
 def test_subnormals_that_vanish(patch):

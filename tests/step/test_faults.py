@@ -22,8 +22,12 @@ class FaultError(MemoryError):
     """What comes up."""
 
 
-def lines_before(fault, act):
-    """Do something, and let an exception come up before the line of the package with this number.
+def fail():
+    raise FaultError
+
+
+def lines_before(fault, act, happen=fail):
+    """Do something, and let an exception come up, or something else happen, before the line of the package with this number.
 
     Returns
     -------
@@ -40,7 +44,7 @@ def lines_before(fault, act):
         if event == "line":
             seen += 1
             if seen == fault:
-                raise FaultError
+                happen()
         return trace
 
     before = sys.gettrace()
@@ -129,3 +133,28 @@ def test_nothing_is_torn(case):
             each.step(gradients(each))
         np.testing.assert_equal(numbers(opt), numbers(other))
     assert ended > min(lines, PROFILES["everyday"]) // 2
+
+
+# Those that neither change how gradients come nor take what was accumulated.
+ALONE = [case for case in CASES if case not in ("accumulation", "a skipped step", "one more group")]
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_a_signal_handler_may_take_a_step(case):
+    options, act = CASES[case]
+    begin = functools.partial(made, options, steps=1)
+    lines = lines_before(0, functools.partial(act, begin()))
+    taken = []
+    for fault in np.unique(np.linspace(1, lines, TRIES).astype(int)):
+        opt = begin()
+
+        def handler(opt=opt):
+            opt.step(gradients(opt))
+            taken.append(opt)
+
+        lines_before(fault, functools.partial(act, opt), handler)
+        other = copy.deepcopy(opt)
+        for each in (opt, other):
+            each.step(gradients(each))
+        np.testing.assert_equal(numbers(opt), numbers(other))
+    assert len(taken) > min(lines, PROFILES["everyday"]) // 2
