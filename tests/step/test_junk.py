@@ -53,7 +53,7 @@ JUNK = {
     "a set": {1.0, 2.0},
     "a mapping": {"params": 1.0},
     "numbers": [1.0, 2.0, 3.0],
-    "a generator": (x for x in (1.0,)),
+    "an iterator": iter([1.0]),
     "a range": range(3),
     "itself": endless(),
     "an array of Python's": array.array("d", [1.0, 2.0, 3.0]),
