@@ -111,7 +111,12 @@ class Model:
         if state_names is None:  # else they may be read-only until they are stepped
             require_all_writable(self.parameters)
         self.file = None if state_path is None else MappedFile(state_path)
-        self._allocate(self.groups)
+        try:
+            self._allocate(self.groups)
+        except BaseException:
+            if self.file is not None:
+                self.file.release()
+            raise
         self._note_form()
         self._note_range()
 
