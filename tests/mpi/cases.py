@@ -4,6 +4,7 @@ The main program prints one line of JSON: by case what was raised, with the rank
 """
 
 import functools
+import itertools
 import json
 import os
 import sys
@@ -70,6 +71,25 @@ def owned_parts_move_as_the_whole(comm):
             np.testing.assert_allclose(own, cut(expected, comm), rtol=1e-12, atol=1e-14)
         assert len(set(comm.allgather(part.grad_norm))) == 1
         mpi.check_synced(part)
+
+
+@case
+def owned_parts_have_the_noise_of_the_whole(comm):
+    options = {"rounding": "stochastic", "state_dtype": "bfloat16", "seed": 3, "lr": 0.1}
+    arrays, grads = (flat(numbers(seed, ml_dtypes.bfloat16)) for seed in (1, 2))
+    whole = fastopt.Adam([array.copy() for array in arrays], **options)
+    part = mpi.owned(fastopt.Adam, [cut(array, comm) for array in arrays], comm, **options)
+    for _ in range(2):
+        whole.step(grads)
+        part.step([cut(g, comm) for g in grads])
+        part.rebind([array.copy() for array in part.params])
+    assert all(own.tobytes() == cut(array, comm).tobytes() for own, array in zip(part.params, whole.params, strict=True))
+    uneven = mpi.owned(fastopt.SGD, [np.zeros(3 + comm.rank)] * (comm.rank > 0) + [np.zeros(2)], comm)
+    uneven.add_param_group({"params": np.zeros(1)})
+    places = [(p.first, p.first + p.length) for p in uneven._model.parameters]
+    assert places[-1][0] == places[-2][1]
+    every = sorted(itertools.chain(*comm.allgather(places[:-1])))
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(every))
 
 
 @case
