@@ -39,7 +39,7 @@ def go_on(optimizer: Any) -> None:
     ValueError
         If the file has anything else than the states of such an optimizer, with these parameters. It is as it was then.
     """
-    model, file = optimizer._model, optimizer._model.file
+    file: MappedFile | None = optimizer._model.file
     if file is None:
         return
     try:
