@@ -143,7 +143,8 @@ def _index(path: Path) -> dict[str, Any]:
             index = json.loads(file.read(LONGEST))
     except (ValueError, RecursionError):
         index = None
-    is_index = isinstance(index, dict) and index.keys() == {"format", "ranks", "token"} and index["format"] == FORMAT
-    if not (is_index and str(index["token"]).isalnum()):
+    if not isinstance(index, dict) or index.keys() != {"format", "ranks", "token"} or index["format"] != FORMAT:
+        raise ValueError(f"{os.fspath(path)} is no index of checkpoints")
+    if not str(index["token"]).isalnum():  # which would lead to another folder
         raise ValueError(f"{os.fspath(path)} is no index of checkpoints")
     return index
