@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import sys
@@ -32,23 +33,22 @@ class MappedFile:
     path : str
     is_new : bool
         Whether there was no such file, or an empty one.
-    at_the_end : weakref.finalize
-        What its owner has left to be done if nobody closes it.
 
     Raises
     ------
     ValueError
-        If another optimizer has the file; and on Windows, where neither locks nor the allocation are there.
+        If another optimizer has the file, or it is a folder or a device; and on Windows, where neither locks nor the
+        allocation are there.
     OSError
         If the file can't be opened for reading and writing.
     """
-
-    at_the_end: Any
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if sys.platform == "win32":
             raise ValueError("state_path is not for Windows, where space in a file can't be reserved")
         self.path = os.fspath(path)
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError(f"state_path must be of a file, but {self.path} is there and is none")
         self._file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")  # noqa: SIM115
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,40 +71,48 @@ class MappedFile:
         Raises
         ------
         OSError
-            If the disk is full, or the file may not become so large. A new file is removed then.
+            If the disk is full, or the file may not become so large.
         ValueError
             If the file that is there is shorter.
         """
         grain = mmap.ALLOCATIONGRANULARITY
         begin, length = self._end, -(-(page_offset + size * np.dtype(dtype).itemsize) // grain) * grain or grain
-        try:
-            if self.is_new:
-                self._reserve(begin, length)
-            elif begin + length > self._size:
-                raise ValueError(f"state_path must have the states of this optimizer, for which {self.path} is too short")
-            memory = mmap.mmap(self._file.fileno(), length, offset=begin)
-        except BaseException:
-            self.release()
-            raise
+        if self.is_new:
+            self._reserve(begin, length)
+        elif begin + length > self._size:
+            raise ValueError(f"state_path must have the states of this optimizer, for which {self.path} is too short")
+        memory = mmap.mmap(self._file.fileno(), length, offset=begin)
         self._end += length
         self._memories.append(memory)
         return np.ndarray((size,), dtype, memory, page_offset)
 
     def begin(self, room: int) -> None:
-        """Remove from the disk what follows the vectors, so that nobody takes them for finished while they change.
+        """Overwrite what follows the vectors, so that nobody takes them for finished while they change.
 
         Parameters
         ----------
         room : int
             Bytes to reserve for what will follow them at the end.
+
+        Raises
+        ------
+        OSError
+            If the disk is full. What follows the vectors is still there then.
         """
-        os.ftruncate(self._file.fileno(), self._end)
-        self._reserve(self._end, room)
+        size = max(self._size, self._end)
+        try:
+            self._reserve(size, room)
+        except BaseException:
+            os.ftruncate(self._file.fileno(), size)
+            raise
+        self._write_zeros(self._end, size - self._end)
         os.fsync(self._file.fileno())
 
     @contextlib.contextmanager
     def finishing(self) -> Iterator[BinaryIO]:
         """A ``with`` block that gets the file, to write what follows the vectors when these are on the disk."""
+        if not os.fstat(self._file.fileno()).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, "the file was removed while an optimizer had its states there", self.path)
         for memory in self._memories:
             memory.flush()
         self._file.seek(self._end)
@@ -112,22 +120,26 @@ class MappedFile:
         self._file.flush()
         self._file.truncate()
         os.fsync(self._file.fileno())
-        self._let_go()
 
     def release(self) -> None:
         """Let others have the file as it was; one that wasn't there is removed."""
         if self.is_new:
             Path(self.path).unlink(missing_ok=True)
-        self._let_go()
+        self.let_go()
 
-    def _let_go(self) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_UN)  # for maps have the file, too, as long as somebody has a view of them
-        self._file.close()
+    def let_go(self) -> None:
+        """Let others have the file as it is."""
+        if not self._file.closed:
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # for maps have the file, too, as long as somebody has a view of them
+            self._file.close()
 
     def _reserve(self, begin: int, length: int) -> None:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self._file.fileno(), begin, length)
-            return
+        else:
+            self._write_zeros(begin, length)
+
+    def _write_zeros(self, begin: int, length: int) -> None:
         self._file.seek(begin)
         for at in range(0, length, CHUNK):
             self._file.write(bytes(min(CHUNK, length - at)))

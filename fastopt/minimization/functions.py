@@ -59,8 +59,8 @@ def minimize(
     comm : mpi4py.MPI.Comm, optional
         The ranks, if each has variables of its own, a part of a domain, say, and `fun` gives the objective of all. They take
         the same number of steps: ``gtol`` and ``xtol`` hold if they do for the variables of each, ``time_limit`` and the
-        callback end all if one does. What is not finite, or raises, on one rank, ends all. The result has this rank's
-        variables. Not with ``noisy``, ``history`` and ``g_scale="auto"``.
+        callback, which some ranks may have alone, end all if one does. What is not finite, or raises, on one rank, ends all.
+        The result has this rank's variables. Not with ``noisy``, ``history`` and ``g_scale="auto"``, nor without `jac`.
 
     Returns
     -------
@@ -122,10 +122,12 @@ def minimize(
     (True, array([1., 1.]))
     """
     of_minimize, given = taken(OF_MINIMIZE, mapping_of(options, tol))
+    if comm is not None and (isinstance(jac, str) or not jac):
+        raise ValueError(f"jac must give the gradient with comm: all ranks would take differences at once; got {jac!r}")
     solver = Solver(x0, method, bounds, callback, comm=comm, **given)
     shows = of_minimize["disp"]
     progress = Progress(shows, given.get("maxiter", OWN["maxiter"][0]))
-    objective = Objective(fun, jac, args, solver.bounds, needs_value=solver.needs_value or shows)
+    objective = Objective(fun, jac, args, solver.bounds, needs_value=solver.on_any_rank(solver.needs_value or shows))
     try:
         while not solver.done:
             nit = solver.nit

@@ -75,17 +75,21 @@ class Ranks:
 
     def refused(self, wrong: str) -> str:
         """What is not finite on any rank, in words."""
-        return self._add.told(wrong or None) if self._sum(bool(wrong))[0] else ""
+        return self._add.told(wrong or None) if self.any(bool(wrong)) else ""
 
     def agreeing(self, told: Told, tests: Sequence[Test]) -> Test:
         """Tests in one that comes out alike on all ranks."""
         return Agreed(told, tests, self._sum, self._comm.size)
 
     def agreed(self, asks_to_stop: AskToStop | None) -> AskToStop | None:
-        """A callback that asks to stop if that of any rank does."""
-        if asks_to_stop is None:
+        """A callback that asks to stop if that of any rank does, some of which may have none."""
+        if not self.any(asks_to_stop is not None):
             return None
-        return lambda result: bool(self._sum(asks_to_stop(result))[0])
+        return lambda result: self.any(asks_to_stop is not None and asks_to_stop(result))
+
+    def any(self, is_so: bool) -> bool:
+        """Whether something is so on any rank."""
+        return bool(self._sum(is_so)[0])
 
     def _sum(self, *numbers: float) -> list[float]:
         message = np.zeros(LENGTH)

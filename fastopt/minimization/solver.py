@@ -23,6 +23,7 @@ from fastopt.minimization.ranks import Ranks
 from fastopt.minimization.results import callback_of, result_of, result_so_far
 from fastopt.minimization.scaling import scaling_of
 from fastopt.minimization.stopping import MESSAGES, NOT_FINITE, STOPPED, Test, Told, is_success, tests_of
+from fastopt.mpi.agreement import together
 
 Array = NDArray[Any]
 
@@ -83,24 +84,25 @@ class Solver:
         **options: Any,
     ) -> None:
         cls = class_of(method)
-        own, arguments = taken(OWN, options)
-        require_arguments(cls, arguments)
-        if (x0 is None) == (starts is None):
-            raise TypeError(f"a solver must have either x0 or starts, got {'neither' if x0 is None else 'both'}")
-        rows = start_of(x0).reshape(1, -1) if starts is None else starts_of(starts)
-        box = bounds_of(bounds, rows[0], arguments.get("complex_mode") == "modulus")
-        if box is not None:
-            for row in rows:
-                box.move_inside(row)
-        params: Any = rows[0] if starts is None else buffer_of(rows)
-        stepped = rows[0] if starts is None else params.buffer
-        self._scaling = scaling_of(own, stepped, len(rows), box)
-        x = stepped if self._scaling is None else self._scaling.x
-        self._own, self._told, self._bounds = own, Told(x), box
-        of_all = None if box is None else box.repeated(len(rows))
-        limits = of_all if self._scaling is None else self._scaling.bounds
-        if limits is not None:
-            arguments = {"project_gradient": True, **arguments, "bounds": limits.for_steps}
+        with contextlib.nullcontext() if comm is None else together(comm):  # what is refused on one rank is on all
+            own, arguments = taken(OWN, options)
+            require_arguments(cls, arguments)
+            if (x0 is None) == (starts is None):
+                raise TypeError(f"a solver must have either x0 or starts, got {'neither' if x0 is None else 'both'}")
+            rows = start_of(x0).reshape(1, -1) if starts is None else starts_of(starts)
+            box = bounds_of(bounds, rows[0], arguments.get("complex_mode") == "modulus")
+            if box is not None:
+                for row in rows:
+                    box.move_inside(row)
+            params: Any = rows[0] if starts is None else buffer_of(rows)
+            stepped = rows[0] if starts is None else params.buffer
+            self._scaling = scaling_of(own, stepped, len(rows), box)
+            x = stepped if self._scaling is None else self._scaling.x
+            self._own, self._told, self._bounds = own, Told(x), box
+            of_all = None if box is None else box.repeated(len(rows))
+            limits = of_all if self._scaling is None else self._scaling.bounds
+            if limits is not None:
+                arguments = {"project_gradient": True, **arguments, "bounds": limits.for_steps}
         self._ranks = None if comm is None else Ranks(comm, own, starts)
         self._optimizer = cls(params, **arguments) if self._ranks is None else self._ranks.optimizer(cls, params, arguments)
         self._population = None if starts is None else Population(self._told, len(rows), self._optimizer)
@@ -169,6 +171,20 @@ class Solver:
         hyper-parameters are always those of the new solver.
         """
         return saved(self._told.x, self._optimizer, self._memories())
+
+    def on_any_rank(self, is_so: bool) -> bool:
+        """Whether something is so; with `comm` on any rank, and all must ask.
+
+        Parameters
+        ----------
+        is_so : bool
+            On this rank.
+
+        Returns
+        -------
+        bool
+        """
+        return is_so if self._ranks is None else self._ranks.any(is_so)
 
     def together(self) -> contextlib.AbstractContextManager[None]:
         """A ``with`` block around an evaluation and what is told of it: with `comm` an exception on one rank is one on all.
@@ -295,7 +311,8 @@ class Solver:
         self._is_asked = False
         self._nfev += 1
         self._skips += 1
-        if own["nonfinite"] == "skip" and self._skips < own["max_skips"] and np.all(np.isfinite(told.x)):
+        may_skip = own["nonfinite"] == "skip" and self._skips < own["max_skips"]
+        if may_skip and not self.on_any_rank(not np.all(np.isfinite(told.x))):
             return True
         self._where = f" After {told.nit} steps {wrong}"
         if told.nit == 0:

@@ -82,7 +82,7 @@ def described(optimizer: Optimizer) -> dict[str, Any]:
     same: dict[str, Any] = {"the class": type(optimizer).__name__, "the number of groups": len(groups)}
     same |= {name: getattr(optimizer, name) for name in ("clip_norm", "nonfinite", "step_count", "skipped_steps")}
     for i, group in enumerate(groups):
-        same |= {f"{key} of group {i}": _comparable(value) for key, value in group.hyper.items()}
+        same |= {f"{key} of group {i}": comparable(value) for key, value in group.hyper.items()}
         if group.measure is not None and (optimizer.per_tensor or group.hyper["cautious"]):
             same[f"the tensors of group {i}"] = [p.name for p in group.parameters]
     return same
@@ -100,7 +100,7 @@ def checksums(params: Any) -> Mapping[str, Any]:
     return {f"the checksum of {name}": zlib.crc32(array.ravel(order="K").view(np.uint8)) for name, array in arrays}
 
 
-def _comparable(value: Any) -> Any:
+def comparable(value: Any) -> Any:
     """Something whose repr is the same on all ranks that have the same."""
     if callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)

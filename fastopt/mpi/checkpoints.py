@@ -15,6 +15,7 @@ from fastopt.saving import checkpoints
 from fastopt.saving.replacing import replacing
 
 FORMAT = "index of fastopt checkpoints"
+LONGEST = 1000  # bytes, more than an index has
 NOTHING: Mapping[str, Any] = {"count": 0, "sums": {}}
 
 
@@ -88,6 +89,8 @@ def save(path: checkpoints.Path, optimizer: Any, comm: Any, *, keep_previous: bo
     token = comm.bcast(uuid.uuid4().hex if comm.rank == 0 else None)
     own = _of_rank(path, token, comm.rank)
     with together(comm):
+        if keep_previous:
+            raise ValueError("keep_previous is for replicated parameters: files of parts are removed when new ones are there")
         checkpoints.save(own, optimizer, **arrays)
     with together(comm):
         if comm.rank == 0:
@@ -136,9 +139,12 @@ def _of_rank(path: checkpoints.Path, token: str, rank: int) -> Path:
 
 def _index(path: Path) -> dict[str, Any]:
     try:
-        index = json.loads(path.read_bytes())
-    except ValueError:
+        with path.open("rb") as file:
+            index = json.loads(file.read(LONGEST))
+    except (ValueError, RecursionError):
         index = None
-    if not isinstance(index, dict) or index.get("format") != FORMAT or not str(index.get("token")).isalnum():
+    if not isinstance(index, dict) or index.keys() != {"format", "ranks", "token"} or index["format"] != FORMAT:
+        raise ValueError(f"{os.fspath(path)} is no index of checkpoints")
+    if not str(index["token"]).isalnum():  # which would lead to another folder
         raise ValueError(f"{os.fspath(path)} is no index of checkpoints")
     return index

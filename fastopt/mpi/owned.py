@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
+
+import numpy as np
 
 from fastopt.mpi.agreement import described, together
 from fastopt.mpi.sums import InRankOrder
@@ -43,4 +46,15 @@ def owned(optimizer: type[Optimizer], params: Any, comm: Any, **options: Any) ->
     with together(comm) as same:
         made = optimizer(params, **options, **dict[str, Any](reduce=InRankOrder(comm)))
         same |= described(made)
+    _place_parts(made, comm)
     return made
+
+
+def _place_parts(optimizer: Optimizer, comm: Any) -> None:
+    """Give each part of a tensor the place after those of earlier ranks, so that stochastic rounding has other noise there."""
+    parameters = optimizer._model.parameters
+    of_ranks = comm.allgather([p.length for p in parameters])
+    lengths = np.array(list(itertools.zip_longest(*of_ranks, fillvalue=0)))
+    firsts = (lengths.cumsum() - lengths.ravel()).reshape(lengths.shape)[:, comm.rank]
+    for p, first in zip(parameters, firsts.tolist(), strict=False):
+        p.first = first

@@ -14,7 +14,7 @@ from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.per_element import is_tree
 from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, with_leaves
 from fastopt.description.hyperparameters import ELSEWHERE, finite
-from fastopt.mpi.agreement import checksums, described, named_arrays, together
+from fastopt.mpi.agreement import checksums, comparable, described, named_arrays, together
 from fastopt.mpi.shards import Shards
 from fastopt.mpi.sums import InRankOrder
 from fastopt.optimizer import Optimizer
@@ -104,6 +104,7 @@ class Replicated:
             rate = self._part_of_tree("lr", lr, self.params)
             scale = finite("scale", scale) / self._comm.size
             same |= described(self.shared) | {"scale": scale, "whether there are gradients": vectors is not None}
+            same["lr"] = comparable(lr)
         if vectors is not None:
             self._reduce_scatter(vectors)
         self._ends.expected = [lambda: 0]

@@ -19,7 +19,7 @@ from fastopt.step.model import Model
 Restored = TypeVar("Restored")
 
 # Of what `parts` gives, what an optimizer is built from, in this order.
-BUILT_FROM = ("groups", "defaults", "whole", "is_grouped", "structure", "state_names", "paired")
+BUILT_FROM = ("groups", "defaults", "whole", "is_grouped", "structure", "state_names", "paired", "firsts")
 
 
 def parts(model: Model, whole: Mapping[str, Any], others: Mapping[str, Any], state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,6 +35,7 @@ def parts(model: Model, whole: Mapping[str, Any], others: Mapping[str, Any], sta
         # Not those of the present rule: momentum may have been switched off since.
         "state_names": [group.state_names for group in model.groups],
         "paired": model.paired,
+        "firsts": [p.first for p in model.parameters],
         "state_dict": state_dict,
         "attributes": dict(others),
         # Twice the same, which a pickler that takes note of no arrays, joblib's, makes two of.

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from fastopt.arrays.layout import PAGE
 from fastopt.arrays.mapped import MappedFile
 from fastopt.arrays.parameters import Parameter
-from fastopt.saving import state_dicts
 from fastopt.saving.archive import Archive, write
 from fastopt.saving.plain_values import decoded, encoded
-from fastopt.step.model import Model
-from fastopt.step.stepping import Stepping
 
 FORMAT, VERSION = "fastopt states", 1
 
 CLOSED = "the optimizer was closed, so that its states are for others to go on from; make another one"
+FORKED = "the optimizer's states are in a file of the parent process, which alone may step it"
+
+_open: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def go_on(optimizer: Any) -> None:
@@ -39,7 +39,7 @@ def go_on(optimizer: Any) -> None:
     ValueError
         If the file has anything else than the states of such an optimizer, with these parameters. It is as it was then.
     """
-    model, file = optimizer._model, optimizer._model.file
+    file: MappedFile | None = optimizer._model.file
     if file is None:
         return
     try:
@@ -50,8 +50,10 @@ def go_on(optimizer: Any) -> None:
     except BaseException:
         file.release()
         raise
-    parts = (type(optimizer).__name__, optimizer._whole, model, optimizer._stepping)
-    file.at_the_end = weakref.finalize(optimizer, _finish_unasked, os.getpid(), *parts)
+    stand_in = object.__new__(type(optimizer))
+    stand_in.__dict__ = optimizer.__dict__  # the same, so that it is what the optimizer was when this is no more
+    weakref.finalize(optimizer, _close_unasked, stand_in)
+    _open.add(optimizer)
 
 
 def close(self: Any) -> None:
@@ -62,29 +64,36 @@ def close(self: Any) -> None:
     Raises
     ------
     RuntimeError
-        While the parameters are swapped with their averages.
+        While the parameters are swapped with their averages; in a forked child, where the optimizer takes no steps, either.
     OSError
-        If the file can't be written.
+        If the file can't be written, or was removed. The optimizer is as it was then, to be closed again, or saved.
     """
     file: MappedFile | None = self._model.file
     if file is not None and self._barred != CLOSED:
-        saved = self.state_dict(copy=False)
-        file.at_the_end.detach()
+        contents = _contents(self.state_dict(copy=False), self._model.parameters)
+        with file.finishing() as stream:
+            write(stream, *contents)
+        file.let_go()
         self._barred = CLOSED
-        _finish(file, saved, self._model.parameters)
 
 
-def _finish_unasked(process: int, name: str, whole: Mapping[str, Any], model: Model, stepping: Stepping) -> None:
-    """Close the file of an optimizer that is no more; not in a forked child, which has a copy of it."""
-    if os.getpid() == process and model.file is not None:
-        counts = {**whole, "skipped_steps": int(stepping.skipped[0])}
-        saved = state_dicts.save(name, int(stepping.counter[0]), counts, model.groups, copy=False)
-        _finish(model.file, saved, model.parameters)
+def _close_unasked(stand_in: Any) -> None:
+    """Close the file of an optimizer that is no more."""
+    if stand_in._barred != FORKED:
+        try:
+            close(stand_in)
+        finally:
+            stand_in._model.file.let_go()
 
 
-def _finish(file: MappedFile, saved: Mapping[str, Any], parameters: Sequence[Parameter]) -> None:
-    with file.finishing() as stream:
-        write(stream, *_contents(saved, parameters))
+def _bar_children() -> None:
+    """Let no forked child change the states of its parent."""
+    for optimizer in _open:
+        optimizer._barred = FORKED
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_bar_children)
 
 
 def _contents(saved: Mapping[str, Any], parameters: Sequence[Parameter]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

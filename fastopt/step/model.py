@@ -51,6 +51,8 @@ class Model:
         The states of each group; by default those that they need.
     paired : frozenset of str
         States that are known to be pairs.
+    firsts : sequence of int
+        The places of the parameters among all elements, where others have elements, too.
 
     Attributes
     ----------
@@ -83,6 +85,7 @@ class Model:
         structure: Any = None,
         state_names: Sequence[tuple[str, ...]] | None = None,
         paired: frozenset[str] = frozenset(),
+        firsts: Sequence[int] = (),
     ) -> None:
         self._description, self._changes = description, changes
         self.defaults, self.complex_mode = dict(defaults), complex_mode
@@ -101,7 +104,7 @@ class Model:
             own = None if state_names is None else state_names[i]
             self.groups.append(self._group(given, i, names, own))
         self._arrange(structure)
-        self._count_elements()
+        self._count_elements(firsts)
         if not self.parameters:
             raise ValueError("params holds no array")
         if len({p.name for p in self.parameters}) < len(self.parameters):
@@ -109,7 +112,12 @@ class Model:
         if state_names is None:  # else they may be read-only until they are stepped
             require_all_writable(self.parameters)
         self.file: MappedFile | None = None
-        self._allocate(self.groups, state_path)
+        try:
+            self._allocate(self.groups, state_path)
+        except BaseException:
+            if self.file is not None:
+                self.file.release()
+            raise
         self._note_form()
         self._note_range()
 
@@ -134,10 +142,11 @@ class Model:
                 self.memory.rename(renamed)
                 self.is_grouped, self.structure = True, [self.structure]
             self.groups = [*self.groups, added]
+            firsts = [p.first for p in self.parameters]
             self.parameters = [*self.parameters, *added.parameters]
             self.structure = [*self.structure, added.params]
             self._note_range()
-            self._count_elements()
+            self._count_elements(firsts)
             self._note_form()
             self._changes.note_plan()
 
@@ -263,12 +272,12 @@ class Model:
             self.structure = map_leaves(lambda leaf: leaf, structure)
             self.parameters = [by_path[path] for path in paths(structure)]
 
-    def _count_elements(self) -> None:
+    def _count_elements(self, firsts: Sequence[int]) -> None:
         """Give each parameter its place among all elements, which is the same however they are nested and stepped."""
-        for p, first in zip(
-            self.parameters, itertools.accumulate((p.length for p in self.parameters), initial=0), strict=False
-        ):
-            p.first = first
+        end = 0
+        for p, first in itertools.zip_longest(self.parameters, firsts):
+            p.first = end if first is None else first
+            end = p.first + p.length
 
     def _note_form(self) -> None:
         """Take note of how gradients come, so that no step has to look at that."""

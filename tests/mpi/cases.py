@@ -4,6 +4,7 @@ The main program prints one line of JSON: by case what was raised, with the rank
 """
 
 import functools
+import itertools
 import json
 import os
 import sys
@@ -70,6 +71,25 @@ def owned_parts_move_as_the_whole(comm):
             np.testing.assert_allclose(own, cut(expected, comm), rtol=1e-12, atol=1e-14)
         assert len(set(comm.allgather(part.grad_norm))) == 1
         mpi.check_synced(part)
+
+
+@case
+def owned_parts_have_the_noise_of_the_whole(comm):
+    options = {"rounding": "stochastic", "state_dtype": "bfloat16", "seed": 3, "lr": 0.1}
+    arrays, grads = (flat(numbers(seed, ml_dtypes.bfloat16)) for seed in (1, 2))
+    whole = fastopt.Adam([array.copy() for array in arrays], **options)
+    part = mpi.owned(fastopt.Adam, [cut(array, comm) for array in arrays], comm, **options)
+    for _ in range(2):
+        whole.step(grads)
+        part.step([cut(g, comm) for g in grads])
+        part.rebind([array.copy() for array in part.params])
+    assert all(own.tobytes() == cut(array, comm).tobytes() for own, array in zip(part.params, whole.params, strict=True))
+    uneven = mpi.owned(fastopt.SGD, [np.zeros(3 + comm.rank)] * (comm.rank > 0) + [np.zeros(2)], comm)
+    uneven.add_param_group({"params": np.zeros(1)})
+    places = [(p.first, p.first + p.length) for p in uneven._model.parameters]
+    assert places[-1][0] == places[-2][1]
+    every = sorted(itertools.chain(*comm.allgather(places[:-1])))
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(every))
 
 
 @case
@@ -153,6 +173,7 @@ def gradients_move_in_buckets(comm):
         for shards.BUCKET, shards.LEAST_MESSAGE in [(1, 1024), (3000, 1), before]:
             for make in (list, lambda arrays: arrays[:1], lambda arrays: [arrays[0][:7]]):
                 grads = [make(numbers(rank, np.float32)) for rank in range(comm.size)]
+                grads[-1][0][:4] = np.nan, np.inf, -np.inf, np.finfo(np.float32).max
                 rounded = [[g.astype(ml_dtypes.bfloat16).astype(np.float32) for g in each] for each in grads]
                 for sent, dtype in ((grads, None), (rounded, "bfloat16")):
                     sums = [np.add.reduce([each[i] for each in sent]) for i in range(len(grads[0]))]
@@ -160,7 +181,8 @@ def gradients_move_in_buckets(comm):
                     whole.step(sums, scale=1 / comm.size)
                     params = [np.zeros_like(g) for g in sums]
                     mpi.replicated(fastopt.SGD, params, comm, lr=1.0, communication_dtype=dtype).step(grads[comm.rank])
-                    assert all(map(np.array_equal, params, whole.params)), (shards.BUCKET, dtype)
+                    for own, expected in zip(params, whole.params, strict=True):
+                        assert np.array_equal(own, expected, equal_nan=True), (shards.BUCKET, dtype)
     finally:
         shards.BUCKET, shards.LEAST_MESSAGE = before
     error = error_of(mpi.replicated, fastopt.SGD, np.zeros(3), comm, communication_dtype="int8")
@@ -348,12 +370,14 @@ def owned_checkpoints_are_of_one_time(comm):
         assert all("text must hold numbers" in error for error in errors)
         mpi.load(path, opt, comm)  # the one before is there
         assert opt.step_count == 2
-    comm.Barrier()
-    if comm.rank == 0:
-        with open(path, "w") as file:
-            file.write("{}")
-    comm.Barrier()
-    assert "no index" in str(error_of(mpi.load, path, opt, comm))
+    assert "keep_previous" in str(error_of(mpi.save, path, opt, comm, keep_previous=True))
+    for content in ("{}", '{"format": "index of fastopt checkpoints", "token": "0"}', "[" * 10_000):
+        comm.Barrier()
+        if comm.rank == 0:
+            with open(path, "w") as file:
+                file.write(content)
+        comm.Barrier()
+        assert "no index" in str(error_of(mpi.load, path, opt, comm))
 
 
 @case
@@ -481,6 +505,7 @@ def hyperparameters_that_come_apart_are_found(comm):
     assert all("lr of group 0" in error for error in at_odds(comm, lambda odd: opt.step(np.ones(3000))))
     assert all("lr of group 0" in error for error in at_odds(comm, lambda odd: mpi.check_synced(opt)))
     opt.lr = 0.5
+    assert all("lr must be the same" in error for error in at_odds(comm, lambda odd: opt.step(np.ones(3000), lr=0.5 + odd)))
     opt.step(np.ones(3000))
     opt.params[7] += comm.rank
     assert all("the checksum of params" in error for error in at_odds(comm, lambda odd: mpi.check_synced(opt)))
@@ -558,8 +583,10 @@ def one_rank_ends_the_minimization_of_all(comm):
         calls.append(0)
         return last and len(calls) == 3
 
-    found = fastopt.minimize(bowl, x0, jac=True, callback=stops, comm=comm, options={"lr": 0.1})
-    assert (found.nit, found.status) == (3, 99)
+    for callback in (stops, stops if last else None):
+        calls.clear()
+        found = fastopt.minimize(bowl, x0, jac=True, callback=callback, comm=comm, options={"lr": 0.1})
+        assert (found.nit, found.status) == (3, 99)
 
     def local(x):  # with no message of its own, so that nobody else waits in one
         if last and x[0] > 0.2:
@@ -573,6 +600,11 @@ def one_rank_ends_the_minimization_of_all(comm):
     def odd(x):
         return 0.0, np.where(x > 0.2, np.nan, x - 1) if last else x - 1
 
+    far = np.where(x0 == 0, 1e200 if last else 1.0, 0.0)  # from which a step of one rank leads to infinity
+    with np.errstate(all="ignore"):
+        options = {"lr": 1e200, "nonfinite": "skip", "maxiter": 3}
+        found = fastopt.minimize(lambda x: (0.0, -far), x0, method="sgd", jac=True, comm=comm, options=options)
+    assert found.status == 5
     found = fastopt.minimize(odd, x0, jac=True, comm=comm, options={"lr": 0.1})
     assert found.status == 5
     assert "of the gradient is nan" in found.message
@@ -597,6 +629,10 @@ def minimizations_that_ranks_can_not_share_are_refused(comm):
     assert all("gtol must be the same on all ranks" in error for error in errors)
     errors = at_odds(comm, lambda odd: fastopt.Solver(np.zeros(3), comm=comm, lr=1e-3 * (1 + odd)))
     assert all("lr of group 0" in error for error in errors)
+    errors = at_odds(comm, lambda odd: fastopt.Solver(np.zeros(3), bounds=[(0, 1)] * (3 + odd), comm=comm))
+    assert all("bounds" in error for error in errors), errors
+    for jac in (None, "3-point"):
+        assert "jac must give the gradient" in str(error_of(fastopt.minimize, np.sum, np.zeros(3), jac=jac, comm=comm))
 
 
 def main():

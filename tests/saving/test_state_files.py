@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -96,6 +97,56 @@ np.save("w.npy", w)
             fastopt.Adam(w, state_path=tmp_path / "states")
 
 
+def end_of(opt):
+    """Do to an optimizer what the end of the process does."""
+    (end,) = (found for found in weakref.finalize._registry if found.alive and found.peek()[0] is opt)
+    end()
+
+
+def test_the_end_within_a_swap_leaves_nothing_to_go_on_from(tmp_path):
+    path = tmp_path / "states"
+    opt = fastopt.Adam(params := arrays(0), state_path=path, ema_decay=0.9)
+    opt.step(arrays(1))
+    block = opt.swap_ema()
+    block.__enter__()
+    with refused(RuntimeError, "swapped"):
+        end_of(opt)
+    del opt, block
+    gc.collect()
+    with refused(ValueError, "broken off"):
+        fastopt.Adam(params, state_path=path, ema_decay=0.9)
+
+
+def test_optimizers_with_more_than_states_end_as_they_are_closed(tmp_path):
+    whole, params = fastopt.NoisySGD(arrays(0)), arrays(0)
+    for seed in range(2):
+        opt = fastopt.NoisySGD(params, state_path=tmp_path / "states")
+        for each in (whole, opt):
+            each.step(arrays(seed))
+        del opt, each
+        gc.collect()
+    assert_same_bits(params[0], whole.params[0])
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_leaves_the_states_of_its_parent_alone(tmp_path):
+    path = tmp_path / "states"
+    opt = fastopt.Adam(params := arrays(0), state_path=path)
+    if not (child := os.fork()):
+        failed = 0
+        for action in (lambda: opt.step(arrays(1)), opt.close):
+            with contextlib.suppress(RuntimeError):
+                action()
+                failed += 1
+        os._exit(failed)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with refused(ValueError, "another one has"):
+        fastopt.Adam(arrays(0), state_path=path)
+    opt.step(arrays(1))
+    opt.close()
+    assert fastopt.Adam(params, state_path=path).step_count == 1
+
+
 def test_one_at_a_time(tmp_path):
     path = tmp_path / "states"
     opt = fastopt.Adam(np.ones(5), state_path=path)
@@ -123,6 +174,17 @@ def test_what_does_not_fit_is_refused_and_the_file_stays_as_it_is(tmp_path):
             cls(given, state_path=path, **options)
         assert path.read_bytes() == before
     assert fastopt.Adam(params, state_path=path).step_count == 2
+
+
+def test_what_is_no_file_stays_where_it_is(tmp_path):
+    os.mkfifo(fifo := tmp_path / "fifo")
+    for path in (fifo, tmp_path, os.devnull):
+        with refused(ValueError, "must be of a file"):
+            fastopt.Adam(np.ones(5), state_path=path)
+        assert os.path.exists(path)
+    with refused(ValueError, "int8"):
+        fastopt.Adam(np.ones(5), state_path=tmp_path / "states", state_dtype="int8")
+    assert not (tmp_path / "states").exists()
 
 
 @pytest.mark.parametrize("content", [b"\0" * 100_000, b"my own notes", "checkpoint"], ids=["zeros", "text", "checkpoint"])
@@ -154,17 +216,44 @@ def test_damage_behind_the_states_is_found(tmp_path):
     assert fastopt.Adam(params, state_path=path).step_count == 2
 
 
-def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path):
-    path = tmp_path / "states"
+@contextlib.contextmanager
+def disk_of(size):
+    """A ``with`` block in which no file may have more bytes, as on a disk that is full."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))  # which takes m, but not v
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            fastopt.Adam(np.ones(200_000, np.float32), state_path=path)
+            yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path):
+    path = tmp_path / "states"
+    with disk_of(1 << 20):  # which takes m, but not v
+        fastopt.Adam(np.ones(200_000, np.float32), state_path=path)
     assert not path.exists()
-    assert closed(path) is not None
+    params = closed(path)
+    before = path.read_bytes()
+    with disk_of(len(before)):
+        fastopt.Adam(params, state_path=path)
+    assert path.read_bytes() == before
+    opt = fastopt.Adam(params, state_path=path)
+    with disk_of(1000):
+        opt.close()
+    opt.step(arrays(1))
+    opt.close()
+    assert fastopt.Adam(params, state_path=path).step_count == 3
+
+
+def test_a_file_that_was_removed_meanwhile_is_missed(tmp_path):
+    opt = fastopt.Adam(np.ones(5), state_path=tmp_path / "states")
+    (tmp_path / "states").unlink()
+    with pytest.raises(FileNotFoundError, match="removed"):
+        opt.close()
+    opt.step(np.ones(5))
+    with refused(FileNotFoundError, "removed"):
+        end_of(opt)
 
 
 def test_all_space_is_there_from_the_beginning(tmp_path):
