@@ -80,7 +80,8 @@ class Separately:
         if l1 := options.get("l1"):
             least = dtype(self.lr) * dtype(l1)
             theta -= np.clip(theta, -least, least)
-        if bounds := options.get("bounds"):
+        bounds = options.get("bounds", ())
+        if any(side is not None for side in bounds):  # else NumPy before 2 refuses to clip
             np.clip(theta, *(None if side is None else dtype(side) for side in bounds), out=theta)
         ema = self.ema
         if (decay := options.get("ema_decay")) is not None:
