@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fastopt.commands.demo.systems import SYSTEMS
 from fastopt.commands.warmup import USUAL, compile_ahead
@@ -74,6 +75,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastopt", description="Fused first-order optimizers for NumPy arrays.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    commands.add_parser("info", help="versions, processor, threads, cache and memory bandwidth")
+    commands.add_parser(
+        "doctor",
+        help="what makes steps slow or wrong on this machine, and what mends it",
+        description="Look for what makes steps slow or wrong on this machine, and say what mends it. The exit status is 0 if "
+        "there is nothing to mend, else 1.",
+    )
+    _add_warmup(commands)
+    commands.add_parser("bench", help="measure steps against the speed of memory and other libraries; in a clone only")
+    _add_c_api(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="learn something with each optimizer, and time their steps against NumPy",
@@ -105,13 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         help="keep states in this format, rounded stochastically if it has 16 or 8 bits (default: float32)",
     )
     demo.add_argument("--out", type=Path, metavar="PATH", help="the picture (default: fastopt-<problem>.png in this folder)")
-    commands.add_parser("info", help="versions, processor, threads, cache and memory bandwidth")
-    commands.add_parser(
-        "doctor",
-        help="what makes steps slow or wrong on this machine, and what mends it",
-        description="Look for what makes steps slow or wrong on this machine, and say what mends it. The exit status is 0 if "
-        "there is nothing to mend, else 1.",
-    )
+
+
+def _add_warmup(commands: Any) -> None:
     warmup = commands.add_parser(
         "warmup",
         help="compile kernels to the cache, so that no process waits for the compiler",
@@ -126,7 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     warmup.add_argument("--dtype", nargs="+", default=("float32", "float64"), metavar="DTYPE", help="default: float32 float64")
     warmup.add_argument("--rows", action="store_true", help="also what steps of touched rows need")
-    commands.add_parser("bench", help="measure steps against the speed of memory and other libraries; in a clone only")
+
+
+def _add_c_api(commands: Any) -> None:
     c_api = commands.add_parser(
         "c-api",
         help="a library for C, C++ and Fortran",
@@ -139,7 +153,6 @@ def _parser() -> argparse.ArgumentParser:
         help="the processor that will run it, as the C compiler calls it: x86-64-v3, say, where login and compute nodes "
         "differ (default: this one)",
     )
-    return parser
 
 
 def _bench(arguments: list[str]) -> int:

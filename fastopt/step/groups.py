@@ -73,7 +73,7 @@ class Group(MutableMapping[str, Any]):
     has_rates, zeroes : bool
         Whether the learning rate is an array; whether a step sets the gradient to zero.
     is_plain_rate : callable
-        Whether a number is a rate that needs no further look; never, where other numbers depend on the rate.
+        Whether a number is a rate that needs no further look; never, where a rate can't be an array, as rules depend on it.
     scales : bool
         Whether the rule takes a scale of the gradient as its last coefficient, see `scale_if`.
     counter : ndarray of int64, shape (1,)
