@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastopt.engine import cache
-from fastopt.engine.steps import step_function
+from fastopt.engine.steps import step_dispatcher
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,12 +59,12 @@ def environment(**changes: str | None) -> dict[str, str]:
 
 def with_engine(folder: Path) -> str:
     """Give a cache folder the functions that all steps call, which take seconds to compile: all else is compiled anew there."""
-    for is_parallel in (False, True):
-        step_function(is_parallel)
     own = folder / cache.folder().name
     own.mkdir(mode=0o700, parents=True)
-    for path in cache.folder().glob("steps.step_*"):
-        shutil.copy(path, own)
+    for is_parallel in (False, True):
+        name = step_dispatcher(is_parallel).py_func.__name__
+        for path in cache.folder().glob(f"steps.{name}-*"):  # not those of other libraries' versions, which share the folder
+            shutil.copy(path, own)
     return str(folder)
 
 
