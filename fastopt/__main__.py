@@ -37,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(given)
     if options.command == "c-api":
-        from fastopt.capi import library
+        from fastopt.capi import FUNCTIONS, library
 
         try:
-            written = library.write(options.out, options.cpu, lambda name: print(name, file=sys.stderr, flush=True))
-        except (OSError, RuntimeError) as failure:
+            written = library.write(options.out, options.cpu, _tell, options.optimizer or FUNCTIONS)
+        except (OSError, RuntimeError, ValueError) as failure:
             parser.error(str(failure))
         print(*written, sep="\n")
         return 0
@@ -148,11 +148,22 @@ def _add_c_api(commands: Any) -> None:
     )
     c_api.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder; made if it isn't there")
     c_api.add_argument(
+        "--optimizer",
+        nargs="+",
+        metavar="NAME",
+        help="the functions, as the header calls them: adam, momentum, rmsprop_rates, say (default: all)",
+    )
+    c_api.add_argument(
         "--cpu",
         metavar="NAME",
         help="the processor that will run it, as the C compiler calls it: x86-64-v3, say, where login and compute nodes "
         "differ (default: this one)",
     )
+
+
+def _tell(name: str) -> None:
+    """Say what is compiled now."""
+    print(name, file=sys.stderr, flush=True)
 
 
 def _bench(arguments: list[str]) -> int:

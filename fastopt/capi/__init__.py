@@ -25,7 +25,8 @@ from fastopt.arrays.layout import FLOATS, REAL, one_of
 from fastopt.capi.formulas import Branch, Tree, traced
 from fastopt.capi.norms import compiled_norm
 from fastopt.description.hyperparameters import Check, Number, Several, finite
-from fastopt.engine.compile import OPTIONS, Rule
+from fastopt.engine.compile import Rule, compiled_callback
+from fastopt.engine.digest import digest
 from fastopt.engine.formats import FORMATS, computing, kind_of, plain
 from fastopt.engine.loop import array_at, span
 from fastopt.engine.noise import key_of
@@ -305,13 +306,14 @@ def _lines(tree: Tree, indent: str) -> Iterator[str]:
 
 
 @functools.cache
-def _compiled(name: str, dtype: np.dtype[Any]) -> Any:
-    """The function as Numba has compiled it for C."""
+def _compiled(name: str, dtype: np.dtype[Any], is_cached: bool = True) -> Any:
+    """The function as Numba has compiled it for C, or as it was found in the cache."""
     if numba.config.DISABLE_JIT:
         raise RuntimeError("functions for C are compiled by Numba, but NUMBA_DISABLE_JIT switches its compiler off")
     made = _function(name, dtype)
     source = _source(made)
-    names = {"array_at": array_at, "key_of": key_of, "math": math, "number": computing(made.dtype).type, "uint32": types.uint32}
+    names: dict[str, Any] = {"__name__": __name__, "array_at": array_at, "key_of": key_of, "math": math}
+    names |= {"number": computing(made.dtype).type, "uint32": types.uint32}
     names |= {"gradient_kind": kind_of(made.dtype), "updated_kind": kind_of(made.dtype, made.is_narrow)}
     names |= {"rule": made.rule, "span": span, "stays": _stays}
     names |= {f"holds{i}": register_jitable(condition.holds) for i, condition in enumerate(made.conditions)}
@@ -321,14 +323,16 @@ def _compiled(name: str, dtype: np.dtype[Any]) -> Any:
     numbers = [types.float64] * (1 + len(made.numbers))
     seed = [types.int64] * made.is_narrow
     signature = types.int32(types.int64, *[types.int64] * len(made.arrays), types.int64, *numbers, *seed)
-    return numba.cfunc(signature, **OPTIONS)(names["entry"])
+    entry: Any = names["entry"]
+    entry.__qualname__ = f"{made.name}_{digest(entry)}"
+    return compiled_callback(entry, signature, is_cached)
 
 
 def exported(name: str, dtype: np.dtype[Any]) -> str:
     """The compiled function as LLVM's code, for C under its own name, and without what Numba keeps in it for Python."""
     made = _function(name, dtype)
     kinds = ["i64"] * (2 + len(made.arrays)) + ["double"] * (1 + len(made.numbers)) + ["i64"] * made.is_narrow
-    return _for_c(_compiled(name, dtype), made.name, kinds)
+    return _for_c(_compiled(name, dtype, is_cached=False), made.name, kinds)
 
 
 def norm_name(dtype: np.dtype[Any]) -> str:

@@ -24,7 +24,12 @@ C_TYPES: Mapping[str, str] = {"f32": "float", "f64": "double", "bf16": "uint16_t
 FORTRAN_KINDS: Mapping[str, str] = {"f32": "c_float", "f64": "c_double", "bf16": "c_int16_t", "f16": "c_int16_t"}
 
 
-def write(folder: Path, cpu: str | None = None, tell: Callable[[str], None] = lambda name: None) -> list[Path]:
+def write(
+    folder: Path,
+    cpu: str | None = None,
+    tell: Callable[[str], None] = lambda name: None,
+    optimizers: Iterable[str] = FUNCTIONS,
+) -> list[Path]:
     """Write ``fastopt.h``, ``fastopt.f90`` and ``libfastopt.so``.
 
     A C compiler (``cc``) must be installed, which links the library.
@@ -38,6 +43,8 @@ def write(folder: Path, cpu: str | None = None, tell: Callable[[str], None] = la
         which it is made.
     tell : callable, optional
         Called with the name of each function before it is compiled.
+    optimizers : iterable of str, optional
+        Names of `fastopt.capi.FUNCTIONS`; by default all of them.
 
     Returns
     -------
@@ -48,13 +55,16 @@ def write(folder: Path, cpu: str | None = None, tell: Callable[[str], None] = la
     ------
     RuntimeError
         If there is no C compiler, or it fails, or doesn't know the processor.
+    ValueError
+        If there is no such optimizer.
     OSError
         If the folder can't be written to.
     """
+    wanted = [(name, dtype) for name in dict.fromkeys(optimizers) for dtype in dtypes_of(name)]
+    made = [function(name, dtype) for name, dtype in wanted]
     folder.mkdir(parents=True, exist_ok=True)
-    made = [function(name, dtype) for name in FUNCTIONS for dtype in dtypes_of(name)]
     paths = [folder / "fastopt.h", folder / "fastopt.f90", folder / "libfastopt.so"]
-    _link(paths[2], cpu, tell)  # first, as it is what can fail
+    _link(paths[2], wanted, cpu, tell)  # first, as it is what can fail
     paths[0].write_text(header(made))
     paths[1].write_text(fortran(made))
     return paths
@@ -165,14 +175,14 @@ def _norm_interface(dtype: np.dtype[Any]) -> str:
 """
 
 
-def _link(library: Path, cpu: str | None, tell: Callable[[str], None]) -> None:
+def _link(library: Path, wanted: Iterable[tuple[str, np.dtype[Any]]], cpu: str | None, tell: Callable[[str], None]) -> None:
     compiler = shutil.which("cc")
     if compiler is None:
         raise RuntimeError("a C compiler must be installed, as the command cc, to link the library")
     if cpu is not None:
         _require_known(cpu, compiler)
     sources = {norm_name(dtype): functools.partial(exported_norm, dtype) for dtype in FLOATS}
-    sources |= {function(n, dtype).name: functools.partial(exported, n, dtype) for n in FUNCTIONS for dtype in dtypes_of(n)}
+    sources |= {function(name, dtype).name: functools.partial(exported, name, dtype) for name, dtype in wanted}
     with tempfile.TemporaryDirectory() as temporary:
         objects = []
         for name, source in sources.items():

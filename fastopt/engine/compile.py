@@ -157,14 +157,21 @@ def compile_span(variant: Compilable, is_cached: bool = True) -> Any:
     # A fork waits for this lock (see `runtime`). Numba takes it to compile, but not before, when it imports modules and takes
     # locks of other kinds: a child that was forked meanwhile would wait for them for ever.
     with global_compiler_lock:
-        function = variant.span()
-        compiled: Any = CFunc(function, normalize_signature(SPAN_SIGNATURE), locals={}, options=dict(OPTIONS))
-        if is_cached:
-            compiled._cache = cache_of(function)
         try:
-            compiled.compile()
+            return compiled_callback(variant.span(), SPAN_SIGNATURE, is_cached)
         except NumbaError as failure:
             raise _error_of(variant.rule, failure) from failure
+
+
+def compiled_callback(function: Callable[..., Any], signature: Any, is_cached: bool = True) -> Any:
+    """A function that C can call, compiled or loaded from the cache, where its qualified name must tell it from all others.
+
+    One that was loaded has machine code only, and can't show LLVM's.
+    """
+    compiled: Any = CFunc(function, normalize_signature(signature), locals={}, options=dict(OPTIONS))
+    if is_cached:
+        compiled._cache = cache_of(function)
+    compiled.compile()
     return compiled
 
 

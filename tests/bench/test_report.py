@@ -1,7 +1,9 @@
 """What is measured for the report, and what the report and the pages say of it."""
 
+import contextlib
 import importlib.util
 import json
+import os
 import re
 
 import numpy as np
@@ -120,6 +122,7 @@ def _short(monkeypatch):
     monkeypatch.setattr(threshold, "SIZES", (1_000, 50_000))
     monkeypatch.setattr(threshold, "SETTLING_STEPS", 20)
     monkeypatch.setattr(startup, "SIZES", (1_000,))
+    monkeypatch.setattr(startup.tempfile, "TemporaryDirectory", lambda: contextlib.nullcontext(os.environ["NUMBA_CACHE_DIR"]))
 
 
 @every_name

@@ -51,6 +51,17 @@ def test_functions_have_the_bits_of_steps(name, dtype):
         assert_same_bits(state, opt.state[key], key)
 
 
+def test_functions_are_found_in_the_cache_by_a_later_process(tmp_path):
+    script = """
+import fastopt.capi
+from fastopt.capi import _compiled
+fastopt.capi.address("sgd", "float32")
+report(hits=_compiled("sgd", np.dtype(np.float32)).cache_hits)
+"""
+    env = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert [fresh.run(script, tmp_path, **env)["hits"] for _ in range(2)] == [0, 1]
+
+
 def status(function, made, changes):
     """The status after some changes to good arguments, and whether anything was written."""
     arrays = {name: np.ones(9) for name in made.arrays}
@@ -239,19 +250,18 @@ def test_arrays_of_16_bits_are_rounded_as_in_python(name, dtype):
         np.testing.assert_array_equal(array.view(np.uint16), opt.state[state].view(np.uint16))
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("library")
-    written = subprocess.run(
-        [sys.executable, "-m", "fastopt", "c-api", "--out", folder],
-        env=fresh.environment(),
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+USED = ["adam", "adamw", "sgd"]  # by the programs below
+
+
+@pytest.fixture(params=[USED, pytest.param([*FUNCTIONS], marks=pytest.mark.thorough)], ids=["some", "all"])
+def library(request, tmp_path):
+    folder = tmp_path / "library"
+    asked = ["--optimizer", *USED] if request.param == USED else []
+    command = [sys.executable, "-m", "fastopt", "c-api", "--out", folder, *asked]
+    written = subprocess.run(command, env=fresh.environment(), check=True, capture_output=True, text=True)
     assert written.stdout.split() == [str(folder / name) for name in ("fastopt.h", "fastopt.f90", "libfastopt.so")]
     # The functions, while they are compiled.
-    assert len(written.stderr.split()) == 2 + sum(len(dtypes_of(name)) for name in FUNCTIONS)
+    assert len(written.stderr.split()) == 2 + sum(len(dtypes_of(name)) for name in request.param)
     return folder
 
 
@@ -324,7 +334,7 @@ def output(command, folder):
     return subprocess.run(["./program"], cwd=folder, check=True, capture_output=True, text=True).stdout.split()
 
 
-def test_a_c_program_takes_the_same_steps(library):
+def check_c(library):
     (library / "program.c").write_text(C_PROGRAM)
     words = output(["cc", "-std=c99", "-Wall", "-Werror", "-ffp-contract=off", "program.c"], library)
     theta, w = in_python()
@@ -337,7 +347,7 @@ def test_a_c_program_takes_the_same_steps(library):
     np.testing.assert_array_equal([int(word, 16) for word in words[2::3]], low)
 
 
-def test_a_fortran_program_takes_the_same_steps(library):
+def check_fortran(library):
     (library / "program.f90").write_text(FORTRAN_PROGRAM)
     words = output(["gfortran", "-Wall", "-ffp-contract=off", "fastopt.f90", "program.f90"], library)
     theta, w = in_python()
@@ -345,7 +355,7 @@ def test_a_fortran_program_takes_the_same_steps(library):
     assert_same_bits(np.array([int(word, 16) for word in words[1::2]], np.uint32).view(np.float32), w)
 
 
-def test_the_library_needs_no_python(library):
+def check_alone(library):
     loaded = ctypes.CDLL(str(library / "libfastopt.so"))
     theta, g = np.zeros(3, np.float32), np.ones(3, np.float32)
     arguments = [
@@ -360,9 +370,14 @@ def test_the_library_needs_no_python(library):
     assert "python" not in needed
 
 
-def test_a_library_can_be_made_for_another_processor(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(clibrary, "FUNCTIONS", {"sgd": FUNCTIONS["sgd"]})
-    assert main(["c-api", "--out", str(tmp_path), "--cpu", "native"]) == 0
+def test_c_and_fortran_programs_take_the_same_steps_without_python(library):
+    check_c(library)
+    check_fortran(library)
+    check_alone(library)
+
+
+def test_a_library_can_be_made_for_another_processor(tmp_path, capsys):
+    assert main(["c-api", "--out", str(tmp_path), "--cpu", "native", "--optimizer", "sgd"]) == 0
     assert "fastopt_sgd_f32" in capsys.readouterr().err
     loaded = ctypes.CDLL(str(tmp_path / "libfastopt.so"))
     w, g = np.zeros(3), np.ones(3)
@@ -373,6 +388,13 @@ def test_a_library_can_be_made_for_another_processor(tmp_path, monkeypatch, caps
     with pytest.raises(SystemExit):
         main(["c-api", "--out", str(tmp_path), "--cpu", "nosuch"])
     assert "cpu must be a processor that the C compiler knows, got 'nosuch'" in capsys.readouterr().err
+
+
+def test_a_library_of_what_is_not_there_is_refused_before_anything_is_written(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["c-api", "--out", str(tmp_path / "new"), "--optimizer", "sgd", "nosuch"])
+    assert "name must be one of adabelief" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_without_a_compiler_the_command_says_so(tmp_path, monkeypatch, capsys):

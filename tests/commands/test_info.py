@@ -12,7 +12,7 @@ import pytest
 import fastopt
 from fastopt.__main__ import main
 from fastopt.commands import info
-from tests.fresh import environment
+from tests.fresh import environment, with_engine
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_every_fact(capsys):
 
 
 def test_the_cache_is_filled_and_then_found(tmp_path):
-    env = environment(NUMBA_CACHE_DIR=str(tmp_path), NUMBA_NUM_THREADS="1")
+    env = environment(NUMBA_CACHE_DIR=with_engine(tmp_path), NUMBA_NUM_THREADS="1")
     for verb in ("saved to", "loaded from"):
         done = subprocess.run([sys.executable, "-m", "fastopt", "info"], env=env, check=True, capture_output=True, text=True)
         cache = facts(done.stdout)["cache"]

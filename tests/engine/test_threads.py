@@ -8,7 +8,10 @@ import pytest
 
 from tests import fresh
 
-pytestmark = pytest.mark.parametrize("layer", ["omp", "workqueue"])
+pytestmark = [
+    pytest.mark.parametrize("layer", ["omp", "workqueue"]),
+    pytest.mark.wide(by=lambda layer, **others: ("any", *others.items())),
+]
 
 # Large enough for the parallel route.
 BIG = """

@@ -78,9 +78,11 @@ def made():
 
 SEND = """
 import cloudpickle
+from joblib import Parallel, delayed
 with open("blob", "wb") as file:
     cloudpickle.dump((work, made()), file)
-print(json.dumps(work(made())))
+(result,) = Parallel(n_jobs=2)([delayed(work)(made())])
+print(json.dumps([result, work(made())]))
 """
 
 # Not a fresh.run, whose prelude would import what a worker must find by itself.
@@ -95,12 +97,6 @@ from fastopt.engine import compile
 print(json.dumps([results, len(compile._spans)]))
 """
 
-LOKY = """
-from joblib import Parallel, delayed
-results = Parallel(n_jobs=2)(delayed(work)(made()) for _ in range(2))
-print(json.dumps([results, work(made())]))
-"""
-
 
 def run(folder: Path, *script: str) -> list:
     (folder / "script.py").write_text("import json\n" + "".join(script))
@@ -112,14 +108,10 @@ def run(folder: Path, *script: str) -> list:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_fresh_process_goes_on_with_rules_it_can_not_import(tmp_path: Path) -> None:
-    expected = run(tmp_path, SCRIPT, SEND)
+def test_workers_of_joblib_and_a_fresh_process_go_on_with_rules_they_can_not_import(tmp_path: Path) -> None:
+    result, expected = run(tmp_path, SCRIPT, SEND)
     assert [steps for _, steps in expected[0]] == [2, 2, 2]
+    assert result == expected
     results, spans = run(tmp_path, RECEIVE)
     assert results == [expected, expected]
     assert spans == 3  # what is sent again is not compiled again
-
-
-def test_workers_of_joblib(tmp_path: Path) -> None:
-    results, expected = run(tmp_path, SCRIPT, LOKY)
-    assert results == [expected, expected]
