@@ -99,7 +99,7 @@ def pair(array):
     return Pair(array.real.copy(), array.imag.copy()) if array.dtype.kind == "c" else array
 
 
-@pytest.mark.wide(by=lambda row, dtype: (row.optimizer, dtype))
+@pytest.mark.wide(by=lambda row, dtype: (form(row), dtype))
 @every_complex
 @pytest.mark.parametrize("row", [row for row in RULES if row.optimizer not in REFUSING], ids=str)
 def test_moduli_have_the_bits_of_the_rule_on_pairs(row, dtype):

@@ -72,6 +72,14 @@ def check_steps(row, size, dtype, gradient, is_array):
 
 
 @pytest.mark.wide
+@every_dtype
+@every_rule
+def test_steps_have_the_bits_of_the_rule(row, dtype):
+    for size in SIZES:
+        check_steps(row, size, dtype, dtype, False)
+
+
+@pytest.mark.wide(by=lambda row, **others: (form(row), row.optimizer.takes_rates, *others.items()))
 @every_lr
 @every_gradient
 @every_dtype
@@ -81,7 +89,7 @@ def test_serial_steps_have_the_bits_of_the_rule(row, dtype, gradient, is_array):
         check_steps(row, size, dtype, gradient, is_array)
 
 
-@pytest.mark.wide(by=lambda row, **others: (row.optimizer, *others.items()))
+@pytest.mark.wide(by=lambda row, **others: (form(row), row.optimizer.takes_rates, *others.items()))
 @pytest.mark.parametrize("threads", THREADS)
 @every_lr
 @every_gradient

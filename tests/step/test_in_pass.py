@@ -61,7 +61,7 @@ ALL |= {
 }
 
 
-@pytest.mark.wide(by=lambda row, dtype: (row.optimizer, dtype))
+@pytest.mark.wide(by=lambda row, dtype: (form(row), dtype))
 @every_dtype
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_every_rule_takes_all_of_them(row, dtype):

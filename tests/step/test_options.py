@@ -9,7 +9,7 @@ import fastopt
 from fastopt.optimizers.sgd import gradient_descent
 from tests.peers import assert_equal_paths, torch_path
 from tests.row import rule_on_arrays
-from tests.table import TABLE, assert_follows, assert_same_bits, every_dtype, every_row
+from tests.table import TABLE, assert_follows, assert_same_bits, every_dtype, every_row, form
 
 OPTIONS = [{"weight_decay": 0.1}, {"maximize": True}, {"weight_decay": 0.1, "maximize": True}]
 
@@ -52,7 +52,7 @@ def test_pytorch(row, options, torch):
     assert_equal_paths(lambda params: row.make(params, **options), torch_path(torch, name, arguments | options))
 
 
-@pytest.mark.wide(by=lambda row, dtype, options: (row.optimizer, dtype, str(options)))
+@pytest.mark.wide(by=lambda row, dtype, options: (form(row), dtype, str(options)))
 @every_option
 @every_dtype
 @every_row
