@@ -65,6 +65,18 @@ def test_doctests_pass(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 
+def test_code_fits_into_the_column_of_a_page():
+    # Longer lines would have to be scrolled; what a shell takes as one line is exempt.
+    wide = [
+        f"{page.name}:{line + i}"
+        for page in PAGES
+        for line, code in fences(page, r"(?!bash)[a-z{}\- ]+")
+        for i, each in enumerate(code.splitlines())
+        if len(each) > 88
+    ]
+    assert not wide
+
+
 def test_relative_links_lead_somewhere():
     links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text(encoding="utf-8"))]
     assert len(links) > len(PAGES)
