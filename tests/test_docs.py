@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import subprocess
@@ -75,6 +76,14 @@ def test_code_fits_into_the_column_of_a_page():
         if len(each) > 88
     ]
     assert not wide
+
+
+def test_the_options_of_every_optimizer_are_listed():
+    explained = re.findall(r"^(\w+) : ", inspect.getdoc(fastopt.Optimizer), re.MULTILINE)
+    page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    section = page.partition("## Options of every optimizer")[2].partition("\n## ")[0]
+    listed = [name for row in re.findall(r"^\| (`.+?`) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(listed) == sorted({*explained} - {"params", "lr"})
 
 
 def test_relative_links_lead_somewhere():
