@@ -16,7 +16,7 @@ EPOCHS, SHOWN = 40, 10
 
 
 def completions(table, known, epochs=EPOCHS, width=16, l2=0.02):
-    """Guesses of all numbers, as products of vectors for rows and columns, epoch by epoch."""
+    """Guesses of all numbers, as products of vectors for rows and columns."""
     rng = np.random.default_rng(0)
     mean = np.sum(table * known, axis=0) / np.maximum(known.sum(axis=0), 1)
     of_rows, of_columns = (0.1 * rng.standard_normal((n, width)) for n in table.shape)
