@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import fastopt
-from fastopt.engine.formats import decoded
 
 Vector = NDArray[np.float64]
 Make = Callable[[Vector], fastopt.Optimizer]
@@ -189,48 +188,6 @@ def signum() -> Figure:
     return paths(runs, runs)
 
 
-def rates_over_time() -> Figure:
-    """The rate of one element whose gradient is standard normal, and exactly zero once."""
-    lr, eps, steps, zero_at = 0.01, 1e-6, 1000, 500
-    gradients = np.random.default_rng(0).standard_normal((steps, 1))
-    gradients[zero_at] = 0
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, cls in zip(figure.subplots(1, 2, sharey=True), (fastopt.AdaGrad, fastopt.RMSProp), strict=True):
-        for form, colour, style in zip(("squares", "rates"), COLOURS, STYLES, strict=False):
-            optimizer = cls(np.zeros(1), lr=lr, eps=eps, accumulate=form, **({"rho": 0.9} if cls is fastopt.RMSProp else {}))
-            rates = []
-            for g in gradients:
-                optimizer.step(g)
-                (accumulated,) = optimizer.state.values()
-                rates.append(accumulated[0] if form == "rates" else lr / (eps + np.sqrt(accumulated[0])))
-            axes.semilogy(np.arange(1, steps + 1), rates, style, color=colour, linewidth=1.3, label=f'accumulate="{form}"')
-        axes.annotate("g = 0", (zero_at, 30), xytext=(zero_at - 60, 30), ha="right", arrowprops={"arrowstyle": "->"})
-        axes.set(title=cls.__name__, xlabel="step", ylim=(1e-4, 1e5))
-    figure.axes[0].set_ylabel(r"rate $\alpha_i$ of the element")
-    figure.axes[1].legend(loc="upper left")
-    return figure
-
-
-def second_moment_in_16_bits() -> Figure:
-    """Adam's second moment in bfloat16, and its exact value: of a gradient that is 1, and of one that fades."""
-    steps, low = 4000, {"state_dtype": {"v": "bfloat16"}}
-    forms: dict[str, dict[str, Any]] = {"exact": {}, "nearest": low, "stochastic": low | {"rounding": "stochastic"}}
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    later = {"a gradient of 1": 1.0, "a gradient of 1 that becomes 0.1": 0.1}
-    for axes, (title, last) in zip(figure.subplots(1, 2), later.items(), strict=True):
-        for (form, options), colour, style in zip(forms.items(), COLOURS, STYLES, strict=True):
-            optimizer = fastopt.Adam(np.zeros(1, np.float32), lr=0.0, **options)
-            moments = []
-            for t in range(steps):
-                optimizer.step(np.full(1, 1.0 if t < 1500 else last, np.float32))
-                moments.append(float(decoded(optimizer.state["v"])[0]))
-            axes.plot(np.arange(1, steps + 1), moments, style, color=colour, linewidth=1.3, label=form)
-        axes.set(title=title, xlabel="step", ylim=(0.0, 1.05))
-    figure.axes[0].set_ylabel("second moment $v$ of one element")
-    figure.axes[0].legend(loc="center right")
-    return figure
-
-
 def loss_on_quadratic() -> Figure:
     """Loss on half of the sum of h theta^2, with curvatures h from 0.1 to 10 and noise on the gradient."""
     curvature = np.geomspace(0.1, 10, 20)
@@ -265,39 +222,6 @@ def loss_on_quadratic() -> Figure:
     return figure
 
 
-def completed(table: Vector, known: NDArray[np.bool_], width: int = 16, l2: float = 0.02, epochs: int = 40) -> Vector:
-    """A table of which only some numbers are known, completed by products of vectors for its rows and its columns."""
-    rng = np.random.default_rng(0)
-    mean = np.sum(table * known, axis=0) / np.maximum(known.sum(axis=0), 1)
-    of_rows, of_columns = (0.1 * rng.standard_normal((size, width)) for size in table.shape)
-    optimizer = fastopt.AdaGrad([of_rows, of_columns], lr=0.1)
-    rows, columns = np.nonzero(known)
-    for _ in range(epochs):
-        for batch in np.array_split(rng.permutation(len(rows)), len(rows) // 2048):
-            i, j = rows[batch], columns[batch]
-            u, v = of_rows[i], of_columns[j]
-            error = np.sum(u * v, axis=1) + mean[j] - table[i, j]
-            optimizer.step_rows([i, j], [error[:, None] * v + l2 * u, error[:, None] * u + l2 * v])
-    return np.asarray(of_rows @ of_columns.T + mean)
-
-
-def completed_digits() -> Figure:
-    """Images of digits, half of whose pixels are hidden; what is known of them; and what they were completed to."""
-    from sklearn.datasets import load_digits
-
-    table = load_digits().data / 16
-    known = np.random.default_rng(1).random(table.shape) < 0.5
-    guess = completed(table, known)
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    lines = {"image": table, "known": np.where(known, table, np.nan), "completed": guess}
-    for all_axes, (title, images) in zip(figure.subplots(3, 10), lines.items(), strict=True):
-        for axes, image in zip(all_axes, images, strict=False):
-            axes.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1).get_cmap().set_bad("#F0E0C0")
-            axes.set(xticks=[], yticks=[])
-        all_axes[0].set_ylabel(title)
-    return figure
-
-
 FIGURES = (
     sgd,
     adagrad,
@@ -310,10 +234,7 @@ FIGURES = (
     adabelief,
     lion,
     signum,
-    rates_over_time,
     loss_on_quadratic,
-    completed_digits,
-    second_moment_in_16_bits,
 )
 
 

@@ -15,7 +15,7 @@ from fastopt.optimizers import *  # noqa: F403 - their list stands once, in fast
 from fastopt.rules.own import rule
 from fastopt.saving.checkpoints import load, save, save_async
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "Embedded",

@@ -1,4 +1,4 @@
-"""The command line: ``python -m fastopt demo``, ``info``, ``warmup``, ``c-api``, and in a clone ``bench``."""
+"""The command line: ``python -m fastopt demo``, ``info``, ``doctor``, ``warmup``, ``c-api``, and in a clone ``bench``."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import sys
@@ -62,6 +63,26 @@ def test_snippets_run(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize("module", [name for name in MODULES if not name.endswith("__main__")])
 def test_doctests_pass(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+def test_code_fits_into_the_column_of_a_page():
+    # Longer lines would have to be scrolled; what a shell takes as one line is exempt.
+    wide = [
+        f"{page.name}:{line + i}"
+        for page in PAGES
+        for line, code in fences(page, r"(?!bash)[a-z{}\- ]+")
+        for i, each in enumerate(code.splitlines())
+        if len(each) > 88
+    ]
+    assert not wide
+
+
+def test_the_options_of_every_optimizer_are_listed():
+    explained = re.findall(r"^(\w+) : ", inspect.getdoc(fastopt.Optimizer), re.MULTILINE)
+    page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    section = page.partition("## Options of every optimizer")[2].partition("\n## ")[0]
+    listed = [name for row in re.findall(r"^\| (`.+?`) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(listed) == sorted({*explained} - {"params", "lr"})
 
 
 def test_relative_links_lead_somewhere():

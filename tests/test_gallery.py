@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {path.stem: path for path in sorted((ROOT / "examples" / "gallery").glob("*.py"))}
 PICTURES = {path.stem: path for path in sorted((ROOT / "docs" / "_static" / "gallery").iterdir())}
-MOST = {".png": 100_000, ".gif": 500_000}
+MOST = {".png": 100_000, ".gif": 300_000}
 
 
 def test_each_picture_has_a_script_of_a_screen():

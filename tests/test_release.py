@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -49,6 +50,28 @@ def test_the_recipe_needs_nothing_that_it_does_not_set():
     assert set(re.findall(r"\$\{\{ (\w+) \}\}", text)) == set(RECIPE["context"])
 
 
+def test_checkpoints_of_the_first_release_are_read():
+    # The file is what 1.0.0 wrote after the first three of these steps. It is not to be written anew.
+    params = {"table": np.zeros((2, 3)), "bias": np.zeros(3)}
+    opt, epoch = fastopt.Adam(params, ema_decay=0.5), np.array(0)
+    fastopt.load(ROOT / "tests" / "checkpoint-1.0.npz", opt, epoch=epoch)
+    assert (opt.step_count, int(epoch), opt.lr, opt.betas) == (3, 7, 0.125, (0.5, 0.75))
+    trained(opt, steps=range(3, 5))
+    alone = fastopt.Adam(start(), lr=0.125, betas=(0.5, 0.75), ema_decay=0.5)
+    trained(alone, steps=range(5))
+    for ours, theirs in ((opt.params, alone.params), (opt.state["v"], alone.state["v"]), (opt.ema, alone.ema)):
+        assert all(np.allclose(ours[key], theirs[key], rtol=1e-12, atol=0) for key in params)
+
+
+def start():
+    return {"table": np.ones((2, 3)), "bias": np.arange(3.0)}
+
+
+def trained(opt, steps):
+    for step in steps:
+        opt.step({key: p - step for key, p in opt.params.items()})
+
+
 def built(source, out):
     """The bytes of the sdist and the wheel of a copy of the sources, by their names."""
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "__pycache__", "_build", "generated", "*.egg-info"))
@@ -65,6 +88,8 @@ def test_packages_are_the_same_whenever_they_are_built(tmp_path):
 
 # What users write, and what mypy has to know of it.
 PROGRAM = """
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -102,6 +127,22 @@ def groups() -> list[fastopt.Optimizer]:
     made = [fastopt.SGD(flat, lr=0.1, momentum=0.9), fastopt.Lion(np.zeros(3))]
     fastopt.set_num_threads(fastopt.get_num_threads())
     return [*made]
+
+
+def checkpoints(path: Path) -> int:
+    table = np.zeros((100, 4), np.float32)
+    opt = fastopt.AdaGrad(table, lr=0.1, per_row=True, bounds=(0.0, None), state_dtype="bfloat16", rounding="stochastic")
+    opt.step_rows(np.array([3, 5]), np.ones((2, 4), np.float32))
+    fastopt.save_async(path, opt, epoch=3).result()
+    fastopt.load(path, opt)
+    with opt.swap_ema():
+        return opt.skipped_steps
+
+
+def trials() -> tuple[float, str, bool]:
+    check = fastopt.check_gradient(lambda x: float(x @ x), np.ones(3), jac=gradient)
+    found = fastopt.find_lr(lambda x: float(x @ x), np.ones(3), jac=gradient)
+    return found.lr, check.verdict, bool(check)
 
 
 @fastopt.rule(state="m", hyper="lr beta=0.9")

@@ -34,7 +34,7 @@ def draw(out, steps=STEPS):
         axes.set(title="AdaGrad" if cls is fastopt.AdaGrad else "RMSProp", xlabel="step")
         axes.spines[["top", "right"]].set_visible(False)
     both[0].set_ylabel("rate of the element")
-    both[1].legend(loc="upper left", fontsize=8, frameon=False)
+    both[0].legend(loc="center right", fontsize=8, frameon=False)
     figure.savefig(out)
     plt.close(figure)
 

@@ -37,7 +37,7 @@ def draw(out, frames=FRAMES):
         (trail,) = axes.plot([], [], "-o", color="C0", markevery=[-1], label="Adam in the box")
         (aim,) = axes.plot([], [], "x", color="C1", label="target")
         lines.append((trail, aim, run(projects, frames * STEPS)))
-    both[1].legend(loc="lower right", fontsize=7)
+    figure.legend(*both[1].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
     def show(frame):
         for trail, aim, points in lines:

@@ -11,7 +11,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 
 import fastopt
 
-FRAMES, STEPS = 60, 10  # steps of each optimizer between two frames
+FRAMES, STEPS = 50, 12  # steps of each optimizer between two frames
 
 
 def rosenbrock(x, y):
@@ -24,10 +24,15 @@ def saddle(x, y):
     return x * x + (y * y - 1) ** 2, [2 * x, 4 * y * (y * y - 1)]
 
 
-PROBLEMS = (
-    (rosenbrock, (-1.2, 1.0), (-1.6, 1.6, -0.5, 1.6), {"SGD": 1e-3, "momentum": 3e-4, "RMSProp": 2e-2, "Adam": 5e-2}),
-    (saddle, (1.2, 1e-3), (-1.6, 1.6, -0.5, 1.6), {"SGD": 2e-2, "momentum": 1e-2, "RMSProp": 1e-2, "Adam": 3e-2}),
-)
+PROBLEMS = {
+    "Rosenbrock's valley": (
+        rosenbrock,
+        (-1.2, 1.0),
+        (-1.6, 1.6, -0.5, 1.6),
+        {"SGD": 1e-3, "momentum": 3e-4, "RMSProp": 2e-2, "Adam": 5e-2},
+    ),
+    "A saddle": (saddle, (1.2, 1e-3), (-1.6, 1.6, -0.5, 1.6), {"SGD": 2e-2, "momentum": 1e-2, "RMSProp": 1e-2, "Adam": 3e-2}),
+}
 MAKE = {
     "SGD": fastopt.SGD,
     "momentum": lambda theta, lr: fastopt.SGD(theta, lr=lr, momentum=0.9),
@@ -50,10 +55,10 @@ def draw(out, frames=FRAMES):
     """Write the animation to a file."""
     figure, both = plt.subplots(1, 2, figsize=(7.2, 3.2), dpi=80, layout="constrained")
     lines = []
-    for axes, (fun, start, window, rates) in zip(both, PROBLEMS, strict=True):
+    for axes, (title, (fun, start, window, rates)) in zip(both, PROBLEMS.items(), strict=True):
         x, y = np.meshgrid(np.linspace(*window[:2], 150), np.linspace(*window[2:], 150))
         axes.contour(x, y, np.log10(fun(x, y)[0] + 1e-2), 10, colors="0.75", linewidths=0.7, linestyles="solid")
-        axes.set(title=fun.__name__, xticks=[], yticks=[], xlim=window[:2], ylim=window[2:])
+        axes.set(title=title, xticks=[], yticks=[], xlim=window[:2], ylim=window[2:])
         for i, (name, lr) in enumerate(rates.items()):
             points = path(fun, start, name, lr, frames * STEPS)
             (line,) = axes.plot([], [], "-o", color=f"C{i}", label=name, markevery=[-1], linewidth=1.5)

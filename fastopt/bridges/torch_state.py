@@ -100,7 +100,8 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     >>> import numpy as np, fastopt
     >>> w = np.array([1.0, 2.0])
     >>> opt = fastopt.SGD(w, momentum=0.9)
-    >>> saved = {"state": {0: {"momentum_buffer": np.array([1.0, -1.0])}}, "param_groups": [{"lr": 0.5, "params": [0]}]}
+    >>> state = {0: {"momentum_buffer": np.array([1.0, -1.0])}}
+    >>> saved = {"state": state, "param_groups": [{"lr": 0.5, "params": [0]}]}
     >>> fastopt.from_torch_state_dict(opt, saved)
     >>> opt.lr, opt.state["p"]
     (0.5, array([ 1., -1.]))

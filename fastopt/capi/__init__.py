@@ -162,7 +162,8 @@ def address(name: str, dtype: DTypeLike = np.float64) -> int:
     --------
     >>> import ctypes, fastopt.capi, numpy as np
     >>> arrays, numbers = [ctypes.c_void_p] * 2, [ctypes.c_double] * 4
-    >>> kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, *arrays, ctypes.c_int64, *numbers)
+    >>> arguments = [ctypes.c_int64, *arrays, ctypes.c_int64, *numbers]
+    >>> kind = ctypes.CFUNCTYPE(ctypes.c_int, *arguments)
     >>> sgd = kind(fastopt.capi.address("sgd"))
     >>> theta, g = np.zeros(3), np.ones(3)
     >>> sgd(3, theta.ctypes.data, g.ctypes.data, 1, 0.5, 1.0, -np.inf, np.inf), theta

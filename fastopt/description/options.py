@@ -156,6 +156,7 @@ class Options(Fields):
         None,
         count_or_none,
         "The most threads that a step takes, where `set_num_threads` allows more; not in state dicts. By default it finds out.",
+        kind="int",
     )
     reduction: InitVar[str] = argument(
         "mean", OneOf("mean", "sum"), "What a step takes of accumulated gradients, see `accumulate`."

@@ -211,7 +211,7 @@ class Description(Options):
         return None
 
     def decide_measure(self, hyper: Mapping[str, Any]) -> Rule | None:
-        """Choose what computes, in the same way, what the measure takes after the states.
+        """Choose what computes the last arguments of the `measure`, as `decide` chooses for the rule.
 
         Parameters
         ----------
@@ -221,8 +221,7 @@ class Description(Options):
         Returns
         -------
         callable or None
-            Made by `fastopt.decision`: ``function(t, *scalars, *decision_numbers)`` gives the measure's coefficients from the
-            running scalars as the step before left them. By default the measure takes none.
+            ``function(t, *scalars, *decision_numbers)``, which gives these and moves no scalar. By default there are none.
         """
         return None
 

@@ -54,7 +54,7 @@ def ascending(inner: Rule) -> Rule:
 
 @_transform
 def decaying(inner: Rule) -> Rule:
-    """Coupled weight decay: the gradient of an L2 penalty. One more coefficient: the weight decay."""
+    """Coupled weight decay: the gradient of an L2 penalty. One more coefficient."""
 
     def outer(theta: Any, g: Any, *rest: Any) -> Any:
         return inner(theta, g + rest[-1] * theta, *rest[:-1])

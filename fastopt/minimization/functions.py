@@ -117,7 +117,8 @@ def minimize(
     --------
     >>> import fastopt
     >>> from scipy.optimize import rosen, rosen_der
-    >>> result = fastopt.minimize(rosen, [-1.2, 1.0], jac=rosen_der, options={"lr": 0.02, "maxiter": 5000, "gtol": 1e-6})
+    >>> options = {"lr": 0.02, "maxiter": 5000, "gtol": 1e-6}
+    >>> result = fastopt.minimize(rosen, [-1.2, 1.0], jac=rosen_der, options=options)
     >>> result.success, result.x.round(4)
     (True, array([1., 1.]))
     """
@@ -179,7 +180,8 @@ def scipy_method(method: Method = "adam", **arguments: Any) -> Callable[..., Any
     --------
     >>> import fastopt, scipy.optimize
     >>> adam = fastopt.scipy_method("adam", lr=0.1, maxiter=500)
-    >>> scipy.optimize.minimize(lambda x: ((x - 3) ** 2).sum(), [0.0, 1.0], method=adam).x.round(4)
+    >>> bowl = lambda x: ((x - 3) ** 2).sum()
+    >>> scipy.optimize.minimize(bowl, [0.0, 1.0], method=adam).x.round(4)
     array([3., 3.])
     """
     return _ScipyMethod(class_of(method), arguments)

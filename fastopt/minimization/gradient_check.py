@@ -117,7 +117,8 @@ def check_gradient(
     >>> from scipy.optimize import rosen, rosen_der
     >>> bool(fastopt.check_gradient(rosen, [-1.2, 1.0], jac=rosen_der))
     True
-    >>> fastopt.check_gradient(rosen, [-1.2, 1.0], jac=lambda x: 1.001 * rosen_der(x)).verdict
+    >>> wrong = lambda x: 1.001 * rosen_der(x)
+    >>> fastopt.check_gradient(rosen, [-1.2, 1.0], jac=wrong).verdict
     'wrong'
     """
     start = start_of(x).reshape(-1)

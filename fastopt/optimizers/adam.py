@@ -42,7 +42,7 @@ def amsgrad(theta, g, lr, m, v, v_max, beta1, one_minus_beta1, beta2, one_minus_
 
 @decision
 def adam_numbers(t, beta1, beta2, eps_root, eps, corrects_bias, eps_hat, corrects_v_max):
-    """Adam's coefficients; `corrects_v_max` says that the average under the root lacks no correction."""
+    """Adam's coefficients; with `corrects_v_max` the root needs no correction."""
     bias_m = 1.0 - beta1**t if corrects_bias else 1.0
     under_root = 1.0 - beta2**t if corrects_bias and not corrects_v_max else 1.0
     factor = math.sqrt(under_root)

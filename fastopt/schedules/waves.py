@@ -132,8 +132,8 @@ class OneCycle:
     Examples
     --------
     >>> from fastopt.schedules import OneCycle
-    >>> [round(OneCycle(1.0, steps=10, linear=True)(step), 2) for step in (0, 1, 2, 9, 50)]
-    [0.04, 0.52, 1.0, 0.0, 0.0]
+    >>> [round(OneCycle(1.0, steps=10, linear=True)(step), 2) for step in (0, 2, 9, 50)]
+    [0.04, 1.0, 0.0, 0.0]
     """
 
     highest: float
