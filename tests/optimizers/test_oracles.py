@@ -7,7 +7,7 @@ import pytest
 
 import fastopt
 from tests import oracles
-from tests.table import TABLE, assert_follows, every_row, with_rates
+from tests.table import TABLE, assert_follows, every_row, form, with_rates
 
 STEPS = 100
 
@@ -76,7 +76,7 @@ def test_float32_follows_the_oracle(row):
     follow(row, random_gradients, np.float32)
 
 
-@pytest.mark.wide
+@pytest.mark.wide(by=lambda row, problem: (form(row), problem))
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("row", with_rates, ids=str)
 def test_every_element_may_have_its_own_rate(row, problem):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import fastopt
 from fastopt.step.shared import rooted, squared
 from tests.refusal import refused
-from tests.table import RULES, assert_same_bits
+from tests.table import RULES, assert_same_bits, form
 
 
 class Participants:
@@ -84,6 +84,7 @@ def is_possible(row, options):
         return False
 
 
+@pytest.mark.wide(by=lambda row, options: ((form(row), str(options)),))
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5, "weight_decay": 0.01}, {"cautious": True}], ids=str)
 @pytest.mark.parametrize("row", ALIKE, ids=lambda row: row.compiled_rule.__name__)
 def test_parts_move_as_the_whole_does(row, options):

@@ -502,6 +502,7 @@ def test_a_group_that_thaws_meanwhile_has_nothing_to_step_with():
 # Subnormal numbers
 
 
+@pytest.mark.wide
 @every_dtype
 @pytest.mark.parametrize("optimizer", [fastopt.Adam, fastopt.AdaBelief, fastopt.Lion, fastopt.AdEMAMix, fastopt.Adan])
 def test_no_state_is_ever_subnormal_and_all_else_keeps_its_bits(optimizer, dtype):
