@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays.layout import COMPLEX, FLOATS
+from fastopt.arrays.layout import COMPLEX, FLOATS, parts
+from fastopt.engine.copies import Copies
+from fastopt.minimization.answers import product
 
 SMALL = 4096  # elements, of which a new array is made in no time
 BUFFERS = 2  # a loop holds the last point while it asks for the next one
@@ -30,26 +33,51 @@ def start_of(x0: Any, name: str = "x0") -> NDArray[Any]:
 
 
 class Points:
-    """Makes copies of a point. The memory of a large one is taken again once nobody holds it, nor a view of it.
+    """Makes copies of a point that moves, and one of where it was before.
+
+    The memory of a large copy is taken again once nobody holds it, nor a view of it.
 
     Parameters
     ----------
     x : ndarray
         The point.
+    copies : Copies or None
+        What makes both copies in one pass, in which it finds out whether all is finite; for a point that is larger than the
+        caches, and moves by steps alone.
     """
 
-    def __init__(self, x: NDArray[Any]) -> None:
+    def __init__(self, x: NDArray[Any], copies: Copies | None) -> None:
         self._x = x
         self._buffers: list[NDArray[Any]] = []
-        self._is_small = x.size <= SMALL
+        self._is_small = copies is None and x.size <= SMALL
+        self._copies = copies
+        self._kept = np.empty_like(x if copies else x[:0])
+        self._is_finite = True
 
     def copy(self) -> NDArray[Any]:
         """The point as it is now, in an array that nobody else will write to."""
         if self._is_small:
             return self._x.copy()
         free = self._free()
-        np.copyto(free, self._x)
+        if self._copies is None:
+            np.copyto(free, self._x)
+        else:
+            self._is_finite = self._copies(parts(self._x), free, self._kept)
         return free
+
+    def are_finite(self, g: NDArray[Any]) -> bool:
+        """Whether the point that was copied last, and a gradient there, are finite; False where they are too large to tell."""
+        if self._copies is None or g.dtype != self._x.dtype or not g.flags.c_contiguous:
+            return math.isfinite(abs(product(self._x, g)))
+        return self._is_finite and self._copies(parts(g))
+
+    def before(self, spare: NDArray[Any]) -> NDArray[Any]:
+        """The point that was copied last, and is about to move, in an array to keep; one that is no longer needed is given."""
+        if self._copies is None:
+            np.copyto(spare, self._x)
+            return spare
+        self._kept, before = spare, self._kept
+        return before
 
     def _free(self) -> NDArray[Any]:
         buffers = self._buffers
