@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import int64, prange, types, uint32, uint64
+from numba import int64, types, uint32, uint64
 from numba.extending import intrinsic, overload, register_jitable
 from numpy.typing import NDArray
 
 from fastopt.engine.addresses import vector
 from fastopt.engine.compile import compiled_function
-from fastopt.engine.external import get_num_threads, restore_thread, save_thread, set_num_threads
+from fastopt.engine.external import restore_thread, save_thread
 from fastopt.engine.interpreted import IS_INTERPRETED, interpreted
-from fastopt.engine.launch import NO_TRIAL_FROM_BYTES, Launch
 from fastopt.engine.loop import elements
 
 # An array of fewer bytes may still be in a cache when the copy is read.
@@ -33,69 +32,45 @@ UNIT = ir.VectorType(ir.IntType(64), 2)
 # Of a number that isn't finite all bits of the exponent are set.
 EXPONENT_32, EXPONENT_64 = np.uint32(0x7F80_0000), np.uint64(0x7FF0_0000_0000_0000)
 
-SIGNATURE = int64(int64, int64, int64, int64, int64, int64)
+SIGNATURE = int64(int64, int64, int64, int64, int64)
 
 
-class Copies:
-    """Copies large vectors of float32 and float64, on several threads.
+def copied(x: NDArray[Any], first: NDArray[Any] | None = None, second: NDArray[Any] | None = None) -> bool:
+    """Copy a vector of float32 or float64 to none, one or two arrays like it, and tell whether all of it is finite.
+
+    It runs on one thread, since that can write as fast as memory takes it, and doesn't wait for others on a busy machine.
 
     Parameters
     ----------
-    threads : int or None
-        On how many at most.
+    x, first, second : ndarray
+        Contiguous, of one size and dtype.
     """
-
-    def __init__(self, threads: int | None) -> None:
-        self._launch = Launch(NO_TRIAL_FROM_BYTES, threads, _function)
-
-    def __call__(self, x: NDArray[Any], first: NDArray[Any] | None = None, second: NDArray[Any] | None = None) -> bool:
-        """Copy `x` to none, one or two arrays of its size and dtype, all contiguous, and tell whether all of it is finite."""
-        places = (0 if array is None else array.ctypes.data for array in (first, second))
-        return self._launch(x.ctypes.data, x.nbytes, x.dtype.itemsize, *places) == 0
+    places = (0 if array is None else array.ctypes.data for array in (first, second))
+    return _function()(x.ctypes.data, x.nbytes, x.dtype.itemsize, *places) == 1
 
 
 @functools.cache
-def _function(parallel: bool) -> Callable[..., int]:
-    """``copy(threads, source, size, item, first, second)``, which gives 0 if all is finite."""
+def _function() -> Callable[..., int]:
+    """The compiled function, or what stands in its place."""
     if IS_INTERPRETED:
-        return interpreted(_copying(parallel), lambda *arguments: None)
-    name = "copy_parallel" if parallel else "copy_serial"
-    compiled = compiled_function(_copying(parallel), SIGNATURE, name, parallel)
-    return compiled.overloads[SIGNATURE.args].entry_point  # type: ignore[no-any-return]
+        return interpreted(_copy, lambda *arguments: None)
+    return compiled_function(_copy, SIGNATURE, "copy").overloads[SIGNATURE.args].entry_point  # type: ignore[no-any-return]
 
 
-def _copying(parallel: bool) -> Callable[..., int]:
-    """The function, not compiled yet."""
-
-    def copy(threads: Any, source: Any, size: Any, item: Any, first: Any, second: Any) -> Any:
-        found = np.zeros(1, np.int64)
-        state = save_thread()
-        if parallel:
-            callers = get_num_threads()
-            set_num_threads(threads)
-            for part in prange(threads):
-                _copy_share(source, size, item, first, second, int64(part), threads, found)
-            set_num_threads(callers)
-        else:
-            _copy_share(source, size, item, first, second, 0, 1, found)
-        restore_thread(state)
-        return found[0]
-
-    return copy
-
-
-@register_jitable
-def _copy_share(source: Any, size: Any, item: Any, first: Any, second: Any, part: Any, parts: Any, found: Any) -> None:
-    blocks = (size + BLOCK_BYTES - 1) // BLOCK_BYTES
-    for block in range(blocks * part // parts, blocks * (part + 1) // parts):
-        at = block * BLOCK_BYTES
+def _copy(source: Any, size: Any, item: Any, first: Any, second: Any) -> Any:
+    """Copy bytes from an address to none, one or two others, and give 1 if the numbers there are finite, else 0."""
+    state = save_thread()
+    is_finite = 1
+    for at in range(0, size, BLOCK_BYTES):
         count = min(BLOCK_BYTES, size - at)
         if not _is_finite(source + at, count, item):
-            found[0] = 1
+            is_finite = 0
         if first:
             _copy_around(source + at, first + at, count)
         if second:
             _copy_around(source + at, second + at, count)
+    restore_thread(state)
+    return is_finite
 
 
 @register_jitable

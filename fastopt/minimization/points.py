@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.layout import COMPLEX, FLOATS, parts
-from fastopt.engine.copies import Copies
+from fastopt.engine.copies import LARGE_BYTES, copied
 from fastopt.minimization.answers import product
 
 SMALL = 4096  # elements, of which a new array is made in no time
@@ -41,17 +41,17 @@ class Points:
     ----------
     x : ndarray
         The point.
-    copies : Copies or None
-        What makes both copies in one pass, in which it finds out whether all is finite; for a point that is larger than the
-        caches, and moves by steps alone.
+    moves_by_steps : bool
+        Whether it is where it was copied until it is about to move. Then both copies of one that is larger than the caches are
+        made in one pass, which finds out whether all is finite.
     """
 
-    def __init__(self, x: NDArray[Any], copies: Copies | None) -> None:
+    def __init__(self, x: NDArray[Any], moves_by_steps: bool) -> None:
         self._x = x
         self._buffers: list[NDArray[Any]] = []
-        self._is_small = copies is None and x.size <= SMALL
-        self._copies = copies
-        self._kept = np.empty_like(x if copies else x[:0])
+        self._is_large = moves_by_steps and x.nbytes >= LARGE_BYTES
+        self._is_small = x.size <= SMALL and not self._is_large
+        self._kept = np.empty_like(x if self._is_large else x[:0])
         self._is_finite = True
 
     def copy(self) -> NDArray[Any]:
@@ -59,25 +59,25 @@ class Points:
         if self._is_small:
             return self._x.copy()
         free = self._free()
-        if self._copies is None:
-            np.copyto(free, self._x)
+        if self._is_large:
+            self._is_finite = copied(parts(self._x), free, self._kept)
         else:
-            self._is_finite = self._copies(parts(self._x), free, self._kept)
+            np.copyto(free, self._x)
         return free
 
     def are_finite(self, g: NDArray[Any]) -> bool:
         """Whether the point that was copied last, and a gradient there, are finite; False where they are too large to tell."""
-        if self._copies is None or g.dtype != self._x.dtype or not g.flags.c_contiguous:
-            return math.isfinite(abs(product(self._x, g)))
-        return self._is_finite and self._copies(parts(g))
+        if self._is_large and g.dtype == self._x.dtype and g.flags.c_contiguous:
+            return self._is_finite and copied(parts(g))
+        return math.isfinite(abs(product(self._x, g)))
 
     def before(self, spare: NDArray[Any]) -> NDArray[Any]:
         """The point that was copied last, and is about to move, in an array to keep; one that is no longer needed is given."""
-        if self._copies is None:
+        if self._is_large:
+            self._kept, spare = spare, self._kept
+        else:
             np.copyto(spare, self._x)
-            return spare
-        self._kept, before = spare, self._kept
-        return before
+        return spare
 
     def _free(self) -> NDArray[Any]:
         buffers = self._buffers

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.engine.copies import LARGE_BYTES, Copies
 from fastopt.minimization.answers import gradient_of, number_of, what_is_not
 from fastopt.minimization.bounds import Box, bounds_of
 from fastopt.minimization.checkpoints import State, load, saved
@@ -122,8 +121,7 @@ class Solver:
         if self._ranks is not None:
             self._tests = [self._ranks.agreeing(self._told, self._tests)]
             self._asks_to_stop = self._ranks.agreed(self._asks_to_stop)
-        is_large = x.nbytes >= LARGE_BYTES and starts is None  # of many starts, those that are lost are moved back
-        self._points = Points(x, Copies(self._optimizer.threads) if is_large else None)
+        self._points = Points(x, moves_by_steps=starts is None)  # of many starts, those that are lost are moved back
         self._status: int | None = None
         self._where = ""  # what was not finite
         self._skips = self._nfev = 0

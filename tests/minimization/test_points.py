@@ -6,7 +6,7 @@ from scipy.optimize import rosen, rosen_der
 
 import fastopt
 from fastopt.arrays.layout import parts
-from fastopt.minimization import solver as solving
+from fastopt.minimization import points
 from tests.table import assert_same_bits
 
 SIZE = 5
@@ -16,7 +16,7 @@ SIZE = 5
 def is_large(request, monkeypatch):
     """Whether points go the way of large ones."""
     if request.param == "large":
-        monkeypatch.setattr(solving, "LARGE_BYTES", 0)
+        monkeypatch.setattr(points, "LARGE_BYTES", 0)
     return request.param == "large"
 
 
@@ -27,8 +27,8 @@ def started(dtype=np.float64, **options):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
 def test_large_points_go_the_way_of_small_ones(dtype, monkeypatch):
     results = []
-    for least in (solving.LARGE_BYTES, 0):
-        monkeypatch.setattr(solving, "LARGE_BYTES", least)
+    for least in (points.LARGE_BYTES, 0):
+        monkeypatch.setattr(points, "LARGE_BYTES", least)
         solver = started(dtype, maxiter=20)
         while not solver.done:
             x = solver.ask()
@@ -39,7 +39,7 @@ def test_large_points_go_the_way_of_small_ones(dtype, monkeypatch):
 
 
 def test_who_keeps_a_large_point_keeps_it_and_may_write_to_it(monkeypatch):
-    monkeypatch.setattr(solving, "LARGE_BYTES", 0)
+    monkeypatch.setattr(points, "LARGE_BYTES", 0)
     solver = fastopt.Solver(np.zeros(SIZE), "sgd", lr=1.0, maxiter=12)
     kept = []
     while not solver.done:
@@ -57,24 +57,24 @@ def test_who_keeps_a_large_point_keeps_it_and_may_write_to_it(monkeypatch):
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 @pytest.mark.parametrize("what", ["value", "gradient"])
 def test_it_goes_back_to_the_last_finite_point_whatever_was_written_to_it(is_large, what, wrong):
-    solver, points = started(maxiter=20), []
+    solver, seen = started(maxiter=20), []
     while not solver.done:
         x = solver.ask()
-        points.append(x.copy())
+        seen.append(x.copy())
         g = x - 3
         x[...] = 100.0
-        if len(points) == 4:
+        if len(seen) == 4:
             if what == "gradient":
                 g[SIZE - 1] = wrong
             solver.tell(wrong if what == "value" else 1.0, g)
         else:
             solver.tell(1.0, g)
-    assert len(points) == 5
-    assert_same_bits(points[4], points[2])
+    assert len(seen) == 5
+    assert_same_bits(seen[4], seen[2])
     result = solver.result()
     assert result.status == 5
     assert result.nit == 2
-    assert_same_bits(result.x, points[2])
+    assert_same_bits(result.x, seen[2])
 
 
 def test_a_point_that_is_not_finite_is_found(is_large):
