@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import float64, int64, prange, types
-from numba.extending import models, register_jitable, register_model
+from numba import float64, int64, prange
+from numba.extending import register_jitable
 
 from fastopt.engine.addresses import call, record, vector
 from fastopt.engine.compile import compiled_function
+from fastopt.engine.external import get_num_threads, restore_thread, save_thread, set_num_threads
 from fastopt.engine.gradients import look
 from fastopt.engine.interpreted import IS_INTERPRETED, interpreted
 from fastopt.engine.loop import ITEM
@@ -55,25 +56,6 @@ SHORT_BYTES = 256 * 1024
 
 # After so many elements a thread tells how far it is.
 STRIDE = 4096 * GRAIN
-
-
-class External(types.ExternalFunction):  # type: ignore[misc]
-    """A function of C that compiled code calls; without a compiler there is nothing to do, since one thread does all."""
-
-    def __call__(self, *arguments: Any) -> int:
-        """Do nothing."""
-        return 0
-
-
-register_model(External)(models.OpaqueModel)
-
-
-# What Numba's own parallel code calls. In Python, with checks, reading and setting the number takes longer than a small launch,
-# and Numba doesn't cache a kernel that calls `numba.set_num_threads`.
-_get_num_threads = External("get_num_threads", types.intp())  # as Numba declares it
-_set_num_threads = External("set_num_threads", types.void(types.int32))
-_save_thread = External("PyEval_SaveThread", types.intp())
-_restore_thread = External("PyEval_RestoreThread", types.void(types.intp))
 
 
 @register_jitable
@@ -285,7 +267,7 @@ def step(parallel: bool) -> Callable[..., int]:
         state = 0
         if header.traffic > SHORT_BYTES:
             vector(header.progress, APART * threads, int64)[:] = 0
-            state = _save_thread()
+            state = save_thread()
         status = DONE
         if phases & BEGIN:
             _decide(header, 0, header.early_count)
@@ -297,11 +279,11 @@ def step(parallel: bool) -> Callable[..., int]:
                     _write_scales(header, scale)
                 which = header.squares if phase == SQUARES else header.measures if phase == MEASURES else header.updates
                 if parallel:
-                    callers = _get_num_threads()
-                    _set_num_threads(threads)
+                    callers = get_num_threads()
+                    set_num_threads(threads)
                     for part in prange(threads):
                         _run_share(address, which, part, threads)
-                    _set_num_threads(callers)
+                    set_num_threads(callers)
                 else:
                     _run_share(address, which, 0, 1)
                 if phase == UPDATE:
@@ -313,7 +295,7 @@ def step(parallel: bool) -> Callable[..., int]:
                     else:
                         _share_sums(header)
         if state:
-            _restore_thread(state)
+            restore_thread(state)
         header.busy = 0
         return status
 

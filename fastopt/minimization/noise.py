@@ -14,11 +14,12 @@ from fastopt.minimization.answers import product
 from fastopt.minimization.populations import Population
 from fastopt.minimization.stopping import PLATEAU, Test, Told
 
-FIRST = 40  # steps of the first window
+FIRST = 50  # steps of the first window
 GROWTH = 1.15  # of the step at which a window ends, against that at which it begins
 BLOCKS = 8  # into which a window is cut, so that draws may depend on their neighbours
 LEAST_FALL = 1.0  # in standard errors: what falls by more is falling
-WINDOWS = 2  # in a row that must agree
+LEAST_GAIN = 0.002  # of the whole descent: what falls by more in a window is worth waiting for
+EARLIER = 2  # windows before the present one that are needed to see where the way leads
 
 
 class Plateau(Test):
@@ -27,8 +28,11 @@ class Plateau(Test):
     Steps are looked at in windows, each longer than the one before by a share of all steps, so that those after the end of the
     descent are never a large part of all. In a window, values must not fall against their spread (the slope of means of
     blocks), and the way since it began must no longer lead downhill: the gradients there, whose noise is new, times the way,
-    don't average below zero against their spread; nor may both together, in standard errors. So it must be in two windows in a
-    row.
+    don't average below zero against their spread; nor may both together, in standard errors.
+
+    What falls slowly under much noise shows in none of these. But the mean point has moved between earlier windows, in a
+    direction that has little noise and none of that of the present gradients. Times these it tells by how much the objective
+    falls if it goes on so, and that must be next to nothing of all that it has fallen.
 
     Attributes
     ----------
@@ -48,11 +52,15 @@ class Plateau(Test):
         "slope",
         "_values",
         "_ways",
+        "_falls",
         "_anchor",
+        "_drift",
         "_points",
         "_gradients",
+        "_earlier",
+        "_start",
         "_end",
-        "_agreeing",
+        "_is_flat",
         "_steps",
     )
 
@@ -64,7 +72,11 @@ class Plateau(Test):
         self._anchor, self._points, self._gradients = told.x.copy(), np.zeros_like(told.x), np.zeros_like(told.x)
         self._values: list[float] = []
         self._ways: list[float] = []
-        self._end, self._steps, self._agreeing = FIRST, 0, 0
+        self._falls: list[float] = []
+        self._drift: NDArray[Any] | None = None  # by which the mean point moves in a step
+        self._earlier: list[tuple[int, int, NDArray[Any]]] = []  # windows: the first step, that after the last, the mean point
+        self._start = math.nan
+        self._end, self._steps, self._is_flat = FIRST, 0, False
 
     def see(self) -> None:
         """Take note of a draw, and at the end of a window look back."""
@@ -72,6 +84,8 @@ class Plateau(Test):
         self._steps += 1
         self._values.append(told.value)
         self._ways.append(float(product(parts(told.x - self._anchor), parts(told.found))))
+        if self._drift is not None:
+            self._falls.append(-float(product(parts(self._drift), parts(told.found))))
         self._points += told.x
         self._gradients += told.found
         if self._steps >= self._end:
@@ -82,18 +96,32 @@ class Plateau(Test):
         slope, error = _slope(values)
         self.gain, self.error = -slope * len(values), error * len(values)
         downhill, spread = _mean(ways[len(ways) // 2 :])
-        self._agreeing = self._agreeing + 1 if is_flat(slope, error, downhill, spread) else 0
         mean, uncertain = _mean(values)
+        if not self._earlier:
+            self._start = float(_means(values)[0])
+        descent = abs(self._start - mean)
+        is_slow = self._drift is not None and math.fsum(self._falls) <= LEAST_GAIN * descent
+        self._is_flat = is_slow and is_flat(slope, error, downhill, spread)
         if mean - uncertain < self.least:  # of windows that can't be told apart the last
             self.least = mean
             self.mean, self.slope = self._points / len(values), self._gradients / len(values)
-        self._values, self._ways = [], []
+        self._earlier.append((self._steps - len(values), self._steps, self._points / len(values)))
+        self._values, self._ways, self._falls = [], [], []
         self._anchor, self._points, self._gradients = self.told.x.copy(), 0 * self._points, 0 * self._gradients
+        self._look_ahead()
         self._end = max(self._end + FIRST, math.ceil(GROWTH * self._end))
+
+    def _look_ahead(self) -> None:
+        """Find where the way leads: from the window in which half of the steps were taken to the last one."""
+        while len(self._earlier) > EARLIER and 2 * self._earlier[0][1] < self._steps:
+            del self._earlier[0]
+        (begin, end, then), (last_begin, last_end, now) = self._earlier[0], self._earlier[-1]
+        if len(self._earlier) >= EARLIER:
+            self._drift = (now - then) * (2.0 / (last_begin + last_end - begin - end))
 
     def reason(self) -> int | None:
         """The status, if it is so."""
-        return PLATEAU if self._agreeing >= WINDOWS else None
+        return PLATEAU if self._is_flat else None
 
     def fields(self) -> dict[str, Any]:
         """What a result has of it: the best window, if one has ended, and how sure it is that nothing more is to be had."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays.layout import COMPLEX, FLOATS
+from fastopt.arrays.layout import COMPLEX, FLOATS, parts
+from fastopt.engine.copies import LARGE_BYTES, copied
+from fastopt.minimization.answers import product
 
 SMALL = 4096  # elements, of which a new array is made in no time
 BUFFERS = 2  # a loop holds the last point while it asks for the next one
@@ -30,26 +33,51 @@ def start_of(x0: Any, name: str = "x0") -> NDArray[Any]:
 
 
 class Points:
-    """Makes copies of a point. The memory of a large one is taken again once nobody holds it, nor a view of it.
+    """Makes copies of a point that moves, and one of where it was before.
+
+    The memory of a large copy is taken again once nobody holds it, nor a view of it.
 
     Parameters
     ----------
     x : ndarray
         The point.
+    moves_by_steps : bool
+        Whether it is where it was copied until it is about to move. Then both copies of one that is larger than the caches are
+        made in one pass, which finds out whether all is finite.
     """
 
-    def __init__(self, x: NDArray[Any]) -> None:
+    def __init__(self, x: NDArray[Any], moves_by_steps: bool) -> None:
         self._x = x
         self._buffers: list[NDArray[Any]] = []
-        self._is_small = x.size <= SMALL
+        self._is_large = moves_by_steps and x.nbytes >= LARGE_BYTES
+        self._is_small = x.size <= SMALL and not self._is_large
+        self._kept = np.empty_like(x if self._is_large else x[:0])
+        self._is_finite = True
 
     def copy(self) -> NDArray[Any]:
         """The point as it is now, in an array that nobody else will write to."""
         if self._is_small:
             return self._x.copy()
         free = self._free()
-        np.copyto(free, self._x)
+        if self._is_large:
+            self._is_finite = copied(parts(self._x), free, self._kept)
+        else:
+            np.copyto(free, self._x)
         return free
+
+    def are_finite(self, g: NDArray[Any]) -> bool:
+        """Whether the point that was copied last, and a gradient there, are finite; False where they are too large to tell."""
+        if self._is_large and g.dtype == self._x.dtype and g.flags.c_contiguous:
+            return self._is_finite and copied(parts(g))
+        return math.isfinite(abs(product(self._x, g)))
+
+    def before(self, spare: NDArray[Any]) -> NDArray[Any]:
+        """The point that was copied last, and is about to move, in an array to keep; one that is no longer needed is given."""
+        if self._is_large:
+            self._kept, spare = spare, self._kept
+        else:
+            np.copyto(spare, self._x)
+        return spare
 
     def _free(self) -> NDArray[Any]:
         buffers = self._buffers

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.minimization.answers import gradient_of, number_of, product, what_is_not
+from fastopt.minimization.answers import gradient_of, number_of, what_is_not
 from fastopt.minimization.bounds import Box, bounds_of
 from fastopt.minimization.checkpoints import State, load, saved
 from fastopt.minimization.history import Best, History
@@ -121,7 +121,7 @@ class Solver:
         if self._ranks is not None:
             self._tests = [self._ranks.agreeing(self._told, self._tests)]
             self._asks_to_stop = self._ranks.agreed(self._asks_to_stop)
-        self._points = Points(x)
+        self._points = Points(x, moves_by_steps=starts is None)  # of many starts, those that are lost are moved back
         self._status: int | None = None
         self._where = ""  # what was not finite
         self._skips = self._nfev = 0
@@ -238,8 +238,7 @@ class Solver:
             value, g = self._population.take(values, g)
         elif value is not None and type(value) is not float:
             value = number_of(value, "tell")
-        check = product(told.x, g)
-        is_odd = not math.isfinite(abs(check if value is None else check + value))
+        is_odd = not (self._points.are_finite(g) and (value is None or math.isfinite(value)))
         if self._ranks is not None:
             value, is_odd = self._ranks.heard(value, is_odd)
         if is_odd and self._is_refused(value, g):
@@ -250,7 +249,7 @@ class Solver:
         self._skips = 0
         self._judge()
         if self._status is None:
-            np.copyto(told.before, told.x)
+            told.before = self._points.before(told.before)
             self._step(g)
             told.nit += 1
             told.gradient, told.is_seen = None, False

@@ -7,7 +7,9 @@ import pytest
 from scipy.optimize import rosen, rosen_der
 
 import fastopt
-from fastopt.minimization.noise import _mean, _slope, is_flat
+from fastopt.minimization import noise
+from fastopt.minimization.noise import Plateau, _mean, _slope, is_flat
+from fastopt.minimization.stopping import Told
 from tests.table import assert_same_bits
 
 
@@ -48,6 +50,36 @@ SIGNS = [
 @pytest.mark.parametrize(("signs", "expected"), SIGNS)
 def test_weak_signs_of_a_descent_count_together(signs, expected):
     assert is_flat(*signs) == expected
+
+
+def plateau_of(fall, steps=800):
+    """The test after steps across a steep valley whose floor falls slowly, and whether it has ever held."""
+    rng = np.random.default_rng(4)
+    told = Told(np.zeros(2))
+    plateau, has_held = Plateau(told), False
+    for told.nit in range(steps):
+        across = rng.normal()
+        told.x[...] = across, told.nit
+        told.value, told.gradient = rng.normal(), np.array([100.0 * across, -fall])
+        plateau.see()
+        has_held = has_held or plateau.reason() is not None
+    return plateau, has_held
+
+
+def test_what_falls_slowly_along_a_noisy_valley_is_seen(monkeypatch):
+    assert plateau_of(0.0)[1]
+    assert not plateau_of(0.5)[1]
+    monkeypatch.setattr(noise, "LEAST_GAIN", np.inf)
+    assert plateau_of(0.5)[1]  # nothing else shows it
+
+
+def test_the_way_ahead_is_that_of_half_of_the_steps():
+    plateau, _ = plateau_of(0.5)
+    (begin, end, first), (_, last, _) = plateau._earlier[0], plateau._earlier[-1]
+    assert begin < last / 2 <= end
+    assert len(plateau._earlier) < 8
+    np.testing.assert_allclose(plateau._drift, [0.0, 1.0], atol=0.01)
+    np.testing.assert_allclose(first[1], (begin + end - 1) / 2)
 
 
 def test_a_descent_goes_on():
