@@ -125,6 +125,12 @@ def _take(to: Any, source: Any, numbers: Any, weight: Any, is_first: Any, kind: 
 
 
 @register_jitable
+def _row_bytes(table: Any) -> Any:
+    """Bytes of the gradient of a row."""
+    return table.numbers * (8 if table.is_double else 4)
+
+
+@register_jitable
 def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts: Any) -> None:
     """Write the sum of the gradients of an entry and its duplicates, of so many numbers from some on."""
     position, _, _, following, _ = _columns(table, parts)
@@ -133,7 +139,7 @@ def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts:
     while e >= 0:
         k = int64(position[e])
         source = vector(table.sources, table.count, int64)[k] if table.sources else k
-        at = table.gradients + (source * table.numbers + begin) * size
+        at = table.gradients + source * _row_bytes(table) + begin * size
         if is_first and not table.weights:
             copy_bytes(to, at, numbers * size)
         elif table.is_double:
@@ -145,14 +151,22 @@ def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts:
 
 
 @register_jitable
-def _find_block(table: Any, u: Any, most: Any, parts: Any, found: Any) -> Any:
-    """Write which are the unique rows of the block from this one on; how many they are."""
-    rows = vector(table.rows, table.count, int64)
+def _find_block(table: Any, u: Any, most: Any, parts: Any, found: Any, places: Any, bytes_of: Any, arrays: Any) -> Any:
+    """Write which are the unique rows of the block from this one on, and fetch what a block takes of them; how many they are."""
+    rows, sources = vector(table.rows, table.count, int64), vector(table.sources, table.count if table.sources else 0, int64)
     position, uniques, _, _, _ = _columns(table, parts)
+    row_bytes = _row_bytes(table)
+    gradient_bytes = row_bytes * table.longest // max(1, table.width)
     count = 0
     while count < most and uniques[u + count] >= 0:
-        found[count] = rows[position[uniques[u + count]]]
+        k = position[uniques[u + count]]
+        found[count] = rows[k]
+        prefetch(table.gradients + (sources[k] if table.sources else k) * row_bytes, gradient_bytes)
         count += 1
+    for a in range(arrays):
+        size = bytes_of[a] * table.longest // max(1, table.width)
+        for j in range(count):
+            prefetch(places[a] + found[j] * bytes_of[a], size)
     return count
 
 
@@ -177,9 +191,9 @@ def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) ->
     gradients = free
     numbers_of_element = table.numbers // width
     u = first
-    count = _find_block(table, u, most, parts, here)
+    count = _find_block(table, u, most, parts, here, places, bytes_of, arrays)
     while count:
-        next_count = _find_block(table, u + count, most, parts, ahead)
+        next_count = _find_block(table, u + count, most, parts, ahead, places, bytes_of, arrays)
         for begin in range(0, table.width, longest):
             piece = min(longest, width - begin)
             for j in range(count):
@@ -189,8 +203,6 @@ def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) ->
                 size, there = bytes_of[a] * piece // width, places[a] + bytes_of[a] * begin // width
                 for j in range(count):
                     copy_bytes(blocks[a] + j * size, there + here[j] * bytes_of[a], size)
-                    if j < next_count and begin == 0:
-                        prefetch(places[a] + ahead[j] * bytes_of[a], size)
             if updated and noise < 0:
                 call(row.function, scratch, gradients, row.coefficients, 0, count * piece, 0)
             for j in range(count if updated and noise >= 0 else 0):  # which is that of the elements where they are in the table
