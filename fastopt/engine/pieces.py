@@ -69,8 +69,8 @@ def _compiled_prefetch(begin: Any, size: Any) -> Callable[..., Any]:
     return fetch
 
 
-# Arguments of LLVM's function: to be read, into the second cache, data. Only few lines at a time can be on their way into the first
-# one, and while these are waited for, nothing else is done: steps of random rows took 1.4 times as long.
+# Arguments of LLVM's function: to be read, into the second cache, data. Few lines at a time can be on their way into the first,
+# and while these are waited for, nothing else is done: steps of random rows took 1.4 times as long.
 TO_SECOND_CACHE = (0, 2, 1)
 
 

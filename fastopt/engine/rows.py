@@ -152,14 +152,14 @@ def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts:
 
 @register_jitable
 def _find_block(table: Any, u: Any, most: Any, parts: Any, found: Any, places: Any, bytes_of: Any, arrays: Any) -> Any:
-    """Write which are the unique rows of the block from this one on, and fetch what a block takes of them; how many they are."""
+    """Write which are the unique rows of the block from this one on, and fetch their begins; how many they are."""
     rows, sources = vector(table.rows, table.count, int64), vector(table.sources, table.count if table.sources else 0, int64)
     position, uniques, _, _, _ = _columns(table, parts)
     row_bytes = _row_bytes(table)
     gradient_bytes = row_bytes * table.longest // max(1, table.width)
     count = 0
     while count < most and uniques[u + count] >= 0:
-        k = position[uniques[u + count]]
+        k = int64(position[uniques[u + count]])
         found[count] = rows[k]
         prefetch(table.gradients + (sources[k] if table.sources else k) * row_bytes, gradient_bytes)
         count += 1

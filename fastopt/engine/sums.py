@@ -7,12 +7,15 @@ and the blocks of a tensor, from the first to the last.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import float64
-from numba.extending import overload, register_jitable
+from llvmlite import ir
+from numba import float64, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload, register_jitable
 
 from fastopt.engine.pairs import Pair, PairType, pair
 
@@ -61,3 +64,44 @@ def _doubled_number(x: Any) -> Callable[..., Any]:
     if isinstance(x, PairType):
         return lambda x: pair(float64(x.x), float64(x.y))
     return lambda x: float64(x)
+
+
+def sum_in_lanes(terms: Any, rounds: Any) -> Any:
+    """The sum of the first terms of a vector, so many rounds of lanes, in their own dtype."""
+    lanes = np.zeros((1, LANES), terms.dtype)
+    for own in terms[: rounds * LANES].reshape(-1, LANES):
+        lanes[0] += own
+    add_lanes(lanes)
+    return lanes[0, 0]
+
+
+@overload(sum_in_lanes, strict=False)
+def _compiled_sum_in_lanes(terms: Any, rounds: Any) -> Callable[..., Any]:
+    number = terms.dtype
+    return lambda terms, rounds: _vector_sum(terms.ctypes.data, rounds, number)
+
+
+@intrinsic
+def _vector_sum(typing_context: Any, address: Any, rounds: Any, number: Any) -> Any:
+    """The same with vectors as wide as there are lanes: of loops over them LLVM makes additions of lone numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = ir.VectorType(context.get_value_type(signature.return_type), LANES)
+        begin = builder.inttoptr(arguments[0], lanes.as_pointer())
+        total = cgutils.alloca_once_value(builder, ir.Constant(lanes, None))
+        with cgutils.for_range(builder, arguments[1]) as loop:
+            own = builder.load(builder.gep(begin, [loop.index]), align=1)
+            builder.store(builder.fadd(builder.load(total), own), total)
+        found = builder.load(total)
+
+        def chosen(places: range) -> Any:
+            kind = ir.VectorType(ir.IntType(32), len(places))
+            return builder.shuffle_vector(found, found, ir.Constant(kind, [*places]))
+
+        eight = [chosen(range(8 * k, 8 * k + 8)) for k in range(LANES // 8)]
+        found = functools.reduce(builder.fadd, eight)
+        for count in (8, 4, 2):
+            found = builder.fadd(chosen(range(0, count, 2)), chosen(range(1, count, 2)))
+        return builder.extract_element(found, ir.Constant(ir.IntType(32), 0))
+
+    return number.instance_type(types.intp, types.int64, number), generate
