@@ -32,17 +32,23 @@ ADDRESSES, SUM, PLACES, GAP = 512, 512, 8 * BLOCK, 320
 BEFORE_ARRAYS = ADDRESSES + SUM + 2 * PLACES
 
 TOUCHED = fields("tables", "count", "scratch", "scratch_bytes", "is_grouped")
+# Of a table, what belongs to one step.
+OF_STEP = (
+    *("rows", "count"),  # which rows, so many
+    *("gradients", "sources", "weights"),  # of each row, or where `sources` says, times a weight, if there are some
+    *("bits", "heads", "entries", "norms"),  # buckets; entries of `COLUMNS`; squares of the norm of each row
+    *("last", "taken"),  # steps that each row has taken, of so many, if rows catch up
+    *("history", "counts", "number_bytes"),  # numbers and counters of these steps
+    "is_recorded",  # whether other rows miss this one
+)
 TABLE = fields(
     *("update", "arrays", "updated", "bytes"),  # the row of a pass, how many arrays it takes and writes to, bytes of a row
     "words",  # how many more it takes after the arrays
     "noise",  # which of these is the place of the first element; -1 if there is none
     *("squares", "squared_arrays", "squared_bytes"),  # the same of the pass that sums up squares, if there is one
-    *("rows", "count", "limit"),  # which rows, of so many
-    *("gradients", "sources", "weights"),  # of each row, or where `sources` says, times a weight, if there are some
-    *("width", "longest", "numbers", "is_double"),  # elements of a row, and of a piece of it; real numbers in its gradient
-    *("bits", "heads", "entries", "norms"),  # buckets; entries of `COLUMNS`; squares of the norm of each row
-    *("last", "taken", "is_recorded"),  # steps that each row has taken, of so many, if rows catch up; whether this is one more
-    *("history", "counts", "number_bytes", "zeros"),  # numbers and counters of these steps; a gradient of a row of zeros
+    *("limit", "width", "longest"),  # how many rows there are; elements of a row, and of a piece of it
+    *("numbers", "is_double", "zeros"),  # real numbers in the gradient of a row; one of zeros
+    *OF_STEP,
 )
 # An entry is an index of a row, by its position; unique rows are counted apart.
 COLUMNS = 5
