@@ -83,25 +83,21 @@ def _compiled_sum_in_lanes(terms: Any, rounds: Any) -> Callable[..., Any]:
 
 @intrinsic
 def _vector_sum(typing_context: Any, address: Any, rounds: Any, number: Any) -> Any:
-    """The same with vectors as wide as there are lanes: of loops over them LLVM makes additions of lone numbers."""
+    """The same with vectors of eight lanes: of loops over lanes LLVM makes additions of lone numbers."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = ir.VectorType(context.get_value_type(signature.return_type), LANES)
-        begin = builder.inttoptr(arguments[0], lanes.as_pointer())
-        total = cgutils.alloca_once_value(builder, ir.Constant(lanes, None))
+        eight = ir.VectorType(context.get_value_type(signature.return_type), 8)
+        begin, each = builder.inttoptr(arguments[0], eight.as_pointer()), range(LANES // 8)
+        totals = [cgutils.alloca_once_value(builder, ir.Constant(eight, None)) for _ in each]
         with cgutils.for_range(builder, arguments[1]) as loop:
-            own = builder.load(builder.gep(begin, [loop.index]), align=1)
-            builder.store(builder.fadd(builder.load(total), own), total)
-        found = builder.load(total)
-
-        def chosen(places: range) -> Any:
-            kind = ir.VectorType(ir.IntType(32), len(places))
-            return builder.shuffle_vector(found, found, ir.Constant(kind, [*places]))
-
-        eight = [chosen(range(8 * k, 8 * k + 8)) for k in range(LANES // 8)]
-        found = functools.reduce(builder.fadd, eight)
+            first = builder.mul(loop.index, ir.Constant(loop.index.type, len(each)))
+            for k, total in zip(each, totals, strict=True):
+                place = builder.gep(begin, [builder.add(first, ir.Constant(first.type, k))])
+                builder.store(builder.fadd(builder.load(total), builder.load(place, align=1)), total)
+        found = functools.reduce(builder.fadd, map(builder.load, totals))
         for count in (8, 4, 2):
-            found = builder.fadd(chosen(range(0, count, 2)), chosen(range(1, count, 2)))
+            halves = (ir.Constant(ir.VectorType(ir.IntType(32), count // 2), [*range(k, count, 2)]) for k in (0, 1))
+            found = builder.fadd(*(builder.shuffle_vector(found, found, half) for half in halves))
         return builder.extract_element(found, ir.Constant(ir.IntType(32), 0))
 
     return number.instance_type(types.intp, types.int64, number), generate
