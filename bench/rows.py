@@ -2,8 +2,8 @@
 
 Each step touches other rows, so that they come from memory, as they do in training. The *limit* is a loop that moves the same
 rows in the same order: it loads all that a step loads, adds the gradient, and stores what a step stores, as one writes it down,
-or with rows fetched ahead. It looks for no duplicates, nor does the loop in C, which is row-wise AdaGrad as one writes it by hand.
-FBGEMM's kernel does, where it is installed (``fbgemm-gpu-cpu``).
+or with rows fetched ahead. It looks for no duplicates, nor does the loop in C, which is row-wise AdaGrad as one writes it by
+hand. FBGEMM's kernel does, where it is installed (``fbgemm-gpu-cpu``).
 """
 
 from __future__ import annotations
