@@ -1,9 +1,9 @@
 """``python -m bench.rows``: steps of some rows of a table, next to SparseAdam, FBGEMM, a streaming limit and a loop in C.
 
 Each step touches other rows, so that they come from memory, as they do in training. The *limit* is a loop that moves the same
-rows in the same order: it loads all that a step loads, adds the gradient, and stores what a step stores; no duplicates are
-looked for, nor does the loop in C, which is row-wise AdaGrad as one writes it by hand. FBGEMM's kernel does, where it is
-installed (``fbgemm-gpu-cpu``).
+rows in the same order: it loads all that a step loads, adds the gradient, and stores what a step stores, as one writes it down,
+or with rows fetched ahead. It looks for no duplicates, nor does the loop in C, which is row-wise AdaGrad as one writes it by
+hand. FBGEMM's kernel does, where it is installed (``fbgemm-gpu-cpu``).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from bench.contenders import set_num_threads
 from bench.in_cache import built, compiler
 from bench.measure import interleaved
 from fastopt.arrays.layout import address
+from fastopt.engine.pieces import prefetch
 
 Step = Callable[[], object]
 Batches = list[tuple[NDArray[Any], NDArray[Any]]]
@@ -92,9 +93,14 @@ def of_several(given: Batches, count: int) -> Step:
 
 
 @numba.njit(parallel=True, error_model="numpy")
-def _move(theta, m, v, rows, grads, threads):
+def _move(theta, m, v, places, ahead, rows, grads, threads):
+    row_bytes = theta.strides[0]
     for part in prange(threads):
-        for k in range(len(rows) * part // threads, len(rows) * (part + 1) // threads):
+        end = len(rows) * (part + 1) // threads
+        for k in range(len(rows) * part // threads, end):
+            for place in places:
+                if ahead:
+                    prefetch(place + rows[min(k + ahead, end - 1)] * row_bytes, row_bytes)
             a, b, c, g = theta[rows[k]], m[rows[k]], v[rows[k]], grads[k]
             for j in range(g.size):
                 a[j] += g[j]
@@ -102,11 +108,11 @@ def _move(theta, m, v, rows, grads, threads):
                 c[j] += g[j]
 
 
-def limit(given: Batches) -> Step:
-    """What moves the same rows."""
+def limit(given: Batches, ahead: int = 0) -> Step:
+    """What moves the same rows, and fetches so many of them ahead."""
     arrays = [table(width=given[0][1].shape[1]) for _ in range(3)]
-    threads = fastopt.get_num_threads()
-    return in_turn(lambda rows, grads: _move(*arrays, rows, grads, threads), given)
+    places, threads = tuple(map(address, arrays)), fastopt.get_num_threads()
+    return in_turn(lambda rows, grads: _move(*arrays, places, ahead, rows, grads, threads), given)
 
 
 def sparse_adam(given: Batches) -> Step:
@@ -183,6 +189,7 @@ def cases() -> Iterator[Case]:
     """All that has a bar."""
     given = batches(TOUCHED)
     yield Case("the same rows moved", {OURS: ours(given), LIMIT: limit(given)}, LIMIT, 1 / 0.7)
+    yield Case("the same rows fetched and moved", {OURS: ours(given), LIMIT: limit(given, 8)}, LIMIT, 1 / 0.7)
     if importlib.util.find_spec("torch"):
         yield Case("PyTorch", {OURS: ours(given), TORCH: sparse_adam(given)}, TORCH, 1 / 5)
     per_row = {OURS: ours(given, fastopt.AdaGrad, per_row=True)}

@@ -77,7 +77,7 @@ class Memory:
         """The name of the parameter that has a piece that a contiguous array lies in, even if only in part."""
         begin = address(array)
         # The last piece that begins before the array ends: if it ends before the array begins, so do all before it.
-        i = bisect.bisect_left(self._pieces, begin + array.nbytes, key=_begin) - 1
+        i = bisect.bisect_left(self._pieces, (begin + array.nbytes,)) - 1
         if i < 0 or begin >= self._pieces[i][1] or not array.nbytes:
             return None
         name = self._pieces[i][2]

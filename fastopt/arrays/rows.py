@@ -92,7 +92,8 @@ def require_indices(name: str, indices: Any) -> None:
 def _there(p: Parameter, name: str, given: NDArray[Any]) -> NDArray[Any]:
     """Rows as compiled code takes them; ValueError if the parameter hasn't got one of them."""
     rows: NDArray[Any] = np.ascontiguousarray(given, np.int64)
-    if rows.size and not rows.view(np.uint64).max() < p.shape[0]:  # of which negative ones are huge
+    # As unsigned numbers, negative ones are the largest. Where the maximum is, NumPy finds in less time than what it is.
+    if rows.size and not 0 <= rows[rows.view(np.uint64).argmax()] < p.shape[0]:
         wrong = np.flatnonzero((rows < 0) | (rows >= p.shape[0]))
         raise ValueError(
             f"{name} must be from 0 to {p.shape[0] - 1}, as {p.name} has rows, got {rows[wrong[0]]} at index {wrong[0]}"

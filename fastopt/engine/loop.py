@@ -17,7 +17,7 @@ from fastopt.engine.formats import Format, FormatType, array_of, formatted
 from fastopt.engine.noise import key_of, salt_of
 from fastopt.engine.pairs import parts_in_memory
 from fastopt.engine.storage import drawn, load, salted, store
-from fastopt.engine.sums import LANES, add_lanes, add_products
+from fastopt.engine.sums import LANES, add_lanes, add_products, sum_in_lanes
 
 # What arrays hold: for each a NumPy scalar type, or a format.
 Kind = type | Format
@@ -174,7 +174,7 @@ def updating_span(rule: Callable[..., Any], dtype: type, updated: Kinds, gradien
     return kernel_stochastic if any(isinstance(kind, Format) and kind.is_stochastic for kind in updated) else kernel
 
 
-# Elements of a row that are added up in lanes of the rule's own dtype, before their sum is added to a double.
+# Terms of a row that are added up in lanes of the rule's own dtype, before their sum is added to a double.
 PART = 32 * LANES
 
 
@@ -222,19 +222,19 @@ def row_span(
         states = operands_at(operands + states_begin, coefficients, last, of_states)
         others = operands_at(operands + read_begin, coefficients, size, read)
         given = array_at(g, size, gradient)
-        sums: Any = np.empty((1, LANES), dtype)
+        terms: Any = np.empty(PART + LANES, dtype)
         for r in range(first, last):
             lo, hi = r * width, (r + 1) * width
             of_row = load(states, r, dtype)
             total = 0.0
             for part in range(lo, hi, PART):
-                sums[...] = dtype(0.0)
-                for at in range(part, min(part + PART, hi), LANES):
-                    for i in elements(at, min(at + LANES, hi)):
-                        new = _stepped(rule, dtype, arrays, (*of_row, dtype(0.0)), given, others[0], others[1:], i)
-                        sums[0, i - uint64(at)] += new[-1]
-                add_lanes(sums)
-                total += float64(sums[0, 0])
+                length = min(PART, hi - part)
+                for i in elements(0, LANES):
+                    terms[uint64(length) + i] = dtype(0.0)  # for lanes without a last term
+                for i in elements(part, part + length):
+                    new = _stepped(rule, dtype, arrays, (*of_row, dtype(0.0)), given, others[0], others[1:], i)
+                    terms[i - uint64(part)] = new[-1]
+                total += float64(sum_in_lanes(terms, -(-length // LANES)))
             of_row_and_mean = (*of_row, dtype(total / width))
             new = _stepped(rule, dtype, arrays, of_row_and_mean, given, others[0], others[1:], uint64(lo))
             store(states, r, new[count:-1], dtype, salted(drawn(source, uint64(lo)), OF_ROWS))

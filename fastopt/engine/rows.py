@@ -32,17 +32,23 @@ ADDRESSES, SUM, PLACES, GAP = 512, 512, 8 * BLOCK, 320
 BEFORE_ARRAYS = ADDRESSES + SUM + 2 * PLACES
 
 TOUCHED = fields("tables", "count", "scratch", "scratch_bytes", "is_grouped")
+# Of a table, what belongs to one step.
+OF_STEP = (
+    *("rows", "count"),  # which rows, so many
+    *("gradients", "sources", "weights"),  # of each row, or where `sources` says, times a weight, if there are some
+    *("bits", "heads", "entries", "norms"),  # buckets; entries of `COLUMNS`; squares of the norm of each row
+    *("last", "taken"),  # steps that each row has taken, of so many, if rows catch up
+    *("history", "counts", "number_bytes"),  # numbers and counters of these steps
+    "is_recorded",  # whether other rows miss this one
+)
 TABLE = fields(
     *("update", "arrays", "updated", "bytes"),  # the row of a pass, how many arrays it takes and writes to, bytes of a row
     "words",  # how many more it takes after the arrays
     "noise",  # which of these is the place of the first element; -1 if there is none
     *("squares", "squared_arrays", "squared_bytes"),  # the same of the pass that sums up squares, if there is one
-    *("rows", "count", "limit"),  # which rows, of so many
-    *("gradients", "sources", "weights"),  # of each row, or where `sources` says, times a weight, if there are some
-    *("width", "longest", "numbers", "is_double"),  # elements of a row, and of a piece of it; real numbers in its gradient
-    *("bits", "heads", "entries", "norms"),  # buckets; entries of `COLUMNS`; squares of the norm of each row
-    *("last", "taken", "is_recorded"),  # steps that each row has taken, of so many, if rows catch up; whether this is one more
-    *("history", "counts", "number_bytes", "zeros"),  # numbers and counters of these steps; a gradient of a row of zeros
+    *("limit", "width", "longest"),  # how many rows there are; elements of a row, and of a piece of it
+    *("numbers", "is_double", "zeros"),  # real numbers in the gradient of a row; one of zeros
+    *OF_STEP,
 )
 # An entry is an index of a row, by its position; unique rows are counted apart.
 COLUMNS = 5
@@ -125,6 +131,12 @@ def _take(to: Any, source: Any, numbers: Any, weight: Any, is_first: Any, kind: 
 
 
 @register_jitable
+def _row_bytes(table: Any) -> Any:
+    """Bytes of the gradient of a row."""
+    return table.numbers * (8 if table.is_double else 4)
+
+
+@register_jitable
 def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts: Any) -> None:
     """Write the sum of the gradients of an entry and its duplicates, of so many numbers from some on."""
     position, _, _, following, _ = _columns(table, parts)
@@ -133,7 +145,7 @@ def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts:
     while e >= 0:
         k = int64(position[e])
         source = vector(table.sources, table.count, int64)[k] if table.sources else k
-        at = table.gradients + (source * table.numbers + begin) * size
+        at = table.gradients + source * _row_bytes(table) + begin * size
         if is_first and not table.weights:
             copy_bytes(to, at, numbers * size)
         elif table.is_double:
@@ -145,14 +157,22 @@ def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts:
 
 
 @register_jitable
-def _find_block(table: Any, u: Any, most: Any, parts: Any, found: Any) -> Any:
-    """Write which are the unique rows of the block from this one on; how many they are."""
-    rows = vector(table.rows, table.count, int64)
+def _find_block(table: Any, u: Any, most: Any, parts: Any, found: Any, places: Any, bytes_of: Any, arrays: Any) -> Any:
+    """Write which are the unique rows of the block from this one on, and fetch their begins; how many they are."""
+    rows, sources = vector(table.rows, table.count, int64), vector(table.sources, table.count if table.sources else 0, int64)
     position, uniques, _, _, _ = _columns(table, parts)
+    row_bytes = _row_bytes(table)
+    gradient_bytes = row_bytes * table.longest // max(1, table.width)
     count = 0
     while count < most and uniques[u + count] >= 0:
-        found[count] = rows[position[uniques[u + count]]]
+        k = int64(position[uniques[u + count]])
+        found[count] = rows[k]
+        prefetch(table.gradients + (sources[k] if table.sources else k) * row_bytes, gradient_bytes)
         count += 1
+    for a in range(arrays):
+        size = bytes_of[a] * table.longest // max(1, table.width)
+        for j in range(count):
+            prefetch(places[a] + found[j] * bytes_of[a], size)
     return count
 
 
@@ -177,9 +197,9 @@ def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) ->
     gradients = free
     numbers_of_element = table.numbers // width
     u = first
-    count = _find_block(table, u, most, parts, here)
+    count = _find_block(table, u, most, parts, here, places, bytes_of, arrays)
     while count:
-        next_count = _find_block(table, u + count, most, parts, ahead)
+        next_count = _find_block(table, u + count, most, parts, ahead, places, bytes_of, arrays)
         for begin in range(0, table.width, longest):
             piece = min(longest, width - begin)
             for j in range(count):
@@ -189,8 +209,6 @@ def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) ->
                 size, there = bytes_of[a] * piece // width, places[a] + bytes_of[a] * begin // width
                 for j in range(count):
                     copy_bytes(blocks[a] + j * size, there + here[j] * bytes_of[a], size)
-                    if j < next_count and begin == 0:
-                        prefetch(places[a] + ahead[j] * bytes_of[a], size)
             if updated and noise < 0:
                 call(row.function, scratch, gradients, row.coefficients, 0, count * piece, 0)
             for j in range(count if updated and noise >= 0 else 0):  # which is that of the elements where they are in the table

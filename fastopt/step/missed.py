@@ -30,6 +30,8 @@ class Missed:
     ----------
     taken : ndarray of int64, shape (1,)
         How many steps there were since then.
+    fields : tuple of int
+        Where these, and the numbers of the steps, lie, as compiled code takes them.
     """
 
     def __init__(self, p: Parameter, of_pass: Pass) -> None:
@@ -37,16 +39,13 @@ class Missed:
         self.taken: NDArray[Any] = np.zeros(1, np.int64)
         self._history = np.zeros((MOST, of_pass.rows.shape[1]))
         self._counts = np.zeros(MOST, np.int64)
+        places = tuple(map(address, (self._last, self.taken, self._history, self._counts)))
+        self.fields = *places, self._history.strides[0]
 
     @property
     def is_full(self) -> bool:
         """Whether there is no place for one more."""
         return bool(self.taken[0] == MOST)
-
-    def fields(self) -> dict[str, int]:
-        """What compiled code needs to know."""
-        places = {"last": self._last, "taken": self.taken, "history": self._history, "counts": self._counts}
-        return {name: address(array) for name, array in places.items()} | {"number_bytes": self._history.strides[0]}
 
 
 def stands_still(of_pass: Pass, p: Parameter) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -15,7 +15,7 @@ from fastopt.arrays.per_element import fill_copies
 from fastopt.arrays.rows import Touched
 from fastopt.engine import rows, steps
 from fastopt.engine.launch import Launch
-from fastopt.engine.loop import NOISE
+from fastopt.engine.loop import ITEM, NOISE
 from fastopt.engine.tables import ROW, address
 from fastopt.step.missed import Missed
 from fastopt.step.model import Model
@@ -58,13 +58,14 @@ class RowPlan(Plan):
         self._of_call = np.zeros(1, rows.TOUCHED)
         self._costs: dict[Parameter, int] = {}  # bytes that a row moves
         self._launches: dict[int, Launch] = {}
-        self._room: dict[tuple[str, Parameter], NDArray[Any]] = {}
         self._dense_traffic = int(self._header["traffic"][0])
         bytes_of_part = max((self._describe(table, p) for table, p in zip(self._tables, touched, strict=True)), default=0)
         self._scratch = aligned_zeros(bytes_of_part * numba.config.NUMBA_NUM_THREADS, np.uint8)
         self._of_call["tables"], self._of_call["count"] = address(self._tables), len(touched)
         self._of_call["scratch"], self._of_call["scratch_bytes"] = address(self._scratch), bytes_of_part
-        self._of_table = dict(zip(touched, self._tables, strict=True))
+        has_norms = map(bool, self._tables["squares"])
+        self._buckets = {p: _buckets(0, has_norms=own) for p, own in zip(touched, has_norms, strict=True)}
+        self._of_step = self._tables.view(np.int64).reshape(len(touched), rows.TABLE.itemsize // ITEM)[:, -len(rows.OF_STEP) :]
         self._copies = {p: p.copy for p in touched}
         self._kept.append(touching := rows.touching())
         self._header["touched"], self._header["touching"] = address(self._of_call), touching.address
@@ -111,27 +112,18 @@ class RowPlan(Plan):
         The steps of those that are recorded are missed by other rows. Arguments are the token, the scale, how many steps there
         were before, and phases.
         """
-        traffic = self._dense_traffic
-        for p, table in self._of_table.items():
-            self._fill(table, p, touched[p])
-            self._note_missed(table, missed.get(p), p in recorded)
-            traffic += self._costs[p] * touched[p].rows.size
+        self._write_tables(touched, missed, recorded)
+        traffic = self._dense_traffic + sum(cost * touched[p].rows.size for p, cost in self._costs.items())
         self._of_call["is_grouped"] = 0
         return self._launch(traffic, *arguments)
 
     def catch_up(self, p: Parameter, missed: Missed, chosen: NDArray[Any] | None) -> None:
         """Let some rows of a table take the steps that they have missed, or all of its rows."""
-        table = self._of_table[p]
         ended = steps.INTERRUPTED
         while ended == steps.INTERRUPTED:  # by a signal handler that took a step, or let rows catch up
             step_count, token = self._count[0], self.begin()
             self.write_gradients({}, token)
-            for each, other in self._of_table.items():
-                self._note_missed(other, missed if each is p else None, False)
-            if chosen is None:
-                table["heads"] = 0
-            else:
-                self._fill(table, p, Touched(chosen, NOTHING, 0))
+            self._write_tables({} if chosen is None else {p: Touched(chosen, NOTHING, 0)}, {p: missed}, ())
             count = p.shape[0] if chosen is None else chosen.size
             traffic = count * self._costs[p] * int(missed.taken[0])
             ended = self._launch(traffic, token, 1.0, step_count, steps.MEASURES)
@@ -145,27 +137,47 @@ class RowPlan(Plan):
             self._launches[size] = Launch(traffic, self.threads)
         return self._launches[size](self._address, 0, scale, count, token, phases)
 
-    def _note_missed(self, table: Any, missed: Missed | None, is_recorded: bool) -> None:
-        """Write which steps rows have missed, if there are some."""
-        table["last"], table["is_recorded"] = 0, is_recorded
-        for name, value in ({} if missed is None else missed.fields()).items():
-            table[name] = value
+    def _write_tables(
+        self, touched: Mapping[Parameter, Touched], missed: Mapping[Parameter, Missed], recorded: Collection[Parameter]
+    ) -> None:
+        """Write what belongs to one step: the rows of each table, and the steps that they have missed, if there are some."""
+        written = [
+            (
+                *(self._of_rows(p, touched[p]) if p in touched else NO_ROWS),
+                *(missed[p].fields if p in missed else NONE_MISSED),
+                p in recorded,
+            )
+            for p in self._buckets
+        ]
+        self._of_step[...] = np.array(written, np.int64).reshape(self._of_step.shape)
 
-    def _fill(self, table: Any, p: Parameter, given: Touched) -> None:
-        """Write what belongs to the rows of a step."""
-        count = given.rows.size
-        table["rows"], table["count"], table["gradients"] = address(given.rows), count, address(given.gradients)
-        table["sources"] = 0 if given.sources is None else address(given.sources)
-        table["weights"] = 0 if given.weights is None else address(given.weights)
-        table["bits"] = bits = max(1, int(count - 1).bit_length())
-        table["heads"] = address(self._room_for("heads", p, 1 << bits, np.int32))
-        size = rows.COLUMNS * (count + numba.config.NUMBA_NUM_THREADS)
-        table["entries"] = address(self._room_for("entries", p, size, np.int32))
-        table["norms"] = address(self._room_for("norms", p, count, np.float64)) if table["squares"] else 0
+    def _of_rows(self, p: Parameter, given: Touched) -> tuple[int, ...]:
+        """Where everything lies that belongs to these rows, in the order of `rows.OF_STEP`."""
+        count, buckets = given.rows.size, self._buckets[p]
+        if count > buckets.most:
+            buckets = self._buckets[p] = _buckets(count + count // 4, has_norms=buckets.places[-1] != 0)
+        sources, weights = (0 if each is None else address(each) for each in (given.sources, given.weights))
+        return address(given.rows), count, address(given.gradients), sources, weights, _bits(count), *buckets.places
 
-    def _room_for(self, name: str, p: Parameter, size: int, dtype: Any) -> NDArray[Any]:
-        """Memory that is kept from step to step, and grows if need be."""
-        found = self._room.get((name, p))
-        if found is None or found.size < size:
-            found = self._room[name, p] = np.empty(size + size // 4, dtype)
-        return found
+
+NO_ROWS, NONE_MISSED = (0,) * 9, (0,) * 5
+
+
+class Buckets(NamedTuple):
+    """Where duplicates among the rows of a table are found, up to so many rows: memory that is kept from step to step."""
+
+    most: int
+    places: tuple[int, int, int]  # of heads, entries, and norms of rows, as `rows.OF_STEP` has them
+    kept: list[NDArray[Any]]
+
+
+def _buckets(most: int, has_norms: bool) -> Buckets:
+    size = rows.COLUMNS * (most + numba.config.NUMBA_NUM_THREADS)
+    kept = [np.empty(1 << _bits(most), np.int32), np.empty(size, np.int32), np.empty(most if has_norms else 0)]
+    heads, entries, norms = map(address, kept)
+    return Buckets(most, (heads, entries, norms if has_norms else 0), kept)
+
+
+def _bits(count: int) -> int:
+    """How many bits the numbers of the buckets for so many rows have."""
+    return max(1, (count - 1).bit_length())

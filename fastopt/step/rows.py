@@ -23,7 +23,7 @@ from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import Work
 from fastopt.step.row_plan import RowPlan
-from fastopt.step.stepping import Stepping
+from fastopt.step.stepping import RESTART, Stepping
 
 Dense = dict[Parameter, NDArray[Any]]
 
@@ -69,28 +69,35 @@ class RowSteps:
         if self._stepping.accumulated[0]:
             raise ValueError("gradients were accumulated: take them by step() first, or discard()")
         touched, dense = self._checked(rows, grads, param)
-        ended = steps.INTERRUPTED
-        while ended == steps.INTERRUPTED:  # by a signal handler that took a step
-            count = int(self._stepping.counter[0])
-            works, scale = self._stepping.ready(description, scale)
-            plan, groups, limits = self._prepared(description, works, touched, dense)
-            self._stepping.write_limits(limits, groups)
-            recorded = set() if lazy else self._recorded(plan, touched)
-            for p in self._missed.keys() & dense.keys():
-                self._catch_up(p)
-            token = plan.begin()
-            plan.write_gradients(dense, token)
-            phases = steps.BEGIN | steps.UPDATE | (steps.SQUARES if self._stepping.needs_norms() else 0)
-            run = functools.partial(plan.run_rows, touched, self._missed, recorded, token, scale, count)
-            ended = run(phases)
-            if ended in (steps.NOT_FINITE, steps.OUT_OF_RANGE):
-                unique = {p: summed(given) for p, given in touched.items()}
-                vectors = {p: total.reshape((-1, 2) if p.is_paired else -1) for p, (_, total) in unique.items()}
-                which = {p: own for p, (own, _) in unique.items()}
-                if self._stepping.is_to_skip(plan, groups, dense | vectors, scale, ended, which):
-                    self._stepping.count_skipped()
-                    return
-                ended = run(steps.BEGIN | steps.UPDATE)
+        ended = RESTART
+        while ended == RESTART:
+            ended = self._stepping.restarted(self._run(description, touched, dense, lazy, scale))
+
+    def _run(
+        self, description: Description, touched: Mapping[Parameter, Touched], dense: Dense, lazy: bool, scale: float
+    ) -> int:
+        """Take a step, unless a signal handler takes one meanwhile; how it ended."""
+        count = int(self._stepping.counter[0])
+        works, scale = self._stepping.ready(description, scale)
+        plan, groups, limits = self._prepared(description, works, touched, dense)
+        self._stepping.write_limits(limits, groups)
+        recorded = set() if lazy else self._recorded(plan, touched)
+        for p in self._missed.keys() & dense.keys():
+            self._catch_up(p)
+        token = plan.begin()
+        plan.write_gradients(dense, token)
+        phases = steps.BEGIN | steps.UPDATE | (steps.SQUARES if self._stepping.needs_norms() else 0)
+        run = functools.partial(plan.run_rows, touched, self._missed, recorded, token, scale, count)
+        ended = run(phases)
+        if ended in (steps.NOT_FINITE, steps.OUT_OF_RANGE):
+            unique = {p: summed(given) for p, given in touched.items()}
+            vectors = {p: total.reshape((-1, 2) if p.is_paired else -1) for p, (_, total) in unique.items()}
+            which = {p: own for p, (own, _) in unique.items()}
+            if self._stepping.is_to_skip(plan, groups, dense | vectors, scale, ended, which):
+                self._stepping.count_skipped()
+                return steps.DONE
+            ended = run(steps.BEGIN | steps.UPDATE)
+        return ended
 
     @property
     def waiting(self) -> str | None:

@@ -148,7 +148,7 @@ class SharedStepping(Stepping):
 
     def _run(self, description: Description, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
         self._write(description)
-        return self._restarted(self._run_in_parts(grads, scale, count, plan, found, token))
+        return self.restarted(self._run_in_parts(grads, scale, count, plan, found, token))
 
     def _run_in_parts(self, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
         """Take a step, one call up to each sum that goes over all."""

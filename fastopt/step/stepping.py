@@ -265,9 +265,9 @@ class Stepping:
                 self._skip(vectors)
                 return steps.DONE
             ended = plan.call(self._phases & ~steps.SQUARES, token, scale, None, count)
-        return self._restarted(ended)
+        return self.restarted(ended)
 
-    def _restarted(self, ended: int) -> int:
+    def restarted(self, ended: int) -> int:
         """How a step ends: if a signal handler took one meanwhile, by beginning anew."""
         if ended != steps.INTERRUPTED:
             return ended

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastopt
+from fastopt.step.row_plan import RowPlan
 from tests.row import next_numbers
 from tests.table import TABLE
 
@@ -464,3 +465,28 @@ def test_parity_with_torch_sparse_adam(torch):
         theirs.step()
         optimizer.step_rows(rows, grads)
         np.testing.assert_allclose(w, parameter.detach().numpy(), rtol=1e-12, atol=1e-14)
+
+
+def test_a_step_in_a_signal_handler_comes_before_the_one_that_it_interrupts(monkeypatch):
+    rng = np.random.default_rng(21)
+    start = table(rng)
+    optimizer, apart = fastopt.Adam(start.copy()), fastopt.Adam(start.copy())
+    few = np.array([3, 5, 3]), table(rng, shape=(3, WIDTH))
+    many = rng.integers(0, ROWS, 500), table(rng, shape=(500, WIDTH))  # which need more memory
+    for each in (optimizer, apart):
+        each.step_rows(*few)
+    launch = RowPlan._launch
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        optimizer.lr = 0.5
+        optimizer.step_rows(*many)
+        return launch(*arguments)
+
+    monkeypatch.setattr(RowPlan, "_launch", interrupted)
+    optimizer.step_rows(*few)
+    apart.lr = 0.5
+    apart.step_rows(*many)
+    apart.step_rows(*few)
+    assert optimizer.step_count == 3
+    np.testing.assert_array_equal(optimizer.params, apart.params)

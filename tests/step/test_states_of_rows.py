@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastopt
+from fastopt.engine.loop import PART
+from fastopt.engine.sums import LANES
 from tests.refusal import refused
 
 ROWS, WIDTH = 30, 6
@@ -63,6 +65,24 @@ CASES = {
 
 def tables(rng, count, dtype=np.float64, rows=ROWS, width=WIDTH):
     return [rng.standard_normal((rows, width)).astype(dtype) for _ in range(count)]
+
+
+def sum_in_lanes(terms):
+    """What the sum over a row is, to the last bit: lanes first, then NumPy's sum of them, then parts in double precision."""
+    total = 0.0
+    for part in np.split(terms, range(PART, terms.size, PART)):
+        rounds = np.zeros((-(-part.size // LANES), LANES), terms.dtype)
+        rounds.flat[: part.size] = part
+        total += float(np.add.accumulate(rounds)[-1].sum())
+    return total
+
+
+@pytest.mark.parametrize("width", [1, 8, LANES - 1, LANES, 100, PART, 2 * PART + LANES + 1])
+def test_the_mean_over_a_row_has_its_bits_whatever_the_vectors_of_the_processor(width):
+    g = np.random.default_rng(width).standard_normal((3, width), np.float32)
+    opt = fastopt.AdaGrad(np.zeros((3, width), np.float32), per_row=True)
+    opt.step(g)
+    assert opt.state["r"].tolist() == [np.float32(sum_in_lanes(own * own) / width) for own in g]
 
 
 @pytest.mark.parametrize("touches", [False, True], ids=["whole", "rows"])
