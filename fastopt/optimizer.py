@@ -105,7 +105,7 @@ class Optimizer(Description):
             If a key or an item is missing or too many, a shape differs, a gradient lies in memory that the step writes to,
             a schedule gives a number that is not allowed, or, with ``nonfinite="raise"``, a gradient is not finite.
         RuntimeError
-            While the parameters are swapped with their averages.
+            While the parameters are swapped with their averages, or another thread takes a step.
         RuleError
             If a rule of one's own doesn't compile.
         """

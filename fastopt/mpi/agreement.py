@@ -55,9 +55,9 @@ def together(comm: Any) -> Iterator[dict[str, Any]]:
 def check_synced(optimizer: Any, comm: Any = None) -> None:
     """Raise an error on all ranks unless they have the same hyper-parameters and step counters, and the same parameters.
 
-    Steps of owned parameters that would exchange other sums than before are refused: where `clip_norm` or `nonfinite` was off or
-    is now, `cautious`, `frozen` or the number of groups was changed. Call this on all ranks then, and the steps exchange these
-    from now on.
+    Steps of owned parameters that would exchange other sums than before are refused: where `clip_norm` or `nonfinite` was off
+    or is now, `cautious`, `frozen` or the number of groups was changed. Call this on all ranks then, and the steps exchange
+    these from now on.
 
     Parameters
     ----------
