@@ -84,9 +84,14 @@ def check_synced(optimizer: Any, comm: Any = None) -> None:
 
 def described(optimizer: Optimizer) -> dict[str, Any]:
     """What all ranks of an optimizer have in common."""
+    return options(optimizer) | {name: getattr(optimizer, name) for name in ("step_count", "skipped_steps")}
+
+
+def options(optimizer: Optimizer) -> dict[str, Any]:
+    """What they have in common but for the counters, which change from step to step."""
     groups = optimizer.param_groups
     same: dict[str, Any] = {"the class": type(optimizer).__name__, "the number of groups": len(groups)}
-    same |= {name: getattr(optimizer, name) for name in ("clip_norm", "nonfinite", "step_count", "skipped_steps")}
+    same |= {name: getattr(optimizer, name) for name in ("clip_norm", "nonfinite")}
     for i, group in enumerate(groups):
         same |= {f"{key} of group {i}": comparable(value) for key, value in group.hyper.items()}
         if group.measure is not None and (optimizer.per_tensor or group.hyper["cautious"]):
@@ -109,5 +114,6 @@ def checksums(params: Any) -> Mapping[str, Any]:
 def comparable(value: Any) -> Any:
     """Something whose repr is the same on all ranks that have the same."""
     if callable(value):
-        return getattr(value, "__qualname__", type(value).__qualname__)
-    return "an array" if is_tree(value) else value
+        is_elsewhere = " at 0x" in repr(value)  # as functions are, on each rank
+        return getattr(value, "__qualname__", type(value).__qualname__) if is_elsewhere else value
+    return "an array" if is_tree(value) and named_arrays(value) else value

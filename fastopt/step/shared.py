@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -31,8 +32,8 @@ Reduce = Callable[[NDArray[Any]], Any]
 
 Arrays = list[NDArray[Any]]
 
-# What messages begin with: how many of those who send them have failed.
-NOBODY = np.zeros(1)
+# Messages begin with so many numbers: how many of those who send them have failed, how many there are, and `Allreduce.same`.
+HEAD = 3
 
 
 class Allreduce:
@@ -42,7 +43,8 @@ class Allreduce:
     ----------
     add : callable
         As `Reduce`. If it has a method ``told(message)``, which gives what those say who have a message instead of None, errors
-        say that, too.
+        say that, too. Where options are compared, ``digest(optimizer)`` gives a number for them, and ``compare(optimizer)``
+        raises an error if they differ.
     meaning : str
         What it means that one has failed, for messages.
 
@@ -50,21 +52,30 @@ class Allreduce:
     ----------
     expected : list of int
         How many numbers each message has that others still wait for in this step.
+    same : int
+        Less than 2**32, and the same with all who send a message.
+    compare : callable
+        Raises an error that says what is not the same.
     """
 
     def __init__(self, add: Reduce, meaning: str = "nothing was changed") -> None:
         self._add, self._meaning = add, meaning
         self.expected: list[int] = []
+        self.same = 0
+        self.compare: Callable[[], None] | None = None
 
     def __call__(self, arrays: Arrays) -> Arrays:
         """The sums of arrays, which have the same shapes with all who take part."""
         del self.expected[:1]
-        total = self._sent(np.concatenate([NOBODY, *(array.reshape(-1) for array in arrays)]))
+        total = self._sent(np.concatenate([[0.0, 1.0, self.same], *(array.reshape(-1) for array in arrays)]))
         if total[0]:
             self.expected.clear()
             said = self.told(None)
             raise RuntimeError(f"another one of those who take part in the step has failed; {self._meaning}{said}")
-        sums, begin = [], 1
+        if self.compare is not None and total[2] != total[1] * self.same:
+            self.expected.clear()  # the others have come to the same
+            self.compare()
+        sums, begin = [], HEAD
         for array in arrays:
             sums.append(total[begin : begin + array.size].reshape(array.shape))
             begin += array.size
@@ -77,7 +88,7 @@ class Allreduce:
             yield
         except BaseException as error:
             if self.expected:
-                message = np.zeros(1 + self.expected[0])
+                message = np.zeros(HEAD + self.expected[0])
                 message[0] = 1.0
                 self.expected.clear()
                 self._sent(message)
@@ -127,6 +138,7 @@ class SharedStepping(Stepping):
         super().__init__(*arguments)
         self._allreduce = Allreduce(self._whole["reduce"])
         self._exchange = Exchange()
+        self._digest: int | None = None  # of options, until they change
 
     def agree(self, description: Any) -> None:
         """Let steps exchange nothing else from now on than what all who take part have at present, as they have found."""
@@ -156,8 +168,15 @@ class SharedStepping(Stepping):
         if self._changes.of_plan:
             self._exchange = self._exchange_of(description)
         self._allreduce.expected = [*(self._exchange if agreed is None else agreed).lengths]
+        self._allreduce.compare = None if agreed is None else functools.partial(self._whole["reduce"].compare, description)
         with self._allreduce.telling_failure():
             yield
+
+    def prepare(self, description: Description, scale: float = 1.0) -> float:
+        """Follow schedules and changes; the scale, checked."""
+        if self._changes.any or self._changes.rates:
+            self._digest = None
+        return super().prepare(description, scale)
 
     def _take_by(self, run: Callable[[Run], int], description: Description, grads: Any, scale: float) -> None:
         with self.telling_failure(description):
@@ -187,6 +206,10 @@ class SharedStepping(Stepping):
 
     def _run(self, description: Description, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
         self._write(description)
+        if self._allreduce.compare is not None:
+            if self._digest is None:
+                self._digest = self._whole["reduce"].digest(description)
+            self._allreduce.same = zlib.crc32(b"%d %d %d" % (self._digest, count, self.skipped[0]))
         return self._restarted(self._run_in_parts(grads, scale, count, plan, found, token))
 
     def _run_in_parts(self, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from mpi4py import MPI
 
 import fastopt
-from fastopt import mpi
+from fastopt import mpi, schedules
 from tests.mpi.ranks import at_odds, case, error_of
 
 
@@ -18,6 +18,12 @@ def ranks_that_disagree_get_an_error_on_all(comm):
     def with_rate(make, odd):
         make(fastopt.Adam, w.copy(), comm, lr=0.1 + odd)
 
+    def with_betas(make, odd):
+        make(fastopt.Adam, w.copy(), comm, betas=(0.5, 0.5 + odd / 4))
+
+    def with_schedule(make, odd):
+        make(fastopt.Adam, w.copy(), comm, lr=schedules.Cosine(0.1, 10 + odd))
+
     def of_class(make, odd):
         make(fastopt.SGD if odd else fastopt.Adam, w.copy(), comm)
 
@@ -25,7 +31,13 @@ def ranks_that_disagree_get_an_error_on_all(comm):
         make(fastopt.Adam, w.copy(), comm, **({"beta": 1} if odd else {}))
 
     for make in (mpi.owned, mpi.replicated):
-        for words, function in [("lr of group 0", with_rate), ("the class", of_class), (failure, with_argument)]:
+        for words, function in [
+            ("lr of group 0", with_rate),
+            ("betas of group 0", with_betas),
+            ("lr of group 0", with_schedule),
+            ("the class", of_class),
+            (failure, with_argument),
+        ]:
             errors = at_odds(comm, functools.partial(function, make))
             assert all(words in error or "no argument 'beta'" in error for error in errors), errors
     for words, function in [
@@ -96,6 +108,28 @@ def hyperparameters_that_come_apart_are_found(comm):
     opt.step(np.ones(3000))
     opt.params[7] += comm.rank
     assert all("the checksum of params" in error for error in at_odds(comm, lambda odd: mpi.check_synced(opt)))
+
+
+@case
+def options_of_owned_parts_are_compared_in_the_messages_of_a_step(comm):
+    g = np.ones(3000)
+    for words, change in [
+        ("clip_norm must be the same", lambda opt, odd: setattr(opt, "clip_norm", 1.0 + odd)),
+        ("lr of group 0 must be the same", lambda opt, odd: setattr(opt, "lr", 0.5 + odd)),
+        ("betas of group 0 must be the same", lambda opt, odd: opt.param_groups[0].update(betas=(0.5, 0.5 + odd / 4))),
+        ("step_count must be the same", lambda opt, odd: opt.load_state_dict(opt.state_dict() | {"step_count": 7 + odd})),
+    ]:
+        opt = mpi.owned(fastopt.Adam, w := np.ones(3000), comm, clip_norm=2.0)
+        opt.step(g)
+        before = w.copy()
+        change(opt, comm.rank == comm.size - 1)
+        for _ in range(2):
+            errors = at_odds(comm, lambda odd, opt=opt: opt.step(g) if comm.size > 1 else None)
+            assert all("ValueError" in error and words in error for error in errors), errors
+        assert np.array_equal(w, before)
+        change(opt, 0)
+        opt.step(g)
+        mpi.check_synced(opt)
 
 
 @case

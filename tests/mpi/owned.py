@@ -74,7 +74,7 @@ def clipping_is_one_message_a_step(comm):
     opt = fastopt.Adam(np.ones(1000), clip_norm=1.0, reduce=counting)
     for _ in range(3):
         opt.step(np.ones(1000))
-    assert lengths == [40] * 3
+    assert lengths == [56] * 3
 
 
 def loaded(opt):
