@@ -41,13 +41,15 @@ class InRankOrder:
         return next((f"rank {rank}: {each}" for rank, each in enumerate(said) if each is not None), "")
 
     def digest(self, optimizer: Optimizer) -> int:
-        """A number that is the same on all ranks if they have the same options."""
-        return zlib.crc32(repr(options(optimizer)).encode())
+        """A number that is the same on all ranks if they have the same options, but for learning rates."""
+        lasting = [each for each in options(optimizer).items() if not each[0].startswith("lr ")]
+        return zlib.crc32(repr(lasting).encode())
 
     def compare(self, optimizer: Optimizer) -> None:
-        """Raise an error on all ranks that says in which option or counter they differ."""
+        """Raise an error on all ranks that says in which option, counter or rate of the present step they differ."""
         with together(self.comm) as same:
             same |= described(optimizer)
+            same |= {f"the learning rate of group {i}": group.rate for i, group in enumerate(optimizer.param_groups)}
 
     def require_thread(self) -> None:
         """Raise RuntimeError in another thread than the one in which it was made, unless MPI allows that."""

@@ -138,7 +138,7 @@ class SharedStepping(Stepping):
         super().__init__(*arguments)
         self._allreduce = Allreduce(self._whole["reduce"])
         self._exchange = Exchange()
-        self._digest: int | None = None  # of options, until they change
+        self._digest: int | None = None  # of options but for rates, until they change
 
     def agree(self, description: Any) -> None:
         """Let steps exchange nothing else from now on than what all who take part have at present, as they have found."""
@@ -174,7 +174,7 @@ class SharedStepping(Stepping):
 
     def prepare(self, description: Description, scale: float = 1.0) -> float:
         """Follow schedules and changes; the scale, checked."""
-        if self._changes.any or self._changes.rates:
+        if self._changes.any:
             self._digest = None
         return super().prepare(description, scale)
 
@@ -209,7 +209,8 @@ class SharedStepping(Stepping):
         if self._allreduce.compare is not None:
             if self._digest is None:
                 self._digest = self._whole["reduce"].digest(description)
-            self._allreduce.same = zlib.crc32(b"%d %d %d" % (self._digest, count, self.skipped[0]))
+            rates = [group.rate for group in self._model.groups]
+            self._allreduce.same = zlib.crc32(repr((self._digest, count, int(self.skipped[0]), rates)).encode())
         return self._restarted(self._run_in_parts(grads, scale, count, plan, found, token))
 
     def _run_in_parts(self, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:

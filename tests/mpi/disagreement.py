@@ -116,6 +116,7 @@ def options_of_owned_parts_are_compared_in_the_messages_of_a_step(comm):
     for words, change in [
         ("clip_norm must be the same", lambda opt, odd: setattr(opt, "clip_norm", 1.0 + odd)),
         ("lr of group 0 must be the same", lambda opt, odd: setattr(opt, "lr", 0.5 + odd)),
+        ("the learning rate of group 0 must", lambda opt, odd: setattr(opt, "lr", lambda step: 0.5 + odd)),
         ("betas of group 0 must be the same", lambda opt, odd: opt.param_groups[0].update(betas=(0.5, 0.5 + odd / 4))),
         ("step_count must be the same", lambda opt, odd: opt.load_state_dict(opt.state_dict() | {"step_count": 7 + odd})),
     ]:
