@@ -88,13 +88,13 @@ def main() -> None:
         "by hand": by_hand(size, comm),
     }
     seconds = median_seconds(actions, given.rounds, comm)
-    numbers = np.zeros(5)
+    numbers = np.zeros(7)
     clip = fastopt.mpi.owned(fastopt.Adam, np.ones(1000, np.float32), comm, clip_norm=1.0)
     plain = fastopt.Adam(np.ones(1000, np.float32), clip_norm=1.0)
     small = {
         "owned step with clipping, 1,000 elements": lambda: clip.step(g[:1000]),
         "the same alone": lambda: plain.step(g[:1000]),
-        "an Allreduce of 40 bytes": lambda: comm.Allreduce(MPI.IN_PLACE, numbers),
+        "an Allreduce of 56 bytes": lambda: comm.Allreduce(MPI.IN_PLACE, numbers),
     }
     seconds |= median_seconds(small, 200, comm)
     if comm.rank == 0:

@@ -105,7 +105,7 @@ class Optimizer(Description):
             If a key or an item is missing or too many, a shape differs, a gradient lies in memory that the step writes to,
             a schedule gives a number that is not allowed, or, with ``nonfinite="raise"``, a gradient is not finite.
         RuntimeError
-            While the parameters are swapped with their averages.
+            While the parameters are swapped with their averages, or another thread takes a step.
         RuleError
             If a rule of one's own doesn't compile.
         """
@@ -358,7 +358,8 @@ class Optimizer(Description):
         before = [(group, group["lr"]) for group in self._model.groups]
         if is_tree(lr):  # which may be written where those before lie
             before = [(group, copy.deepcopy(rate) if is_tree(rate) else rate) for group, rate in before]
-        self._assign("lr", lr)
+        with self._stepping.telling_failure(self):
+            self._assign("lr", lr)
         try:
             Optimizer.step(self, grads, scale)  # not a subclass's, which has called this one
         except BaseException:
@@ -368,9 +369,11 @@ class Optimizer(Description):
 
     def _take_accumulated(self, grads: Any, scale: float) -> None:
         """Take a step with the gradients that were added up."""
-        self._require_ready()
-        count = self._accumulation.count if self._whole["reduction"] == "mean" else 1
-        self._stepping.take_vectors(self, self._accumulation.taken(grads), scale, count)
+        with self._stepping.telling_failure(self):
+            self._require_ready()
+            count = self._accumulation.count if self._whole["reduction"] == "mean" else 1
+            taken = self._accumulation.taken(grads)
+        self._stepping.take_vectors(self, taken, scale, count)
 
     def __repr__(self) -> str:
         parts = list(map(repr, self._model.groups))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import fastopt
+from tests.fences import fences
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,14 +28,6 @@ PAGES = [
     *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
 ]
 MODULES = [fastopt.__name__, *(module.name for module in pkgutil.walk_packages(fastopt.__path__, "fastopt."))]
-
-
-def fences(page, language):
-    """Line number and text of a page's code fences; those within lists are indented."""
-    text = page.read_text(encoding="utf-8")
-    for fence in re.finditer(rf"^( *)```{language}\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE):
-        indent, code = fence.groups()
-        yield text.count("\n", 0, fence.start()) + 2, re.sub(f"^{indent}", "", code, flags=re.MULTILINE)
 
 
 def shell_commands():

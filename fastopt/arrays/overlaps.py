@@ -17,15 +17,22 @@ Names = str | list[tuple[int, str]]
 
 
 class Memory:
-    """Disjoint contiguous pieces of memory with the names of their parameters, sorted by address."""
+    """Disjoint contiguous pieces of memory with the names of their parameters, sorted by address.
+
+    Attributes
+    ----------
+    busy : ndarray of int64, shape (1,)
+        Zero but while compiled code writes to the pieces; then the address of the plan by which it does.
+    """
 
     def __init__(self) -> None:
         self._pieces: list[tuple[int, int, Names]] = []
+        self.busy = np.zeros(1, np.int64)
 
     def copy(self) -> Memory:
         """A copy to which more can be added."""
         other = Memory()
-        other._pieces = self._pieces.copy()
+        other._pieces, other.busy = self._pieces.copy(), self.busy
         return other
 
     @contextlib.contextmanager

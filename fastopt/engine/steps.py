@@ -253,7 +253,8 @@ def step(parallel: bool) -> Callable[..., int]:
 
     def step(threads: Any, address: Any, gradients: Any, scale: Any, count: Any, token: Any, phases: Any) -> Any:
         header = record(address, header_type)
-        if header.busy:
+        busy = vector(header.busy, 1, int64)
+        if busy[0]:
             return BUSY
         if vector(header.step_count, 1, int64)[0] != count:
             return INTERRUPTED
@@ -263,7 +264,7 @@ def step(parallel: bool) -> Callable[..., int]:
                 return UNKNOWN_GRADIENT
         elif header.token != token:
             return INTERRUPTED
-        header.busy = 1
+        busy[0] = address
         state = 0
         if header.traffic > SHORT_BYTES:
             vector(header.progress, APART * threads, int64)[:] = 0
@@ -296,7 +297,7 @@ def step(parallel: bool) -> Callable[..., int]:
                         _share_sums(header)
         if state:
             restore_thread(state)
-        header.busy = 0
+        busy[0] = 0
         return status
 
     return step
@@ -326,7 +327,7 @@ def step_function(parallel: bool) -> Callable[..., int]:
 
 def _forget(threads: int, address: int, *others: Any) -> None:
     """Be ready for another step after one that raised."""
-    record(address, header_type).busy = 0
+    vector(record(address, header_type).busy, 1, int64)[0] = 0
 
 
 @functools.cache
@@ -340,7 +341,8 @@ def nothing() -> tuple[Any, ...]:
     return _NOTHING.ctypes.data, 0, 1.0, 0, 0, MEASURES
 
 
-_STEPS_OF_NOTHING = np.zeros(1, np.int64)
+_STEPS_OF_NOTHING, _BUSY_WITH_NOTHING = np.zeros((2, 1), np.int64)
 _PASS_OF_NOTHING = np.zeros(1, PASS)
 _NOTHING = np.zeros(1, HEADER)
-_NOTHING["step_count"], _NOTHING["measures"] = _STEPS_OF_NOTHING.ctypes.data, _PASS_OF_NOTHING.ctypes.data
+_NOTHING["step_count"], _NOTHING["busy"] = _STEPS_OF_NOTHING.ctypes.data, _BUSY_WITH_NOTHING.ctypes.data
+_NOTHING["measures"] = _PASS_OF_NOTHING.ctypes.data

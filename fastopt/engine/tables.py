@@ -34,7 +34,8 @@ HEADER = fields(
     "is_lone",  # whether no list or tuple is expected
     *("norms", "factors", "norm", "nonfinite", "is_looking_twice"),
     *("decisions", "early_count", "decision_count", "shared_sums"),  # early: before sums; shared: over all tensors
-    *("step_count", "accumulated", "traffic", "token", "busy"),
+    *("step_count", "accumulated", "traffic", "token"),
+    "busy",  # where all plans of an optimizer have the address of the one that is under way, or zero
     "progress",  # bytes that each thread has moved in a long step, every `APART` numbers
     *("touched", "touching"),  # rows, and the function that steps them, see `rows`
 )

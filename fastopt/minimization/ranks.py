@@ -63,7 +63,7 @@ class Ranks:
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """A ``with`` block of a step, in which an exception on one rank is one on all."""
-        self._add.expected = [lambda: LENGTH]
+        self._add.expected = [LENGTH]
         with self._add.telling_failure():
             yield
 
@@ -95,7 +95,7 @@ class Ranks:
         message = np.zeros(LENGTH)
         message[: len(numbers)] = numbers
         (total,) = self._add([message])
-        self._add.expected = [lambda: LENGTH]
+        self._add.expected = [LENGTH]
         return [float(number) for number in total[: len(numbers)]]
 
 

@@ -55,6 +55,10 @@ def together(comm: Any) -> Iterator[dict[str, Any]]:
 def check_synced(optimizer: Any, comm: Any = None) -> None:
     """Raise an error on all ranks unless they have the same hyper-parameters and step counters, and the same parameters.
 
+    Steps of owned parameters that would exchange other sums than before are refused: where `clip_norm` or `nonfinite` was off
+    or is now, `cautious`, `frozen` or the number of groups was changed. Call this on all ranks then, and the steps exchange
+    these from now on.
+
     Parameters
     ----------
     optimizer : Optimizer or Replicated
@@ -74,13 +78,20 @@ def check_synced(optimizer: Any, comm: Any = None) -> None:
         same |= described(shared)
         if shared is not optimizer:
             same |= checksums(optimizer.params)
+    if shared is optimizer:
+        shared._stepping.agree(shared)
 
 
 def described(optimizer: Optimizer) -> dict[str, Any]:
     """What all ranks of an optimizer have in common."""
+    return options(optimizer) | {name: getattr(optimizer, name) for name in ("step_count", "skipped_steps")}
+
+
+def options(optimizer: Optimizer) -> dict[str, Any]:
+    """What they have in common but for the counters, which change from step to step."""
     groups = optimizer.param_groups
     same: dict[str, Any] = {"the class": type(optimizer).__name__, "the number of groups": len(groups)}
-    same |= {name: getattr(optimizer, name) for name in ("clip_norm", "nonfinite", "step_count", "skipped_steps")}
+    same |= {name: getattr(optimizer, name) for name in ("clip_norm", "nonfinite")}
     for i, group in enumerate(groups):
         same |= {f"{key} of group {i}": comparable(value) for key, value in group.hyper.items()}
         if group.measure is not None and (optimizer.per_tensor or group.hyper["cautious"]):
@@ -103,5 +114,6 @@ def checksums(params: Any) -> Mapping[str, Any]:
 def comparable(value: Any) -> Any:
     """Something whose repr is the same on all ranks that have the same."""
     if callable(value):
-        return getattr(value, "__qualname__", type(value).__qualname__)
-    return "an array" if is_tree(value) else value
+        is_elsewhere = " at 0x" in repr(value)  # as functions are, on each rank
+        return getattr(value, "__qualname__", type(value).__qualname__) if is_elsewhere else value
+    return "an array" if is_tree(value) and named_arrays(value) else value

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastopt.mpi.agreement import together
+from fastopt.mpi.agreement import check_synced, together
 from fastopt.mpi.replicated import Replicated
 from fastopt.saving import checkpoints
 from fastopt.saving.replacing import replacing
@@ -129,6 +129,7 @@ def load(path: checkpoints.Path, optimizer: Any, comm: Any, **arrays: Any) -> No
         if index["ranks"] != comm.size:
             raise ValueError(f"{os.fspath(path)} is of {index['ranks']} ranks with parts of their own, not of {comm.size}")
         checkpoints.load(_of_rank(path, index["token"], comm.rank), optimizer, **arrays)
+    check_synced(optimizer, comm)
 
 
 def _of_rank(path: checkpoints.Path, token: str, rank: int) -> Path:

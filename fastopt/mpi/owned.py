@@ -18,7 +18,7 @@ def owned(optimizer: type[Optimizer], params: Any, comm: Any, **options: Any) ->
     All ranks take their steps together. A step exchanges some numbers if it needs a sum over all parameters: for `clip_norm`
     and `nonfinite`, and for what LAMB, DoG, Prodigy and the like measure; otherwise nothing. What belongs to a tensor (LAMB's
     norms, the share of `cautious`) is summed up over the parts that the ranks have of it: so all ranks have the same tensors
-    then, some of them maybe empty.
+    then, some of them maybe empty. What steps exchange stays as it is now, unless all ranks call `check_synced` after a change.
 
     Parameters
     ----------
@@ -46,6 +46,7 @@ def owned(optimizer: type[Optimizer], params: Any, comm: Any, **options: Any) ->
     with together(comm) as same:
         made = optimizer(params, **options, **dict[str, Any](reduce=InRankOrder(comm)))
         same |= described(made)
+    made._stepping.agree(made)
     _place_parts(made, comm)
     return made
 

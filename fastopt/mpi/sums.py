@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fastopt.mpi.agreement import described, options, together
+from fastopt.optimizer import Optimizer
 
 
 class InRankOrder:
@@ -35,6 +39,17 @@ class InRankOrder:
         """What the first rank that has something to say says, when all have been asked."""
         said = self.comm.allgather(message)
         return next((f"rank {rank}: {each}" for rank, each in enumerate(said) if each is not None), "")
+
+    def digest(self, optimizer: Optimizer) -> int:
+        """A number that is the same on all ranks if they have the same options, but for learning rates."""
+        lasting = [each for each in options(optimizer).items() if not each[0].startswith("lr ")]
+        return zlib.crc32(repr(lasting).encode())
+
+    def compare(self, optimizer: Optimizer) -> None:
+        """Raise an error on all ranks that says in which option, counter or rate of the present step they differ."""
+        with together(self.comm) as same:
+            same |= described(optimizer)
+            same |= {f"the learning rate of group {i}": group.rate for i, group in enumerate(optimizer.param_groups)}
 
     def require_thread(self) -> None:
         """Raise RuntimeError in another thread than the one in which it was made, unless MPI allows that."""

@@ -1,8 +1,9 @@
 """States that lie in a file, by the option ``state_path``: what else is in it, so that a later optimizer goes on.
 
 The states come first, as memory has them. Behind them, while nobody steps, lies an archive like that of a checkpoint, with all
-that state dicts have besides. An optimizer that takes the file over cuts the archive off before its first step, and writes one
-when it is closed. So a file without one is of a run that was broken off, with states that may be of no step at all.
+that state dicts have besides, and checksums of the states. An optimizer that takes the file over cuts the archive off before
+its first step, and writes one when it is closed. So a file without one is of a run that was broken off, with states that may be
+of no step at all.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def go_on(optimizer: Any) -> None:
     try:
         if not file.is_new:
             _load(optimizer, file)
-        description, arrays = _contents(optimizer.state_dict(copy=False), ())
-        file.begin(room=2 * len(json.dumps(description, indent=1)) + sum(a.nbytes + PAGE for a in arrays.values()) + PAGE)
+        description, arrays = _contents(optimizer.state_dict(copy=False), {})
+        file.begin(room=4 * len(json.dumps(description, indent=1)) + sum(a.nbytes + PAGE for a in arrays.values()) + PAGE)
     except BaseException:
         file.release()
         raise
@@ -70,7 +71,8 @@ def close(self: Any) -> None:
     """
     file: MappedFile | None = self._model.file
     if file is not None and self._barred != CLOSED:
-        contents = _contents(self.state_dict(copy=False), self._model.parameters)
+        saved = self.state_dict(copy=False)
+        contents = _contents(saved, _checksums(saved["state"], self._model.parameters))
         with file.finishing() as stream:
             write(stream, *contents)
         file.let_go()
@@ -96,14 +98,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_bar_children)
 
 
-def _contents(saved: Mapping[str, Any], parameters: Sequence[Parameter]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _contents(saved: Mapping[str, Any], checksums: Mapping[str, int]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The description and the arrays of the archive."""
     arrays: dict[str, NDArray[Any]] = {}
     description = {
         "format": FORMAT,
         "version": VERSION,
         "states": _described(saved["state"]),
-        "params": _checksums(parameters),
+        "checksums": checksums,
         "optimizer": encoded({**saved, "state": {}}, "optimizer", arrays),
     }
     return description, arrays
@@ -122,22 +124,31 @@ def _load(optimizer: Any, file: MappedFile) -> None:
         found = archive.description
         if not isinstance(found, dict) or (found.get("format"), found.get("version")) != (FORMAT, VERSION):
             raise ValueError(f"state_path must be a file of states, but {file.path} is none, or of another version")
-        for name, here in (("states", _described(own)), ("params", _checksums(optimizer._model.parameters))):
-            if found.get(name) != here:
-                raise ValueError(f"state_path must have the {name} of {file.path}: {_difference(found.get(name), here)}")
+        if found.get("states") != (here := _described(own)):
+            raise ValueError(f"state_path must have the states of {file.path}: {_difference(found.get('states'), here)}")
+        if found.get("checksums") != (sums := _checksums(own, optimizer._model.parameters)):
+            difference = _difference(found.get("checksums"), sums)
+            raise ValueError(
+                f"state_path must have the numbers with which {file.path} was closed: the checksum of {difference}"
+            )
         saved = decoded(found.get("optimizer"), archive.array)
         optimizer.load_state_dict({**saved, "state": own} if isinstance(saved, dict) else saved)
 
 
+def _named(states: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    return {f"{state} of {name}": array for state, arrays in states.items() for name, array in arrays.items()}
+
+
 def _described(states: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, str]:
     """Dtype and shape of each state of each parameter."""
-    each = ((f"{state} of {name}", array) for state, arrays in states.items() for name, array in arrays.items())
-    return {name: f"{array.dtype} {array.shape}" for name, array in each}
+    return {name: f"{array.dtype} {array.shape}" for name, array in _named(states).items()}
 
 
-def _checksums(parameters: Sequence[Parameter]) -> dict[str, int]:
-    vectors: dict[str, Any] = {p.name: p.theta.view(np.uint8) for p in parameters}
-    return {name: zlib.crc32(vector) for name, vector in vectors.items()}
+def _checksums(states: Mapping[str, Mapping[str, NDArray[Any]]], parameters: Sequence[Parameter]) -> dict[str, int]:
+    """Of all numbers that must be as they were, those of parameters and of their states."""
+    vectors: dict[str, Any] = {p.name: p.theta for p in parameters}
+    vectors |= {name: array.ravel(order="K") for name, array in _named(states).items()}
+    return {name: zlib.crc32(vector.view(np.uint8)) for name, vector in vectors.items()}
 
 
 def _difference(found: Any, here: Mapping[str, Any]) -> str:

@@ -25,6 +25,8 @@ from fastopt.step import coded
 from fastopt.step.decided import Call, Decided
 from fastopt.step.passes import Pass, element_of
 
+ONE_AT_A_TIME = "another thread takes a step of this optimizer; it takes one at a time"
+
 WRITEABLE = 0x400  # the flag of an array, by NumPy's C interface
 
 # How compiled code tells the interpreter's own objects.
@@ -129,6 +131,7 @@ class Plan:
     ) -> None:
         self.parameters, self.works, self._left_out = list(parameters), works, left_out
         self._gradients, self.threads = gradients, threads
+        self._busy = memory.busy
         self._kept: list[Any] = [step_count, accumulated, works]  # whose memory is in the tables by its address
         self._count: Any = memoryview(step_count)  # type: ignore[arg-type, unused-ignore]
         self._tensors_of = _numbered(parameters)
@@ -148,6 +151,7 @@ class Plan:
         pieces, groups = memory.table(), self._keep(self._groups(), GROUP)
         vectors = {"pieces": pieces, "limits": self.limits, "norms": self.norms, "factors": self.factors, "norm": self.norm}
         vectors |= {"leaves": self._leaves, "tensors": self._tensors, "groups": groups, "step_count": step_count}
+        vectors["busy"] = self._busy
         self.shared_sums = np.zeros(max((work.measure.products for work in works if work.measure), default=0))
         early, late = ([row for work in works for row in self._calls(work, at)] for at in (True, False))
         vectors |= {"shared_sums": self.shared_sums, "decisions": self._keep(early + late, DECISION)}
@@ -178,10 +182,16 @@ class Plan:
         return next(_tokens)
 
     def call(self, phases: int, token: int, scale: float = 1.0, gradients: Any = None, count: int | None = None) -> int:
-        """Take a part of a step; without gradients, with those that are known."""
+        """Take a part of a step; without gradients, with those that are known.
+
+        Raises
+        ------
+        RuntimeError
+            If another thread takes one.
+        """
         launch = self.launch if phases & steps.UPDATE else self.launch_sums
         known = 0 if gradients is None else id(gradients)
-        return launch(self._address, known, scale, self._count[0] if count is None else count, token, phases)
+        return free(launch(self._address, known, scale, self._count[0] if count is None else count, token, phases))
 
     def write_gradients(self, vectors: Mapping[Parameter, NDArray[Any]], token: int) -> None:
         """Take note of where gradients lie, as vectors that spans take."""
@@ -218,11 +228,11 @@ class Plan:
     def progress(self) -> float | None:
         """How much of the traffic of a step under way is done, between 0 and 1; None if no step is, or it is a short one."""
         traffic = int(self._header["traffic"][0])
-        return int(self._progress.sum()) / traffic if self.is_long and self._header["busy"][0] else None
+        return int(self._progress.sum()) / traffic if self._busy[0] == self._address and self.is_long else None
 
     def forget_fork(self) -> None:
         """Be ready in a child that was forked during a step of the parent."""
-        self._header["busy"] = 0
+        self._busy[0] = 0
 
     def compile(self) -> None:
         """Compile all that steps may come to need, with the present number of threads."""
@@ -331,6 +341,13 @@ class Plan:
 
 
 NO_CELLS = np.zeros(0, np.int64)
+
+
+def free(ended: int) -> int:
+    """How a call ended, unless it did because another thread takes a step."""
+    if ended == steps.BUSY:
+        raise RuntimeError(ONE_AT_A_TIME)
+    return ended
 
 
 def _after_fork() -> None:

@@ -89,8 +89,6 @@ class Plans:
                 vectors = {p: (path, p.gradient(path, g), g) for p, path, g in self._model.named(grads, name)}
                 plan, apart, token = self._known(vectors)
                 ended = run(plan, None, token)
-            if ended == steps.BUSY:
-                raise RuntimeError("another thread takes a step of this optimizer; it takes one at a time")
             if ended != steps.INTERRUPTED:  # by a signal handler that took a step
                 for array in apart:
                     array[...] = 0
@@ -103,8 +101,6 @@ class Plans:
             token = plan.begin()
             plan.write_gradients(vectors, token)
             ended = run(plan, None, token)
-            if ended == steps.BUSY:
-                raise RuntimeError("another thread takes a step of this optimizer; it takes one at a time")
             if ended != steps.INTERRUPTED:
                 return ended
 

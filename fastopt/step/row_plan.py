@@ -20,7 +20,7 @@ from fastopt.engine.tables import ROW, address
 from fastopt.step.missed import Missed
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
-from fastopt.step.plan import Plan, Work
+from fastopt.step.plan import Plan, Work, free
 
 NOTHING: NDArray[Any] = np.zeros(0)
 
@@ -135,7 +135,7 @@ class RowPlan(Plan):
         size = traffic.bit_length()
         if size not in self._launches:
             self._launches[size] = Launch(traffic, self.threads)
-        return self._launches[size](self._address, 0, scale, count, token, phases)
+        return free(self._launches[size](self._address, 0, scale, count, token, phases))
 
     def _write_tables(
         self, touched: Mapping[Parameter, Touched], missed: Mapping[Parameter, Missed], recorded: Collection[Parameter]

@@ -21,7 +21,7 @@ from fastopt.step.groups import Group
 from fastopt.step.missed import Missed, stands_still
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
-from fastopt.step.plan import Work
+from fastopt.step.plan import ONE_AT_A_TIME, Work
 from fastopt.step.row_plan import RowPlan
 from fastopt.step.stepping import RESTART, Stepping
 
@@ -58,7 +58,7 @@ class RowSteps:
     def turn(self) -> Iterator[None]:
         """A ``with`` block that no other thread is in: plans have tables in which each call writes what it is about."""
         if not self._lock.acquire(blocking=False):
-            raise RuntimeError("another thread takes a step of this optimizer; it takes one at a time")
+            raise RuntimeError(ONE_AT_A_TIME)
         try:
             yield
         finally:
@@ -249,7 +249,7 @@ def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, lazy: bool
         If there is no such row or parameter, a shape or a length differs, the rows of a parameter don't lie side by side in
         memory, or the optimizer or an option needs all elements in each step (LAMB, say, or `cautious`).
     RuntimeError
-        While the parameters are swapped with their averages, or another thread takes such a step.
+        While the parameters are swapped with their averages, or another thread takes a step.
 
     Notes
     -----
@@ -289,7 +289,7 @@ def catch_up(self: Any, rows: Any = None, param: Any = None) -> None:
     TypeError, ValueError
         As `step_rows` does for rows and parameters.
     RuntimeError
-        While another thread takes a step of rows.
+        While another thread takes a step.
     """
     with self._rows.turn():
         is_waiting = self._rows.waiting

@@ -6,8 +6,9 @@ import contextlib
 import functools
 import inspect
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,8 @@ Reduce = Callable[[NDArray[Any]], Any]
 
 Arrays = list[NDArray[Any]]
 
-# What messages begin with: how many of those who send them have failed.
-NOBODY = np.zeros(1)
+# Messages begin with so many numbers: how many of those who send them have failed, how many there are, and `Allreduce.same`.
+HEAD = 3
 
 
 class Allreduce:
@@ -42,29 +43,39 @@ class Allreduce:
     ----------
     add : callable
         As `Reduce`. If it has a method ``told(message)``, which gives what those say who have a message instead of None, errors
-        say that, too.
+        say that, too. Where options are compared, ``digest(optimizer)`` gives a number for them, and ``compare(optimizer)``
+        raises an error if they differ.
     meaning : str
         What it means that one has failed, for messages.
 
     Attributes
     ----------
-    expected : list of callable
-        For each message that others still wait for in this step: gives how many numbers it has.
+    expected : list of int
+        How many numbers each message has that others still wait for in this step.
+    same : int
+        Less than 2**32, and the same with all who send a message.
+    compare : callable
+        Raises an error that says what is not the same.
     """
 
     def __init__(self, add: Reduce, meaning: str = "nothing was changed") -> None:
         self._add, self._meaning = add, meaning
-        self.expected: list[Callable[[], int]] = []
+        self.expected: list[int] = []
+        self.same = 0
+        self.compare: Callable[[], None] | None = None
 
     def __call__(self, arrays: Arrays) -> Arrays:
         """The sums of arrays, which have the same shapes with all who take part."""
         del self.expected[:1]
-        total = self._sent(np.concatenate([NOBODY, *(array.reshape(-1) for array in arrays)]))
+        total = self._sent(np.concatenate([[0.0, 1.0, self.same], *(array.reshape(-1) for array in arrays)]))
         if total[0]:
             self.expected.clear()
             said = self.told(None)
             raise RuntimeError(f"another one of those who take part in the step has failed; {self._meaning}{said}")
-        sums, begin = [], 1
+        if self.compare is not None and total[2] != total[1] * self.same:
+            self.expected.clear()  # the others have come to the same
+            self.compare()
+        sums, begin = [], HEAD
         for array in arrays:
             sums.append(total[begin : begin + array.size].reshape(array.shape))
             begin += array.size
@@ -77,7 +88,7 @@ class Allreduce:
             yield
         except BaseException as error:
             if self.expected:
-                message = np.zeros(1 + self.expected[0]())
+                message = np.zeros(HEAD + self.expected[0])
                 message[0] = 1.0
                 self.expected.clear()
                 self._sent(message)
@@ -102,6 +113,19 @@ class Allreduce:
         return total
 
 
+class Exchange(NamedTuple):
+    """What a step exchanges: the same with all who take part, or they would wait for each other for ever."""
+
+    lengths: tuple[int, ...] = ()
+    """How many numbers each message has."""
+
+    groups: tuple[int, ...] = ()
+    """Of which groups."""
+
+    nonfinite: str = "propagate"
+    """The option, by which messages may follow."""
+
+
 class SharedStepping(Stepping):
     """Takes the steps of an optimizer whose parameters are a part of those that are stepped.
 
@@ -113,6 +137,12 @@ class SharedStepping(Stepping):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._allreduce = Allreduce(self._whole["reduce"])
+        self._exchange = Exchange()
+        self._digest: int | None = None  # of options but for rates, until they change
+
+    def agree(self, description: Any) -> None:
+        """Let steps exchange nothing else from now on than what all who take part have at present, as they have found."""
+        description._agreed = self._exchange_of(description)  # an attribute of the optimizer, and so of its copies
 
     def take(self, description: Description, grads: Any, scale: float) -> None:
         """Take a step; see `Optimizer.step`."""
@@ -126,28 +156,61 @@ class SharedStepping(Stepping):
 
     def norm(self, grads: Any) -> float:
         """The norm of all gradients, without a step."""
-        self._allreduce.expected = [lambda: SCALES.size * len(self._model.active)]
+        self._allreduce.expected = [SCALES.size * len(self._model.active)]
         with self._allreduce.telling_failure():
             (shared,) = self._allreduce([squared(self._squares(grads).norms)])
         return math.hypot(*rooted(shared))
 
-    def _take_by(self, run: Callable[[Run], int], description: Description, grads: Any, scale: float) -> None:
-        self._allreduce.expected = self._messages(description)
+    @contextlib.contextmanager
+    def telling_failure(self, description: Description) -> Iterator[None]:
+        """A ``with`` block of a step, in which an exception ends the step of all."""
+        agreed: Exchange | None = getattr(description, "_agreed", None)
+        if self._changes.of_plan:
+            self._exchange = self._exchange_of(description)
+        self._allreduce.expected = [*(self._exchange if agreed is None else agreed).lengths]
+        self._allreduce.compare = None if agreed is None else functools.partial(self._whole["reduce"].compare, description)
         with self._allreduce.telling_failure():
+            yield
+
+    def prepare(self, description: Description, scale: float = 1.0) -> float:
+        """Follow schedules and changes; the scale, checked."""
+        if self._changes.any:
+            self._digest = None
+        return super().prepare(description, scale)
+
+    def _take_by(self, run: Callable[[Run], int], description: Description, grads: Any, scale: float) -> None:
+        with self.telling_failure(description):
             super()._take_by(run, description, grads, scale)
 
-    def _messages(self, description: Description) -> list[Callable[[], int]]:
-        """Which messages the others wait for in this step; see `Allreduce`."""
-        groups = self._model.active
-        messages: list[Callable[[], int]] = []
+    def _build_works(self, description: Description) -> None:
+        super()._build_works(description)
+        self._exchange = self._exchange_of(description)
+        if (agreed := getattr(description, "_agreed", None)) not in (None, self._exchange):
+            raise RuntimeError(
+                f"an option or a group was changed such that a step has other sums to exchange, {self._exchange}, than all who "
+                f"take part have agreed on, {agreed}; change it on all of them, and call check_synced there before they step"
+            )
+
+    def _exchange_of(self, description: Description) -> Exchange:
+        """What options and groups ask for at present."""
+        groups, lengths = self._model.active, []
         if self.needs_norms():
-            messages.append(lambda: 1 + SCALES.size * len(groups))
+            lengths.append(1 + SCALES.size * len(groups))
         if any(group.measure is not None for group in groups):
-            messages.append(lambda: count_of_sums(description, groups))
-        return messages
+            lengths.append(count_of_sums(description, groups))
+        return (
+            Exchange(tuple(lengths), tuple(group.index for group in groups), self._whole["nonfinite"])
+            if lengths
+            else Exchange()
+        )
 
     def _run(self, description: Description, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
         self._write(description)
+        if self._allreduce.compare is not None:
+            if self._digest is None:
+                self._digest = self._whole["reduce"].digest(description)
+            rates = [group.rate for group in self._model.groups]
+            self._allreduce.same = zlib.crc32(repr((self._digest, count, int(self.skipped[0]), rates)).encode())
         return self.restarted(self._run_in_parts(grads, scale, count, plan, found, token))
 
     def _run_in_parts(self, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import warnings
@@ -94,6 +95,13 @@ class Stepping:
         """Take a step with sums of so many gradients."""
         scale = scale / count if count > 1 else scale
         self._take_by(functools.partial(self._plans.run_vectors, vectors), description, vectors, scale)
+
+    def telling_failure(self, description: Description) -> contextlib.AbstractContextManager[None]:
+        """A ``with`` block of a step, whose exceptions concern all who take part in it: nobody else does."""
+        return contextlib.nullcontext()
+
+    def agree(self, description: Description) -> None:
+        """Settle what all who take part exchange in a step: nothing."""
 
     def _take_by(self, run: Callable[[Run], int], description: Description, grads: Any, scale: float) -> None:
         """Take a step in as many calls as it needs."""

@@ -211,6 +211,22 @@ def test_files_of_others_are_refused_and_stay_as_they_are(content, tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["m", "v"])
+def test_damage_to_the_states_is_found(name, tmp_path):
+    path = tmp_path / "states"
+    with contextlib.closing(fastopt.Adam(params := np.ones((60, 50), order="F"), state_path=path)) as opt:
+        opt.step(np.random.default_rng(0).standard_normal(params.shape))
+        number = opt.state[name][59, 49].tobytes()
+    content = path.read_bytes()
+    at = content.index(number)
+    path.write_bytes(damaged := content[:at] + bytes([number[0] ^ 1]) + content[at + 1 :])
+    with refused(ValueError, "numbers with which", "was closed", f"of {name} of params was"):
+        fastopt.Adam(params, state_path=path)
+    assert path.read_bytes() == damaged
+    path.write_bytes(content)
+    assert fastopt.Adam(params, state_path=path).step_count == 1
+
+
 def test_damage_behind_the_states_is_found(tmp_path):
     path = tmp_path / "states"
     params = closed(path)

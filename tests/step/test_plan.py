@@ -195,10 +195,12 @@ def test_progress_is_all_of_the_traffic_at_the_end_of_a_long_step(options, threa
     for _ in range(2):
         opt.step([w.copy() for w in opt.params])
         assert opt.progress is None  # for nobody steps
-    (header,) = opt._stepping.plan._header
-    header["busy"] = 1
+    busy = opt._model.memory.busy
+    busy[0] = opt._stepping.plan._address
     assert opt.progress == pytest.approx(1.0, abs=0.01)
-    header["busy"] = 0
+    busy[0] = 1  # the address of another plan
+    assert opt.progress is None
+    busy[0] = 0
     short = fastopt.SGD(np.ones(3, np.float32))
     assert short.progress is None
     short.step(np.ones(3, np.float32))

@@ -1,0 +1,65 @@
+"""An optimizer takes one step at a time: what another thread asks for meanwhile is refused, by whatever way it would write."""
+
+import numpy as np
+import pytest
+
+import fastopt
+from tests.refusal import refused
+
+ROWS = np.array([1, 3])
+
+
+def swapped(opt):
+    with opt.swap_ema():
+        pass
+
+
+def accumulated(opt):
+    opt.accumulate(np.ones((5, 2), np.float32))
+    opt.step()
+
+
+CALLS = {
+    "step": lambda opt: opt.step(np.ones((5, 2), np.float32)),
+    "step with gradients of another dtype": lambda opt: opt.step(np.ones((5, 2))),
+    "step with gradients in another order": lambda opt: opt.step(np.ones((5, 2), np.float32, order="F")),
+    "step with what was accumulated": accumulated,
+    "step_rows": lambda opt: opt.step_rows(ROWS, np.ones((2, 2), np.float32)),
+    "catch_up": lambda opt: opt.catch_up(),
+    "swap_ema": swapped,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_whatever_would_write_is_refused_during_a_step(name):
+    opt = fastopt.Adam(np.ones((5, 2), np.float32), ema_decay=0.5)
+    if name == "catch_up":
+        opt.step_rows(ROWS, np.ones((2, 2), np.float32), lazy=False)
+    else:
+        opt.step(np.ones((5, 2), np.float32))
+    opt._model.memory.busy[0] = 1  # as if another thread were in the midst of a step
+    before, count = opt.params.copy(), opt.step_count
+    with refused(RuntimeError, "another thread takes a step"):
+        CALLS[name](opt)
+    assert np.array_equal(opt.params, before)
+    assert opt.step_count == count
+    opt._model.memory.busy[0] = 0
+    CALLS[name](opt)
+
+
+def test_rows_are_refused_while_a_thread_steps_the_table():
+    opt = fastopt.SGD(np.ones((1_000_000, 4), np.float32))
+    g, few = np.ones((1_000_000, 4), np.float32), np.ones((2, 4), np.float32)
+    errors, taken = [], 0
+    while not errors:  # until the call comes in the midst of a step
+        step, taken = opt.step_async(g), taken + 1
+        while opt.progress is None and not step.done():
+            pass
+        try:
+            opt.step_rows(ROWS, few)
+            taken += 1
+        except RuntimeError as error:
+            errors.append(str(error))
+        step.result()
+    assert errors == ["another thread takes a step of this optimizer; it takes one at a time"]
+    assert opt.step_count == taken
