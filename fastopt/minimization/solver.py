@@ -17,7 +17,7 @@ from fastopt.minimization.checkpoints import State, load, saved
 from fastopt.minimization.history import Best, History
 from fastopt.minimization.noise import Plateau, Plateaus
 from fastopt.minimization.options import OWN, Method, class_of, require_arguments, taken
-from fastopt.minimization.points import Points, start_of
+from fastopt.minimization.points import points_of, start_of
 from fastopt.minimization.populations import Population, buffer_of, starts_of
 from fastopt.minimization.ranks import Ranks
 from fastopt.minimization.results import callback_of, result_of, result_so_far
@@ -121,7 +121,7 @@ class Solver:
         if self._ranks is not None:
             self._tests = [self._ranks.agreeing(self._told, self._tests)]
             self._asks_to_stop = self._ranks.agreed(self._asks_to_stop)
-        self._points = Points(x, moves_by_steps=starts is None)  # of many starts, those that are lost are moved back
+        self._points = points_of(x, moves_by_steps=starts is None)  # of many starts, those that are lost are moved back
         self._status: int | None = None
         self._where = ""  # what was not finite
         self._skips = self._nfev = 0
