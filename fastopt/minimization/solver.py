@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays.flat import Flat
 from fastopt.minimization.answers import gradient_of, number_of, what_is_not
 from fastopt.minimization.bounds import Box, bounds_of
 from fastopt.minimization.checkpoints import State, load, saved
@@ -106,17 +107,9 @@ class Solver:
         self._ranks = None if comm is None else Ranks(comm, own, starts)
         self._optimizer = cls(params, **arguments) if self._ranks is None else self._ranks.optimizer(cls, params, arguments)
         self._population = None if starts is None else Population(self._told, len(rows), self._optimizer)
-        self._plateau: Plateau | Plateaus | None = None
-        if own["noisy"]:
-            self._plateau = Plateau(self._told) if self._population is None else Plateaus(self._told, self._population)
-        self._tests: list[Test] = [
-            *([] if self._plateau is None else [self._plateau]),
-            *tests_of(own, self._told, of_all),
-        ]
-        self._best = Best(self._told) if own["best"] else None
-        self._history = None if own["history"] is None else History(self._told, lambda: self.rate, own["history"])
-        others = (self._population, self._best, self._history)
-        self._watchers: list[Any] = [each for each in (*self._tests, *others) if each is not None and each.memory]
+        mask = self._optimizer.param_groups[0]["mask"]
+        self._mask = mask.buffer if isinstance(mask, Flat) else mask
+        self._look_out(of_all)
         self._asks_to_stop = callback_of(callback)
         if self._ranks is not None:
             self._tests = [self._ranks.agreeing(self._told, self._tests)]
@@ -128,6 +121,18 @@ class Solver:
         self._is_asked = self._has_moved = False
         if own["state"] is not None:
             load(own["state"], x, self._optimizer, self._memories())
+
+    def _look_out(self, bounds: Box | None) -> None:
+        """Have what looks at points: tests, and others that take note of them."""
+        own, told = self._own, self._told
+        self._plateau: Plateau | Plateaus | None = None
+        if own["noisy"]:
+            self._plateau = Plateau(told) if self._population is None else Plateaus(told, self._population)
+        self._tests: list[Test] = [*([] if self._plateau is None else [self._plateau]), *tests_of(own, told, bounds)]
+        self._best = Best(told) if own["best"] else None
+        self._history = None if own["history"] is None else History(told, lambda: self.rate, own["history"])
+        others = (self._population, self._best, self._history)
+        self._watchers: list[Any] = [each for each in (*self._tests, *others) if each is not None and each.memory]
 
     def _memories(self) -> list[Any]:
         return [self._told, *self._watchers, *([] if self._scaling is None else [self._scaling])]
@@ -231,6 +236,8 @@ class Solver:
             raise RuntimeError("the solver must be asked for a point before it is told what was found there")
         told = self._told
         g = gradient_of(gradient, "tell", told.x)
+        if self._mask is not None:
+            g = np.where(self._mask, g, g.dtype.type(0))  # what is left as it is has no say in any test
         if self._population is not None:
             values = self._population.checked(value)
             if self._own["nonfinite"] == "raise" and (wrong := self._population.wrong(values, g)):
@@ -300,7 +307,7 @@ class Solver:
     def _is_refused(self, value: float | None, g: Array) -> bool:
         """Whether something is not finite; then the same point is asked for again, or that before, or it has ended."""
         told, own = self._told, self._own
-        wrong = what_is_not(told.x, g, value, self._optimizer.param_groups[0])
+        wrong = what_is_not(told.x, g, value, self._mask)
         if self._ranks is not None:
             wrong = self._ranks.refused(wrong)
         if not wrong or self._where:
