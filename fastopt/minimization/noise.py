@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastopt.arrays.layout import parts
 from fastopt.minimization.answers import product
+from fastopt.minimization.checkpoints import memory_of, remind
 from fastopt.minimization.populations import Population
 from fastopt.minimization.stopping import PLATEAU, Test, Told
 
@@ -157,13 +157,12 @@ class Plateaus(Test):
     @property
     def of_starts(self) -> list[dict[str, Any]]:
         """What the test of each start remembers."""
-        return [{name: copy.copy(getattr(each, name)) for name in each.memory} for each in self._plateaus]
+        return [memory_of(each) for each in self._plateaus]
 
     @of_starts.setter
     def of_starts(self, value: list[dict[str, Any]]) -> None:
         for each, memory in zip(self._plateaus, value, strict=True):
-            for name, item in memory.items():
-                setattr(each, name, copy.copy(item))
+            remind(each, memory)
 
     def see(self) -> None:
         """Take note of a draw of each start that is not lost."""

@@ -77,9 +77,10 @@ class Points:
 
 
 class LargePoints(Points):
-    """Points that are larger than the caches, and move by steps only: from when one is copied until it is about to move, it rests.
+    """Points that are larger than the caches, and move by steps only.
 
-    So both copies are made in one pass, which finds out whether all is finite.
+    As they are where they were copied until they are about to move, both copies are made in one pass, which finds out whether
+    all is finite.
     """
 
     def __init__(self, x: NDArray[Any]) -> None:

@@ -95,9 +95,10 @@ class Solver:
             if box is not None:
                 for row in rows:
                     box.move_inside(row)
-            params: Any = rows[0] if starts is None else buffer_of(rows)
-            stepped = rows[0] if starts is None else params.buffer
-            self._scaling = scaling_of(own, stepped, len(rows), box)
+            start = rows[0] if starts is None else rows
+            params: Any = start if starts is None else buffer_of(rows)
+            stepped = start if starts is None else params.buffer
+            self._scaling = scaling_of(own, stepped, start, box)
             x = stepped if self._scaling is None else self._scaling.x
             self._own, self._told, self._bounds = own, Told(x), box
             of_all = None if box is None else box.repeated(len(rows))
@@ -112,7 +113,6 @@ class Solver:
         self._look_out(of_all)
         self._asks_to_stop = callback_of(callback)
         if self._ranks is not None:
-            self._tests = [self._ranks.agreeing(self._told, self._tests)]
             self._asks_to_stop = self._ranks.agreed(self._asks_to_stop)
         self._points = points_of(x, moves_by_steps=starts is None)  # of many starts, those that are lost are moved back
         self._status: int | None = None
@@ -120,7 +120,7 @@ class Solver:
         self._skips = self._nfev = 0
         self._is_asked = self._has_moved = False
         if own["state"] is not None:
-            load(own["state"], x, self._optimizer, self._memories())
+            load(own["state"], x.reshape(start.shape), self._optimizer, self._memories())
 
     def _look_out(self, bounds: Box | None) -> None:
         """Have what looks at points: tests, and others that take note of them."""
@@ -133,9 +133,14 @@ class Solver:
         self._history = None if own["history"] is None else History(told, lambda: self.rate, own["history"])
         others = (self._population, self._best, self._history)
         self._watchers: list[Any] = [each for each in (*self._tests, *others) if each is not None and each.memory]
+        if self._ranks is not None:
+            self._tests = [self._ranks.agreeing(told, self._tests)]
 
     def _memories(self) -> list[Any]:
         return [self._told, *self._watchers, *([] if self._scaling is None else [self._scaling])]
+
+    def _shaped(self, x: Array) -> Array:
+        return x if self._population is None else x.reshape(self._population.shape)
 
     @property
     def done(self) -> bool:
@@ -172,10 +177,10 @@ class Solver:
     def state(self) -> State:
         """A copy of all that a later solver needs to go on with the same bits: its option ``state``.
 
-        It goes on so from the same point, ``state["x"]``. From another one it takes over averages and steps only, and
-        hyper-parameters are always those of the new solver.
+        It goes on so from the same point, ``state["x"]``, or the same starts, which are its rows. From another one it takes
+        over averages and steps only, and hyper-parameters are always those of the new solver.
         """
-        return saved(self._told.x, self._optimizer, self._memories())
+        return saved(self._shaped(self._told.x), self._optimizer, self._memories())
 
     def on_any_rank(self, is_so: bool) -> bool:
         """Whether something is so; with `comm` on any rank, and all must ask.
@@ -210,8 +215,7 @@ class Solver:
             last one.
         """
         self._is_asked = True
-        x = self._points.copy()
-        return x if self._population is None else x.reshape(self._population.shape)
+        return self._shaped(self._points.copy())
 
     def tell(self, value: Any, gradient: Any) -> None:
         """Tell what was found at the point that was asked for last; unless there is a reason to stop, a step is taken.

@@ -202,7 +202,7 @@ def test_many_starts_stop_when_each_has_come_to_its_end():
 
     fun = noisy_rosens(0)
     state = pickle.loads(pickle.dumps(told(fastopt.Solver(starts=STARTS, **options), fun, 200).state))
-    again = told(fastopt.Solver(starts=state["x"].reshape(3, 2), state=state, **options), fun).result()
+    again = told(fastopt.Solver(starts=state["x"], state=state, **options), fun).result()
     assert 200 + again.nit == whole.nit
     assert_same_bits(again.population, whole.population)
 
