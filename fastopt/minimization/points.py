@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.layout import COMPLEX, FLOATS, parts
-from fastopt.engine.copies import LARGE_BYTES, copied
+from fastopt.engine.copies import LARGE_BYTES, is_finite
 from fastopt.minimization.answers import product
 
 SMALL = 4096  # elements, of which a new array is made in no time
@@ -91,13 +91,13 @@ class LargePoints(Points):
     def copy(self) -> NDArray[Any]:
         """As of other points."""
         free = self._free()
-        self._is_finite = copied(parts(self._x), free, self._kept)
+        self._is_finite = is_finite(parts(self._x), copy_to=(free, self._kept))
         return free
 
     def are_finite(self, g: NDArray[Any]) -> bool:
         """As of other points, but the gradient alone is read."""
         if g.dtype == self._x.dtype and g.flags.c_contiguous:
-            return self._is_finite and copied(parts(g))
+            return self._is_finite and is_finite(parts(g))
         return super().are_finite(g)
 
     def before(self, spare: NDArray[Any]) -> NDArray[Any]:
