@@ -7,7 +7,7 @@ line that is stored in a cache must be fetched first, and the numbers would push
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,18 +35,19 @@ EXPONENT_32, EXPONENT_64 = np.uint32(0x7F80_0000), np.uint64(0x7FF0_0000_0000_00
 SIGNATURE = int64(int64, int64, int64, int64, int64)
 
 
-def copied(x: NDArray[Any], first: NDArray[Any] | None = None, second: NDArray[Any] | None = None) -> bool:
-    """Copy a vector of float32 or float64 to none, one or two arrays like it, and tell whether all of it is finite.
+def is_finite(x: NDArray[Any], copy_to: Sequence[NDArray[Any]] = ()) -> bool:
+    """Tell whether all of a vector of float32 or float64 is finite, and copy it to up to two arrays like it on the way.
 
     It runs on one thread, since that can write as fast as memory takes it, and doesn't wait for others on a busy machine.
 
     Parameters
     ----------
-    x, first, second : ndarray
-        Contiguous, of one size and dtype.
+    x : ndarray
+    copy_to : sequence of ndarray
+        Contiguous as `x`, and of its size and dtype.
     """
-    places = (0 if array is None else array.ctypes.data for array in (first, second))
-    return _function()(x.ctypes.data, x.nbytes, x.dtype.itemsize, *places) == 1
+    first, second = [*(array.ctypes.data for array in copy_to), 0, 0][:2]
+    return _function()(x.ctypes.data, x.nbytes, x.dtype.itemsize, first, second) == 1
 
 
 @functools.cache
@@ -60,17 +61,17 @@ def _function() -> Callable[..., int]:
 def _copy(source: Any, size: Any, item: Any, first: Any, second: Any) -> Any:
     """Copy bytes from an address to none, one or two others, and give 1 if the numbers there are finite, else 0."""
     state = save_thread()
-    is_finite = 1
+    found = 1
     for at in range(0, size, BLOCK_BYTES):
         count = min(BLOCK_BYTES, size - at)
         if not _is_finite(source + at, count, item):
-            is_finite = 0
+            found = 0
         if first:
             _copy_around(source + at, first + at, count)
         if second:
             _copy_around(source + at, second + at, count)
     restore_thread(state)
-    return is_finite
+    return found
 
 
 @register_jitable
@@ -96,9 +97,14 @@ def _compiled_largest(bits: Any, mask: Any) -> Callable[..., Any]:
     return largest
 
 
-def _copy_around(source: Any, to: Any, size: Any) -> None:
-    """Copy bytes around the caches."""
+@register_jitable
+def _copy_bytes(source: Any, to: Any, size: Any) -> None:
     vector(to, size, np.uint8)[:] = vector(source, size, np.uint8)
+
+
+def _copy_around(source: Any, to: Any, size: Any) -> None:
+    """Copy bytes around the caches; without a compiler through them."""
+    _copy_bytes(source, to, size)
 
 
 @overload(_copy_around, strict=False)
@@ -112,11 +118,6 @@ def _compiled_copy_around(source: Any, to: Any, size: Any) -> Callable[..., Any]
         _copy_bytes(source + head + body, to + head + body, size - head - body)
 
     return copy_around
-
-
-@register_jitable
-def _copy_bytes(source: Any, to: Any, size: Any) -> None:
-    vector(to, size, np.uint8)[:] = vector(source, size, np.uint8)
 
 
 @intrinsic

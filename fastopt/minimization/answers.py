@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -87,9 +86,8 @@ def product(x: NDArray[Any], g: NDArray[Any]) -> Any:
     return x.dot(g) if x.size <= LENGTH_FOR_BLAS else np.einsum("i,i->", x, g)
 
 
-def what_is_not(x: NDArray[Any], g: NDArray[Any], value: float | None, group: Mapping[str, Any]) -> str:
-    """What is not finite, in words; nothing if all is. What the mask of a group leaves out doesn't count."""
-    mask = group["mask"]
+def what_is_not(x: NDArray[Any], g: NDArray[Any], value: float | None, mask: NDArray[Any] | None) -> str:
+    """What is not finite, in words; nothing if all is. What a mask leaves out doesn't count."""
     for what, array in (("x", x), ("the gradient", g)):
         wrong = np.flatnonzero(~np.isfinite(array) if mask is None else ~np.isfinite(array) & mask)
         if wrong.size:

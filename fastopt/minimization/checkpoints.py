@@ -30,13 +30,25 @@ def saved(x: NDArray[Any], optimizer: Optimizer, memories: Iterable[Any]) -> Sta
     Parameters
     ----------
     x : ndarray
-        The point.
+        The point, or of many starts a row for each.
     optimizer : Optimizer
     memories : iterable
         Objects with attributes, named by ``memory``, that change from point to point.
     """
-    found = {type(each).__name__: {name: copy.copy(getattr(each, name)) for name in each.memory} for each in memories}
+    found = {type(each).__name__: memory_of(each) for each in memories}
     return State({"version": VERSION, "x": x.copy(), "optimizer": optimizer.state_dict(), "memories": found})
+
+
+def memory_of(each: Any) -> dict[str, Any]:
+    """Copies of the attributes that an object's ``memory`` names."""
+    return {name: copy.copy(getattr(each, name)) for name in each.memory}
+
+
+def remind(each: Any, memory: Mapping[str, Any]) -> None:
+    """Give an object its memory back; it begins anew if that is of a version in which it had other attributes."""
+    if memory.keys() == set(each.memory):
+        for name, value in memory.items():
+            setattr(each, name, copy.copy(value))
 
 
 def load(state: Any, x: NDArray[Any], optimizer: Optimizer, memories: Iterable[Any]) -> None:
@@ -59,8 +71,7 @@ def load(state: Any, x: NDArray[Any], optimizer: Optimizer, memories: Iterable[A
     optimizer.load_state_dict(of_optimizer)
     known = memories_of(state, x)
     for each in memories:
-        for name, value in known.get(type(each).__name__, {}).items():
-            setattr(each, name, copy.copy(value))
+        remind(each, known.get(type(each).__name__, {}))
 
 
 def memories_of(state: Any, x: NDArray[Any]) -> Mapping[str, Any]:

@@ -77,7 +77,8 @@ def minimize(
 
     Notes
     -----
-    The options, all others are arguments of the optimizer, such as ``lr``:
+    The options, all others are arguments of the optimizer, such as ``lr``. Where its ``mask`` leaves variables as they are, the
+    gradient counts as 0, in the result, too:
 
     - ``maxiter``: how many steps to take at most (1000).
     - ``gtol``: stop where the largest element of the gradient is at most this (1e-5), but for what would lead out of active

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastopt.arrays.layout import parts
 from fastopt.minimization.answers import product
+from fastopt.minimization.checkpoints import memory_of, remind
 from fastopt.minimization.populations import Population
 from fastopt.minimization.stopping import PLATEAU, Test, Told
 
@@ -55,7 +55,7 @@ class Plateau(Test):
         "_falls",
         "_anchor",
         "_drift",
-        "_points",
+        "_way",
         "_gradients",
         "_earlier",
         "_start",
@@ -69,24 +69,30 @@ class Plateau(Test):
         self.gain, self.error, self.least = math.nan, math.inf, math.inf
         self.mean = told.x.copy()
         self.slope = np.zeros_like(told.x)
-        self._anchor, self._points, self._gradients = told.x.copy(), np.zeros_like(told.x), np.zeros_like(told.x)
-        self._values: list[float] = []
-        self._ways: list[float] = []
-        self._falls: list[float] = []
+        self._begin_window()
         self._drift: NDArray[Any] | None = None  # by which the mean point moves in a step
         self._earlier: list[tuple[int, int, NDArray[Any]]] = []  # windows: the first step, that after the last, the mean point
         self._start = math.nan
         self._end, self._steps, self._is_flat = FIRST, 0, False
 
+    def _begin_window(self) -> None:
+        self._anchor = self.told.x.copy()
+        self._way, self._gradients = np.zeros_like(self._anchor), np.zeros_like(self._anchor)
+        self._values: list[float] = []
+        self._ways: list[float] = []
+        self._falls: list[float] = []
+
+    @np.errstate(all="ignore")  # numbers that are too large tell of no end
     def see(self) -> None:
         """Take note of a draw, and at the end of a window look back."""
         told = self.told
         self._steps += 1
         self._values.append(told.value)
-        self._ways.append(float(product(parts(told.x - self._anchor), parts(told.found))))
+        way = told.x - self._anchor
+        self._ways.append(float(product(parts(way), parts(told.found))))
         if self._drift is not None:
             self._falls.append(-float(product(parts(self._drift), parts(told.found))))
-        self._points += told.x
+        self._way += way  # a sum of points would lose their last digits in float32
         self._gradients += told.found
         if self._steps >= self._end:
             self._look_back()
@@ -100,14 +106,14 @@ class Plateau(Test):
         if not self._earlier:
             self._start = float(_means(values)[0])
         descent = abs(self._start - mean)
-        is_slow = self._drift is not None and math.fsum(self._falls) <= LEAST_GAIN * descent
+        is_slow = self._drift is not None and sum(self._falls) <= LEAST_GAIN * descent
         self._is_flat = is_slow and is_flat(slope, error, downhill, spread)
+        point = self._anchor + self._way / len(values)
         if mean - uncertain < self.least:  # of windows that can't be told apart the last
             self.least = mean
-            self.mean, self.slope = self._points / len(values), self._gradients / len(values)
-        self._earlier.append((self._steps - len(values), self._steps, self._points / len(values)))
-        self._values, self._ways, self._falls = [], [], []
-        self._anchor, self._points, self._gradients = self.told.x.copy(), 0 * self._points, 0 * self._gradients
+            self.mean, self.slope = point, self._gradients / len(values)
+        self._earlier.append((self._steps - len(values), self._steps, point))
+        self._begin_window()
         self._look_ahead()
         self._end = max(self._end + FIRST, math.ceil(GROWTH * self._end))
 
@@ -151,13 +157,12 @@ class Plateaus(Test):
     @property
     def of_starts(self) -> list[dict[str, Any]]:
         """What the test of each start remembers."""
-        return [{name: copy.copy(getattr(each, name)) for name in each.memory} for each in self._plateaus]
+        return [memory_of(each) for each in self._plateaus]
 
     @of_starts.setter
     def of_starts(self, value: list[dict[str, Any]]) -> None:
         for each, memory in zip(self._plateaus, value, strict=True):
-            for name, item in memory.items():
-                setattr(each, name, copy.copy(item))
+            remind(each, memory)
 
     def see(self) -> None:
         """Take note of a draw of each start that is not lost."""

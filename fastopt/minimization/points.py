@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.layout import COMPLEX, FLOATS, parts
-from fastopt.engine.copies import LARGE_BYTES, copied
+from fastopt.engine.copies import LARGE_BYTES, is_finite
 from fastopt.minimization.answers import product
 
 SMALL = 4096  # elements, of which a new array is made in no time
@@ -41,52 +41,74 @@ class Points:
     ----------
     x : ndarray
         The point.
-    moves_by_steps : bool
-        Whether it is where it was copied until it is about to move. Then both copies of one that is larger than the caches are
-        made in one pass, which finds out whether all is finite.
     """
 
-    def __init__(self, x: NDArray[Any], moves_by_steps: bool) -> None:
+    def __init__(self, x: NDArray[Any]) -> None:
         self._x = x
         self._buffers: list[NDArray[Any]] = []
-        self._is_large = moves_by_steps and x.nbytes >= LARGE_BYTES
-        self._is_small = x.size <= SMALL and not self._is_large
-        self._kept = np.empty_like(x if self._is_large else x[:0])
-        self._is_finite = True
+        self._is_small = x.size <= SMALL
 
     def copy(self) -> NDArray[Any]:
         """The point as it is now, in an array that nobody else will write to."""
         if self._is_small:
             return self._x.copy()
         free = self._free()
-        if self._is_large:
-            self._is_finite = copied(parts(self._x), free, self._kept)
-        else:
-            np.copyto(free, self._x)
+        np.copyto(free, self._x)
         return free
 
     def are_finite(self, g: NDArray[Any]) -> bool:
         """Whether the point that was copied last, and a gradient there, are finite; False where they are too large to tell."""
-        if self._is_large and g.dtype == self._x.dtype and g.flags.c_contiguous:
-            return self._is_finite and copied(parts(g))
         return math.isfinite(abs(product(self._x, g)))
 
     def before(self, spare: NDArray[Any]) -> NDArray[Any]:
         """The point that was copied last, and is about to move, in an array to keep; one that is no longer needed is given."""
-        if self._is_large:
-            self._kept, spare = spare, self._kept
-        else:
-            np.copyto(spare, self._x)
+        np.copyto(spare, self._x)
         return spare
 
     def _free(self) -> NDArray[Any]:
+        """Memory that nobody holds, as a new array, since whoever has one may change its shape, dtype and flags."""
         buffers = self._buffers
         for i in range(len(buffers)):
             if sys.getrefcount(buffers[i]) <= ALONE:
-                return buffers[i]
+                return buffers[i].view()
         buffers.insert(0, np.empty_like(self._x))
         del buffers[BUFFERS:]
-        return buffers[0]
+        return buffers[0].view()
+
+
+class LargePoints(Points):
+    """Points that are larger than the caches, and move by steps only.
+
+    As they are where they were copied until they are about to move, both copies are made in one pass, which finds out whether
+    all is finite.
+    """
+
+    def __init__(self, x: NDArray[Any]) -> None:
+        super().__init__(x)
+        self._kept = np.empty_like(x)
+        self._is_finite = True
+
+    def copy(self) -> NDArray[Any]:
+        """As of other points."""
+        free = self._free()
+        self._is_finite = is_finite(parts(self._x), copy_to=(free, self._kept))
+        return free
+
+    def are_finite(self, g: NDArray[Any]) -> bool:
+        """As of other points, but the gradient alone is read."""
+        if g.dtype == self._x.dtype and g.flags.c_contiguous:
+            return self._is_finite and is_finite(parts(g))
+        return super().are_finite(g)
+
+    def before(self, spare: NDArray[Any]) -> NDArray[Any]:
+        """As of other points, by exchanging arrays."""
+        self._kept, spare = spare, self._kept
+        return spare
+
+
+def points_of(x: NDArray[Any], moves_by_steps: bool) -> Points:
+    """What makes copies of a point, which may move by steps only."""
+    return LargePoints(x) if moves_by_steps and x.nbytes >= LARGE_BYTES else Points(x)
 
 
 def _alone() -> int:

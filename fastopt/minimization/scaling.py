@@ -64,15 +64,16 @@ def unit_of(g_scale: Any) -> float | None:
     return None if isinstance(g_scale, str) and g_scale == "auto" else positive("g_scale", g_scale)
 
 
-def scaling_of(own: Mapping[str, Any], stepped: Array, rows: int, bounds: Box | None) -> Scaling | None:
-    """The scaling that options ask for, of so many starts in one buffer, which becomes what is stepped; bounds are of one."""
+def scaling_of(own: Mapping[str, Any], stepped: Array, start: Array, bounds: Box | None) -> Scaling | None:
+    """The scaling that options ask for, of what is stepped: a start, or all rows of many in one buffer; bounds are of one."""
     if own["x_scale"] is None and own["g_scale"] is None:
         return None
-    one = stepped[: stepped.size // rows]
+    *many, size = start.shape
+    one, rows = stepped[:size], math.prod(many)
     sizes = sizes_of(own["x_scale"], one, bounds)
     sizes = np.tile(np.ones_like(parts(one)) if sizes is None else sizes, rows)
     if isinstance(own["x_scale"], str) and own["x_scale"] == "auto":  # the size that the first start had
-        sizes = memories_of(own["state"], stepped).get(Scaling.__name__, {"found": {"sizes": sizes}})["found"]["sizes"]
+        sizes = memories_of(own["state"], start).get(Scaling.__name__, {"found": {"sizes": sizes}})["found"]["sizes"]
     unit = unit_of(1.0 if own["g_scale"] is None else own["g_scale"])
     return Scaling(stepped.copy(), stepped, sizes, unit, None if bounds is None else bounds.repeated(rows))
 

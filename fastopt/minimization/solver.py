@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.arrays.flat import Flat
 from fastopt.minimization.answers import gradient_of, number_of, what_is_not
 from fastopt.minimization.bounds import Box, bounds_of
 from fastopt.minimization.checkpoints import State, load, saved
 from fastopt.minimization.history import Best, History
 from fastopt.minimization.noise import Plateau, Plateaus
 from fastopt.minimization.options import OWN, Method, class_of, require_arguments, taken
-from fastopt.minimization.points import Points, start_of
+from fastopt.minimization.points import points_of, start_of
 from fastopt.minimization.populations import Population, buffer_of, starts_of
 from fastopt.minimization.ranks import Ranks
 from fastopt.minimization.results import callback_of, result_of, result_so_far
@@ -94,9 +95,10 @@ class Solver:
             if box is not None:
                 for row in rows:
                     box.move_inside(row)
-            params: Any = rows[0] if starts is None else buffer_of(rows)
-            stepped = rows[0] if starts is None else params.buffer
-            self._scaling = scaling_of(own, stepped, len(rows), box)
+            start = rows[0] if starts is None else rows
+            params: Any = start if starts is None else buffer_of(rows)
+            stepped = start if starts is None else params.buffer
+            self._scaling = scaling_of(own, stepped, start, box)
             x = stepped if self._scaling is None else self._scaling.x
             self._own, self._told, self._bounds = own, Told(x), box
             of_all = None if box is None else box.repeated(len(rows))
@@ -106,31 +108,39 @@ class Solver:
         self._ranks = None if comm is None else Ranks(comm, own, starts)
         self._optimizer = cls(params, **arguments) if self._ranks is None else self._ranks.optimizer(cls, params, arguments)
         self._population = None if starts is None else Population(self._told, len(rows), self._optimizer)
-        self._plateau: Plateau | Plateaus | None = None
-        if own["noisy"]:
-            self._plateau = Plateau(self._told) if self._population is None else Plateaus(self._told, self._population)
-        self._tests: list[Test] = [
-            *([] if self._plateau is None else [self._plateau]),
-            *tests_of(own, self._told, of_all),
-        ]
-        self._best = Best(self._told) if own["best"] else None
-        self._history = None if own["history"] is None else History(self._told, lambda: self.rate, own["history"])
-        others = (self._population, self._best, self._history)
-        self._watchers: list[Any] = [each for each in (*self._tests, *others) if each is not None and each.memory]
+        mask = self._optimizer.param_groups[0]["mask"]
+        self._mask = mask.buffer if isinstance(mask, Flat) else mask
+        self._look_out(of_all)
         self._asks_to_stop = callback_of(callback)
         if self._ranks is not None:
-            self._tests = [self._ranks.agreeing(self._told, self._tests)]
             self._asks_to_stop = self._ranks.agreed(self._asks_to_stop)
-        self._points = Points(x, moves_by_steps=starts is None)  # of many starts, those that are lost are moved back
+        self._points = points_of(x, moves_by_steps=starts is None)  # of many starts, those that are lost are moved back
         self._status: int | None = None
         self._where = ""  # what was not finite
         self._skips = self._nfev = 0
         self._is_asked = self._has_moved = False
         if own["state"] is not None:
-            load(own["state"], x, self._optimizer, self._memories())
+            load(own["state"], x.reshape(start.shape), self._optimizer, self._memories())
+
+    def _look_out(self, bounds: Box | None) -> None:
+        """Have what looks at points: tests, and others that take note of them."""
+        own, told = self._own, self._told
+        self._plateau: Plateau | Plateaus | None = None
+        if own["noisy"]:
+            self._plateau = Plateau(told) if self._population is None else Plateaus(told, self._population)
+        self._tests: list[Test] = [*([] if self._plateau is None else [self._plateau]), *tests_of(own, told, bounds)]
+        self._best = Best(told) if own["best"] else None
+        self._history = None if own["history"] is None else History(told, lambda: self.rate, own["history"])
+        others = (self._population, self._best, self._history)
+        self._watchers: list[Any] = [each for each in (*self._tests, *others) if each is not None and each.memory]
+        if self._ranks is not None:
+            self._tests = [self._ranks.agreeing(told, self._tests)]
 
     def _memories(self) -> list[Any]:
         return [self._told, *self._watchers, *([] if self._scaling is None else [self._scaling])]
+
+    def _shaped(self, x: Array) -> Array:
+        return x if self._population is None else x.reshape(self._population.shape)
 
     @property
     def done(self) -> bool:
@@ -167,10 +177,10 @@ class Solver:
     def state(self) -> State:
         """A copy of all that a later solver needs to go on with the same bits: its option ``state``.
 
-        It goes on so from the same point, ``state["x"]``. From another one it takes over averages and steps only, and
-        hyper-parameters are always those of the new solver.
+        It goes on so from the same point, ``state["x"]``, or the same starts, which are its rows. From another one it takes
+        over averages and steps only, and hyper-parameters are always those of the new solver.
         """
-        return saved(self._told.x, self._optimizer, self._memories())
+        return saved(self._shaped(self._told.x), self._optimizer, self._memories())
 
     def on_any_rank(self, is_so: bool) -> bool:
         """Whether something is so; with `comm` on any rank, and all must ask.
@@ -205,8 +215,7 @@ class Solver:
             last one.
         """
         self._is_asked = True
-        x = self._points.copy()
-        return x if self._population is None else x.reshape(self._population.shape)
+        return self._shaped(self._points.copy())
 
     def tell(self, value: Any, gradient: Any) -> None:
         """Tell what was found at the point that was asked for last; unless there is a reason to stop, a step is taken.
@@ -231,6 +240,8 @@ class Solver:
             raise RuntimeError("the solver must be asked for a point before it is told what was found there")
         told = self._told
         g = gradient_of(gradient, "tell", told.x)
+        if self._mask is not None:
+            g = np.where(self._mask, g, g.dtype.type(0))  # what is left as it is has no say in any test
         if self._population is not None:
             values = self._population.checked(value)
             if self._own["nonfinite"] == "raise" and (wrong := self._population.wrong(values, g)):
@@ -300,7 +311,7 @@ class Solver:
     def _is_refused(self, value: float | None, g: Array) -> bool:
         """Whether something is not finite; then the same point is asked for again, or that before, or it has ended."""
         told, own = self._told, self._own
-        wrong = what_is_not(told.x, g, value, self._optimizer.param_groups[0])
+        wrong = what_is_not(told.x, g, value, self._mask)
         if self._ranks is not None:
             wrong = self._ranks.refused(wrong)
         if not wrong or self._where:

@@ -68,10 +68,30 @@ def test_where_it_is_not_finite_is_told():
 def test_what_is_finite_or_asked_for_goes_on():
     large = np.full(2, 1e200)  # whose products are no longer finite
     assert fastopt.minimize(lambda x: 0.0, large, jac=lambda x: large, options={"maxiter": 4}).nit == 4
-    gradient = lambda x: np.array([1.0, np.nan])  # noqa: E731
-    result = fastopt.minimize(bowl, np.zeros(2), jac=gradient, options={"maxiter": 5, "mask": np.array([True, False])})
-    assert result.nit == 5
-    assert result.x[1] == 0.0
+
+
+@pytest.mark.parametrize("other", [7.0, np.nan])
+@pytest.mark.parametrize("options", [{}, {"noisy": True, "gtol": None}, {"g_scale": "auto"}], ids=str)
+def test_what_a_mask_leaves_out_has_no_say(options, other):
+    def fun(x):
+        value, g = both(x)
+        g[1] = other
+        return value, g
+
+    options = {"lr": 0.1, "maxiter": 3000, "mask": np.array([True, False])} | options
+    result = fastopt.minimize(fun, np.zeros(2), method="sgd", jac=True, options=options)
+    assert result.status == (7 if "noisy" in options else 0)
+    np.testing.assert_allclose(result.x, [3.0, 0.0], atol=1e-4)
+    assert result.jac[1] == 0.0
+
+
+def test_a_mask_of_starts_leaves_out_what_it_does_for_one():
+    solver = fastopt.Solver(starts=np.zeros((2, 2)), method="sgd", lr=0.1, mask=np.array([True, False, False, True]))
+    solver.ask()
+    solver.tell([1.0, 1.0], [[-1.0, np.nan], [np.nan, -1.0]])
+    np.testing.assert_array_equal(solver.ask(), [[0.1, 0.0], [0.0, 0.1]])
+    solver.tell([np.nan, np.nan], np.zeros((2, 2)))
+    assert "the objective is inf" in solver.message
 
 
 def test_a_value_that_is_not_finite_stops_it():

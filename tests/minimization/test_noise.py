@@ -82,6 +82,32 @@ def test_the_way_ahead_is_that_of_half_of_the_steps():
     np.testing.assert_allclose(first[1], (begin + end - 1) / 2)
 
 
+def test_means_of_points_have_all_digits_of_their_dtype():
+    told = Told(np.full(3, 1234.567, np.float32))
+    plateau = Plateau(told)
+    for k in range(4000):
+        told.x[0] = np.float32(1234.567) + np.float32((-1) ** k)
+        told.value, told.gradient = 0.0, np.zeros(3, np.float32)
+        plateau.see()
+    assert plateau.mean.dtype == np.float32
+    np.testing.assert_allclose(plateau.mean, np.float32(1234.567), rtol=2e-7)
+    np.testing.assert_array_equal(plateau._drift[1:], 0.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_draws_whose_products_are_too_large_tell_of_no_end(dtype):
+    rng = np.random.default_rng(3)
+    size = np.sqrt(np.finfo(dtype).max)
+
+    def fun(x):
+        return rng.normal(), (size * rng.normal(size=2)).astype(dtype)
+
+    options = {"lr": 10.0, "maxiter": 300, "noisy": True}
+    result = fastopt.minimize(fun, np.zeros(2, dtype), method="sgd", jac=True, options=options)
+    assert (result.status, result.nit) == (1, 300)
+    assert np.isfinite(result.x).all()
+
+
 def test_a_descent_goes_on():
     result = fastopt.minimize(
         noisy_bowl(0), np.full(10, 1e4), method="adam", jac=True, options={"lr": 0.1, "maxiter": 2000, "noisy": True}
@@ -176,7 +202,7 @@ def test_many_starts_stop_when_each_has_come_to_its_end():
 
     fun = noisy_rosens(0)
     state = pickle.loads(pickle.dumps(told(fastopt.Solver(starts=STARTS, **options), fun, 200).state))
-    again = told(fastopt.Solver(starts=state["x"].reshape(3, 2), state=state, **options), fun).result()
+    again = told(fastopt.Solver(starts=state["x"], state=state, **options), fun).result()
     assert 200 + again.nit == whole.nit
     assert_same_bits(again.population, whole.population)
 

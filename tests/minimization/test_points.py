@@ -54,6 +54,17 @@ def test_who_keeps_a_large_point_keeps_it_and_may_write_to_it(monkeypatch):
         np.testing.assert_array_equal(view, nit)
 
 
+def test_an_array_that_its_owner_has_locked_does_not_come_back(is_large):
+    size = points.SMALL + 1  # larger ones are made of memory that is used again
+    solver = fastopt.Solver(np.zeros(size), "sgd", lr=1.0, maxiter=5)
+    while not solver.done:
+        x = solver.ask()
+        assert x.flags.writeable
+        assert (x == solver.nit).all()
+        x.setflags(write=False)
+        solver.tell(None, -np.ones(size))
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 @pytest.mark.parametrize("what", ["value", "gradient"])
 def test_it_goes_back_to_the_last_finite_point_whatever_was_written_to_it(is_large, what, wrong):

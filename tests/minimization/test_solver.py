@@ -352,10 +352,37 @@ def test_populations_go_on_from_checkpoints():
     whole = by_hand(fastopt.Solver(starts=STARTS, maxiter=30, **options), rosens)
     first = by_hand(fastopt.Solver(starts=STARTS, maxiter=12, **options), rosens)
     state = pickle.loads(pickle.dumps(first.state))
-    second = by_hand(fastopt.Solver(starts=state["x"].reshape(4, 2), maxiter=18, state=state, **options), rosens)
+    second = by_hand(fastopt.Solver(starts=state["x"], maxiter=18, state=state, **options), rosens)
     assert_same_bits(second.population, whole.population)
     assert_same_bits(second.x, whole.x)
     assert second.fun == whole.fun
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_state_of_other_starts_is_one_of_another_point(noisy):
+    options = {"lr": 0.1, "x_scale": "auto", "noisy": noisy, "gtol": None}
+    both_of = lambda x: ((x**2).sum(axis=1), 2.0 * x)  # noqa: E731
+    state = by_hand(fastopt.Solver(starts=1.0 + np.arange(6.0).reshape(2, 3), maxiter=4, **options), both_of).state
+    others = state["x"].reshape(3, 2)
+    begun, taken = fastopt.Solver(starts=others, **options), fastopt.Solver(starts=others, state=state, **options)
+    np.testing.assert_equal(taken.state["memories"], begun.state["memories"])
+    assert taken.state["optimizer"]["step_count"] == 4
+    taken.tell(*both_of(taken.ask()))
+    np.testing.assert_array_equal(taken.result().population_energies, both_of(others)[0])
+
+
+def test_what_a_state_of_another_version_remembers_is_left(monkeypatch):
+    options = {"lr": 0.1, "noisy": True, "gtol": None, "patience": 5}
+    whole = fastopt.minimize(both, np.zeros(2), jac=True, options={**options, "maxiter": 9})
+    state = copy.deepcopy(whole.state)
+    state["memories"]["Plateau"]["_of_another_version"] = 1
+    del state["memories"]["NoImprovement"]["_waited"]
+    solver = fastopt.Solver(state["x"], state=state, **options)
+    begun, known = solver.state["memories"], whole.state["memories"]
+    assert begun["Told"] == known["Told"]
+    assert begun["Plateau"]["_steps"] == 0
+    assert begun["NoImprovement"] == {"_least": math.inf, "_waited": 0}
+    assert not hasattr(solver._plateau, "_of_another_version")
 
 
 POPULATIONS = [
