@@ -303,7 +303,7 @@ class Optimizer(Description):
         TypeError, ValueError
             As `step` does for gradients.
         """
-        return self._stepping.norm(grads)
+        return self._stepping.norm(self, grads)
 
     @property
     def grad_norm(self) -> float | None:

@@ -233,7 +233,7 @@ class Stepping:
         plans = self._plans_of(pass_of, groups)
         plans.run(grads, name, lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
 
-    def norm(self, grads: Any) -> float:
+    def norm(self, description: Description, grads: Any) -> float:
         """The norm of all gradients, without a step."""
         return float(self._squares(grads).norm[0])
 
