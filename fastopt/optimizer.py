@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import MappingProxyType
 from typing import Any
 
 from fastopt.arrays.layout import FLOATS, one_of
 from fastopt.arrays.name_patterns import grouped
-from fastopt.arrays.parameters import AVERAGE
 from fastopt.arrays.per_element import is_tree
 from fastopt.arrays.tree import map_leaves
 from fastopt.description.hyperparameters import checked
@@ -19,7 +17,7 @@ from fastopt.description.options import WHOLE
 from fastopt.description.recipe import Description
 from fastopt.saving import copies, state_dicts, state_files
 from fastopt.step.accumulation import Accumulation
-from fastopt.step.averages import SWAPPED, swapped
+from fastopt.step.averages import ema, swap_ema
 from fastopt.step.background import Background, progress
 from fastopt.step.changes import Changes, OfWhole
 from fastopt.step.groups import Group
@@ -116,6 +114,7 @@ class Optimizer(Description):
         else:
             self._stepping.take(self, grads, scale)
 
+    ema, swap_ema = ema, swap_ema
     step_rows, catch_up = step_rows, catch_up
     close, progress = state_files.close, progress
 
@@ -303,7 +302,7 @@ class Optimizer(Description):
         TypeError, ValueError
             As `step` does for gradients.
         """
-        return self._stepping.norm(grads)
+        return self._stepping.norm(self, grads)
 
     @property
     def grad_norm(self) -> float | None:
@@ -314,40 +313,6 @@ class Optimizer(Description):
     def skipped_steps(self) -> int:
         """How many steps were skipped because gradients were not finite."""
         return int(self._stepping.skipped[0])
-
-    @property
-    def ema(self) -> Any:
-        """The averages of the parameters, nested as these are: views of what the kernels update (None in a group without).
-
-        Raises
-        ------
-        AttributeError
-            If no group was constructed with `ema_decay`.
-        """
-        if AVERAGE not in self._model.state_names:
-            raise AttributeError(f"this {type(self).__name__} has no averages; construct it with ema_decay=")
-        return self._model.state(AVERAGE)
-
-    @contextlib.contextmanager
-    def swap_ema(self) -> Iterator[None]:
-        """Let the parameters hold their averages within a ``with`` block, to evaluate them.
-
-        Meanwhile `ema` has the parameters, if it is of their dtype, and the optimizer takes no step and gives no state dict.
-
-        Raises
-        ------
-        AttributeError, RuntimeError
-            If no group was constructed with `ema_decay`; if they are swapped already.
-        """
-        _ = self.ema
-        self._require_ready()
-        averaged = [group for group in self._model.groups if AVERAGE in group.state_names]
-        with swapped(self._stepping, averaged):
-            self._barred = SWAPPED
-            try:
-                yield
-            finally:
-                self._barred = None
 
     def _require_ready(self) -> None:
         if self._barred:

@@ -107,8 +107,7 @@ class Replicated:
             same["lr"] = comparable(lr)
         if vectors is not None:
             self._reduce_scatter(vectors)
-        self._ends.expected = [0]
-        with self._ends.telling_failure():
+        with self._ends.telling_failure([0]):
             self.shared.step(None if vectors is None else self._gradients, scale, lr=rate)
             self._ends([])
         self._all_gather()
@@ -153,10 +152,12 @@ class Replicated:
     @contextlib.contextmanager
     def swap_ema(self) -> Iterator[None]:
         """Let the parameters hold their averages within a ``with`` block, on all ranks."""
-        with self.shared.swap_ema():
+        with contextlib.ExitStack() as block:
+            block.callback(self._all_gather)  # at the end, whatever has ended the block
+            with together(self._comm):
+                block.enter_context(self.shared.swap_ema())
             self._all_gather()
             yield
-        self._all_gather()
 
     def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
         """All that a later run needs besides the parameters, whatever number of ranks it has, gathered on each rank.
@@ -171,7 +172,9 @@ class Replicated:
         dict
             As an optimizer of all parameters gives it, which can load it, too.
         """
-        gathered: dict[str, Any] = self._changed(self.shared.state_dict(copy=False), self._gathered)
+        with together(self._comm):
+            own = self.shared.state_dict(copy=False)
+        gathered: dict[str, Any] = self._changed(own, self._gathered)
         return gathered
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

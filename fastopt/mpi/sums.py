@@ -45,10 +45,10 @@ class InRankOrder:
         lasting = [each for each in options(optimizer).items() if not each[0].startswith("lr ")]
         return zlib.crc32(repr(lasting).encode())
 
-    def compare(self, optimizer: Optimizer) -> None:
-        """Raise an error on all ranks that says in which option, counter or rate of the present step they differ."""
+    def compare(self, optimizer: Optimizer, method: str) -> None:
+        """Raise an error on all ranks that says in which method, option, counter or rate of the present step they differ."""
         with together(self.comm) as same:
-            same |= described(optimizer)
+            same |= {"the method that is called": method} | described(optimizer)
             same |= {f"the learning rate of group {i}": group.rate for i, group in enumerate(optimizer.param_groups)}
 
     def require_thread(self) -> None:

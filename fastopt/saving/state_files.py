@@ -46,8 +46,10 @@ def go_on(optimizer: Any) -> None:
     try:
         if not file.is_new:
             _load(optimizer, file)
-        description, arrays = _contents(optimizer.state_dict(copy=False), {})
-        file.begin(room=4 * len(json.dumps(description, indent=1)) + sum(a.nbytes + PAGE for a in arrays.values()) + PAGE)
+        saved = optimizer.state_dict(copy=False)
+        longest = dict.fromkeys(_numbers(saved["state"], optimizer._model.parameters), 2**32 - 1)
+        description, arrays = _contents(saved, longest)
+        file.begin(room=2 * len(json.dumps(description, indent=1)) + sum(a.nbytes + PAGE for a in arrays.values()) + PAGE)
     except BaseException:
         file.release()
         raise
@@ -72,7 +74,7 @@ def close(self: Any) -> None:
     file: MappedFile | None = self._model.file
     if file is not None and self._barred != CLOSED:
         saved = self.state_dict(copy=False)
-        contents = _contents(saved, _checksums(saved["state"], self._model.parameters))
+        contents = _contents(saved, _checksums(_numbers(saved["state"], self._model.parameters)))
         with file.finishing() as stream:
             write(stream, *contents)
         file.let_go()
@@ -126,7 +128,7 @@ def _load(optimizer: Any, file: MappedFile) -> None:
             raise ValueError(f"state_path must be a file of states, but {file.path} is none, or of another version")
         if found.get("states") != (here := _described(own)):
             raise ValueError(f"state_path must have the states of {file.path}: {_difference(found.get('states'), here)}")
-        if found.get("checksums") != (sums := _checksums(own, optimizer._model.parameters)):
+        if found.get("checksums") != (sums := _checksums(_numbers(own, optimizer._model.parameters))):
             difference = _difference(found.get("checksums"), sums)
             raise ValueError(
                 f"state_path must have the numbers with which {file.path} was closed: the checksum of {difference}"
@@ -144,10 +146,13 @@ def _described(states: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, st
     return {name: f"{array.dtype} {array.shape}" for name, array in _named(states).items()}
 
 
-def _checksums(states: Mapping[str, Mapping[str, NDArray[Any]]], parameters: Sequence[Parameter]) -> dict[str, int]:
-    """Of all numbers that must be as they were, those of parameters and of their states."""
-    vectors: dict[str, Any] = {p.name: p.theta for p in parameters}
-    vectors |= {name: array.ravel(order="K") for name, array in _named(states).items()}
+def _numbers(states: Mapping[str, Mapping[str, NDArray[Any]]], parameters: Sequence[Parameter]) -> dict[str, NDArray[Any]]:
+    """All that must be as it was, parameters and their states, by what they are called: vectors."""
+    of_states = {name: array.ravel(order="K") for name, array in _named(states).items()}
+    return {p.name: p.theta for p in parameters} | of_states
+
+
+def _checksums(vectors: Mapping[str, Any]) -> dict[str, int]:
     return {name: zlib.crc32(vector.view(np.uint8)) for name, vector in vectors.items()}
 
 

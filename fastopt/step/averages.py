@@ -44,6 +44,42 @@ def swapped(stepping: Stepping, groups: Sequence[Group]) -> Iterator[None]:
             stepping.exchange(_exchange, alike)
 
 
+@property  # type: ignore[misc]
+def ema(self: Any) -> Any:
+    """The averages of the parameters, nested as these are: views of what the kernels update (None in a group without).
+
+    Raises
+    ------
+    AttributeError
+        If no group was constructed with `ema_decay`.
+    """
+    if AVERAGE not in self._model.state_names:
+        raise AttributeError(f"this {type(self).__name__} has no averages; construct it with ema_decay=")
+    return self._model.state(AVERAGE)
+
+
+@contextlib.contextmanager
+def swap_ema(self: Any) -> Iterator[None]:
+    """Let the parameters hold their averages within a ``with`` block, to evaluate them.
+
+    Meanwhile `ema` has the parameters, if it is of their dtype, and the optimizer takes no step and gives no state dict.
+
+    Raises
+    ------
+    AttributeError, RuntimeError
+        If no group was constructed with `ema_decay`; if they are swapped already.
+    """
+    _ = self.ema
+    self._require_ready()
+    averaged = [group for group in self._model.groups if AVERAGE in group.state_names]
+    with swapped(self._stepping, averaged):
+        self._barred = SWAPPED
+        try:
+            yield
+        finally:
+            self._barred = None
+
+
 def _is_alike(p: Parameter) -> bool:
     return p.states[AVERAGE].dtype == p.theta.dtype
 

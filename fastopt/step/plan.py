@@ -194,7 +194,14 @@ class Plan:
         return free(launch(self._address, known, scale, self._count[0] if count is None else count, token, phases))
 
     def write_gradients(self, vectors: Mapping[Parameter, NDArray[Any]], token: int) -> None:
-        """Take note of where gradients lie, as vectors that spans take."""
+        """Take note of where gradients lie, as vectors that spans take.
+
+        Raises
+        ------
+        RuntimeError
+            If another thread takes a step, whose gradients these are not.
+        """
+        free(steps.BUSY if self._busy[0] else steps.DONE)
         self._header["token"] = token
         for p, vector in vectors.items():
             begin, item = address(vector), vector.itemsize * (1 + p.is_complex)

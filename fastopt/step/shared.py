@@ -7,8 +7,8 @@ import functools
 import inspect
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ Reduce = Callable[[NDArray[Any]], Any]
 
 Arrays = list[NDArray[Any]]
 
+# `Allreduce.same` of a norm that is asked for without a step.
+OF_NORM = 1
+
 # Messages begin with so many numbers: how many of those who send them have failed, how many there are, and `Allreduce.same`.
 HEAD = 3
 
@@ -43,8 +46,8 @@ class Allreduce:
     ----------
     add : callable
         As `Reduce`. If it has a method ``told(message)``, which gives what those say who have a message instead of None, errors
-        say that, too. Where options are compared, ``digest(optimizer)`` gives a number for them, and ``compare(optimizer)``
-        raises an error if they differ.
+        say that, too. Where options are compared, ``digest(optimizer)`` gives a number for them, and
+        ``compare(optimizer, method)`` raises an error if they differ, or the methods that were called.
     meaning : str
         What it means that one has failed, for messages.
 
@@ -54,15 +57,13 @@ class Allreduce:
         How many numbers each message has that others still wait for in this step.
     same : int
         Less than 2**32, and the same with all who send a message.
-    compare : callable
-        Raises an error that says what is not the same.
     """
 
     def __init__(self, add: Reduce, meaning: str = "nothing was changed") -> None:
         self._add, self._meaning = add, meaning
         self.expected: list[int] = []
         self.same = 0
-        self.compare: Callable[[], None] | None = None
+        self._compare: Callable[[], None] | None = None
 
     def __call__(self, arrays: Arrays) -> Arrays:
         """The sums of arrays, which have the same shapes with all who take part."""
@@ -72,9 +73,10 @@ class Allreduce:
             self.expected.clear()
             said = self.told(None)
             raise RuntimeError(f"another one of those who take part in the step has failed; {self._meaning}{said}")
-        if self.compare is not None and total[2] != total[1] * self.same:
-            self.expected.clear()  # the others have come to the same
-            self.compare()
+        if self._compare is not None and total[2] != total[1] * self.same:
+            expected, self.expected = self.expected, []  # the others have come to the same
+            self._compare()
+            self.expected = expected
         sums, begin = [], HEAD
         for array in arrays:
             sums.append(total[begin : begin + array.size].reshape(array.shape))
@@ -82,8 +84,18 @@ class Allreduce:
         return sums
 
     @contextlib.contextmanager
-    def telling_failure(self) -> Iterator[None]:
-        """A ``with`` block in which an exception ends the step of all who wait for a message."""
+    def telling_failure(self, expected: Iterable[int], compare: Callable[[], None] | None = None) -> Iterator[None]:
+        """A ``with`` block in which an exception ends the step of all who wait for a message.
+
+        Parameters
+        ----------
+        expected : iterable of int
+            The attribute, at the beginning.
+        compare : callable, optional
+            Raises an error that says what is not the same.
+        """
+        before = self.expected, self.same, self._compare  # of a step whose schedule asks for a norm, say
+        self.expected, self.same, self._compare = [*expected], 0, compare
         try:
             yield
         except BaseException as error:
@@ -94,6 +106,8 @@ class Allreduce:
                 self._sent(message)
                 self.told(f"{type(error).__name__}: {error}")
             raise
+        finally:
+            self.expected, self.same, self._compare = before
 
     def told(self, message: str | None) -> str:
         """What those say who have a message, when all have come to an error."""
@@ -103,7 +117,7 @@ class Allreduce:
     def _sent(self, message: NDArray[Any]) -> NDArray[Any]:
         try:
             given = self._add(message)
-        except BaseException:
+        except Exception:  # that of a signal comes up when the message is there, for which nearly all time is spent
             self.expected.clear()
             raise
         total = message if given is None else np.asarray(given)
@@ -111,19 +125,6 @@ class Allreduce:
             self.expected.clear()
             raise TypeError(f"reduce must add an array of float64 in place or give one of shape {message.shape}, got {given!r}")
         return total
-
-
-class Exchange(NamedTuple):
-    """What a step exchanges: the same with all who take part, or they would wait for each other for ever."""
-
-    lengths: tuple[int, ...] = ()
-    """How many numbers each message has."""
-
-    groups: tuple[int, ...] = ()
-    """Of which groups."""
-
-    nonfinite: str = "propagate"
-    """The option, by which messages may follow."""
 
 
 class SharedStepping(Stepping):
@@ -137,12 +138,12 @@ class SharedStepping(Stepping):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._allreduce = Allreduce(self._whole["reduce"])
-        self._exchange = Exchange()
+        self._lengths: tuple[int, ...] = ()  # of the messages of a step
         self._digest: int | None = None  # of options but for rates, until they change
 
     def agree(self, description: Any) -> None:
-        """Let steps exchange nothing else from now on than what all who take part have at present, as they have found."""
-        description._agreed = self._exchange_of(description)  # an attribute of the optimizer, and so of its copies
+        """Let steps send messages of no other lengths from now on than at present, which all who take part have found alike."""
+        description._agreed = self._lengths_of(description)  # an attribute of the optimizer, and so of its copies
 
     def take(self, description: Description, grads: Any, scale: float) -> None:
         """Take a step; see `Optimizer.step`."""
@@ -154,23 +155,26 @@ class SharedStepping(Stepping):
             raise ValueError("clip_norm and nonfinite are not for steps of some rows with reduce, which send no sums")
         return super().ready(description, scale)
 
-    def norm(self, grads: Any) -> float:
-        """The norm of all gradients, without a step."""
-        self._allreduce.expected = [SCALES.size * len(self._model.active)]
-        with self._allreduce.telling_failure():
-            (shared,) = self._allreduce([squared(self._squares(grads).norms)])
+    def norm(self, description: Description, grads: Any) -> float:
+        """The norm of all gradients, without a step, by a message that is told from one of a step."""
+        groups = self._model.active
+        with self._allreduce.telling_failure([_length_of_norms(groups)], self._compare(description, "norm")):
+            norms = self._squares(grads).norms
+            self._allreduce.same = OF_NORM
+            _, shared = self._allreduce([np.zeros(1), squared(norms)])
         return math.hypot(*rooted(shared))
 
-    @contextlib.contextmanager
-    def telling_failure(self, description: Description) -> Iterator[None]:
+    def telling_failure(self, description: Description) -> contextlib.AbstractContextManager[None]:
         """A ``with`` block of a step, in which an exception ends the step of all."""
-        agreed: Exchange | None = getattr(description, "_agreed", None)
+        agreed: tuple[int, ...] | None = getattr(description, "_agreed", None)
         if self._changes.of_plan:
-            self._exchange = self._exchange_of(description)
-        self._allreduce.expected = [*(self._exchange if agreed is None else agreed).lengths]
-        self._allreduce.compare = None if agreed is None else functools.partial(self._whole["reduce"].compare, description)
-        with self._allreduce.telling_failure():
-            yield
+            self._lengths = self._lengths_of(description)
+        expected = self._lengths if agreed is None else agreed
+        return self._allreduce.telling_failure(expected, self._compare(description, "step"))
+
+    def _compare(self, description: Description, method: str) -> Callable[[], None]:
+        """What raises an error if something is not the same with all."""
+        return functools.partial(getattr(self._whole["reduce"], "compare", _refuse), description, method)
 
     def prepare(self, description: Description, scale: float = 1.0) -> float:
         """Follow schedules and changes; the scale, checked."""
@@ -184,31 +188,26 @@ class SharedStepping(Stepping):
 
     def _build_works(self, description: Description) -> None:
         super()._build_works(description)
-        self._exchange = self._exchange_of(description)
-        if (agreed := getattr(description, "_agreed", None)) not in (None, self._exchange):
+        self._lengths = self._lengths_of(description)
+        if (agreed := getattr(description, "_agreed", None)) not in (None, self._lengths):
             raise RuntimeError(
-                f"an option or a group was changed such that a step has other sums to exchange, {self._exchange}, than all who "
-                f"take part have agreed on, {agreed}; change it on all of them, and call check_synced there before they step"
+                f"an option or a group was changed such that a step exchanges {_said(self._lengths)}, but all who take part "
+                f"have agreed on {_said(agreed)}; change it on all of them, and call check_synced there before they step"
             )
 
-    def _exchange_of(self, description: Description) -> Exchange:
-        """What options and groups ask for at present."""
+    def _lengths_of(self, description: Description) -> tuple[int, ...]:
+        """How many numbers each message of a step has by what options and groups ask for at present."""
         groups, lengths = self._model.active, []
         if self.needs_norms():
-            lengths.append(1 + SCALES.size * len(groups))
+            lengths.append(_length_of_norms(groups))
         if any(group.measure is not None for group in groups):
             lengths.append(count_of_sums(description, groups))
-        return (
-            Exchange(tuple(lengths), tuple(group.index for group in groups), self._whole["nonfinite"])
-            if lengths
-            else Exchange()
-        )
+        return tuple(lengths)
 
     def _run(self, description: Description, grads: Any, scale: float, count: int, plan: Plan, found: Any, token: int) -> int:
         self._write(description)
-        if self._allreduce.compare is not None:
-            if self._digest is None:
-                self._digest = self._whole["reduce"].digest(description)
+        if digest := getattr(self._whole["reduce"], "digest", None):
+            self._digest = digest(description) if self._digest is None else self._digest
             rates = [group.rate for group in self._model.groups]
             self._allreduce.same = zlib.crc32(repr((self._digest, count, int(self.skipped[0]), rates)).encode())
         return self.restarted(self._run_in_parts(grads, scale, count, plan, found, token))
@@ -255,6 +254,19 @@ class SharedStepping(Stepping):
             said = self._allreduce.told(own)
             raise ValueError(own or f"the gradient of another one of those who take part must be finite{said}")
         return bool(nonfinite)
+
+
+def _refuse(description: Description, method: str) -> None:
+    raise RuntimeError(f"another one of those who take part has called another method than {method}; nothing was changed")
+
+
+def _length_of_norms(groups: Sequence[Group]) -> int:
+    """Of a message with the norms of groups, and whether something is not finite."""
+    return 1 + SCALES.size * len(groups)
+
+
+def _said(lengths: Sequence[int]) -> str:
+    return " and ".join(f"a message of {length} numbers" for length in lengths) or "nothing"
 
 
 def share_sums(plan: Plan, works: Sequence[tuple[Group, Work]], add: Callable[[Arrays], Arrays]) -> None:

@@ -20,7 +20,7 @@ from fastopt.step.changes import Changes
 from fastopt.step.groups import Group
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
-from fastopt.step.plan import Plan, Work
+from fastopt.step.plan import ONE_AT_A_TIME, Plan, Work
 from fastopt.step.plans import Dtypes, Plans, Run, Vectors
 
 NO_NORM = -1.0
@@ -59,6 +59,7 @@ class Stepping:
         self._norm = np.full(1, NO_NORM)  # of the last step that computed it
         self._has_norms = self._is_scaling = False
         self._model, self._changes = model, changes
+        self._busy: Any = memoryview(model.memory.busy)  # type: ignore[arg-type, unused-ignore]
         self._plans = Plans(model)
         self._of_norms: Plans | None = None
         self._works: list[tuple[Group, Work]] = []
@@ -140,6 +141,7 @@ class Stepping:
 
     def prepare(self, description: Description, scale: float = 1.0) -> float:
         """Follow schedules and changes; the scale, checked."""
+        self._require_turn()
         if (type(scale) is not float or scale != 1.0) and not self._model.is_plain_scale(scale):
             scale = self._model.range.kept("scale", finite("scale", scale))
         changes = self._changes
@@ -186,6 +188,7 @@ class Stepping:
 
     def _take_rates(self, description: Description) -> None:
         """Let the next step take learning rates that were changed since the last one."""
+        self._require_turn()
         rates, of_group = self._changes.rates, self._of_group
         for index in list(rates):  # which a signal handler that takes a step clears
             if index in of_group:
@@ -195,6 +198,11 @@ class Stepping:
                 else:
                     work.write_rate(group.current["lr"])
         rates.clear()
+
+    def _require_turn(self) -> None:
+        """Raise RuntimeError if another thread takes a step, of which these may be the numbers."""
+        if self._busy[0]:
+            raise RuntimeError(ONE_AT_A_TIME)
 
     def _follow_schedules(self, scheduled: Sequence[Scheduled]) -> None:
         """Call each schedule once, before all else, for it is the caller's code and may change anything."""
@@ -233,7 +241,7 @@ class Stepping:
         plans = self._plans_of(pass_of, groups)
         plans.run(grads, name, lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
 
-    def norm(self, grads: Any) -> float:
+    def norm(self, description: Description, grads: Any) -> float:
         """The norm of all gradients, without a step."""
         return float(self._squares(grads).norm[0])
 

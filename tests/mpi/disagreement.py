@@ -4,10 +4,12 @@ import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 from mpi4py import MPI
 
 import fastopt
 from fastopt import mpi, schedules
+from fastopt.mpi.sums import InRankOrder
 from tests.mpi.ranks import at_odds, case, error_of
 
 
@@ -118,19 +120,69 @@ def options_of_owned_parts_are_compared_in_the_messages_of_a_step(comm):
         ("lr of group 0 must be the same", lambda opt, odd: setattr(opt, "lr", 0.5 + odd)),
         ("the learning rate of group 0 must", lambda opt, odd: setattr(opt, "lr", lambda step: 0.5 + odd)),
         ("betas of group 0 must be the same", lambda opt, odd: opt.param_groups[0].update(betas=(0.5, 0.5 + odd / 4))),
+        ("nonfinite must be the same", lambda opt, odd: setattr(opt, "nonfinite", "raise" if odd else "skip")),
+        ("frozen of group 0 must", lambda opt, odd: [each.update(frozen=i != odd) for i, each in enumerate(opt.param_groups)]),
         ("step_count must be the same", lambda opt, odd: opt.load_state_dict(opt.state_dict() | {"step_count": 7 + odd})),
     ]:
-        opt = mpi.owned(fastopt.Adam, w := np.ones(3000), comm, clip_norm=2.0)
-        opt.step(g)
+        groups = [{"params": (w := np.ones(3000))}, {"params": np.ones(3), "frozen": True}]
+        opt = mpi.owned(fastopt.Adam, groups, comm, clip_norm=2.0)
+        opt.step([g, None])
         before = w.copy()
         change(opt, comm.rank == comm.size - 1)
         for _ in range(2):
-            errors = at_odds(comm, lambda odd, opt=opt: opt.step(g) if comm.size > 1 else None)
+            errors = at_odds(comm, lambda odd, opt=opt: opt.step([g, np.ones(3)]) if comm.size > 1 else None)
             assert all("ValueError" in error and words in error for error in errors), errors
         assert np.array_equal(w, before)
         change(opt, 0)
-        opt.step(g)
+        opt.step([g, None])
         mpi.check_synced(opt)
+
+
+@case
+def another_method_on_one_rank_is_an_error_on_all(comm):
+    g, sums = np.ones(3000), InRankOrder(comm)
+    for opt, words in [
+        (mpi.owned(fastopt.Adam, np.ones(3000), comm, clip_norm=1.0), "the method that is called must be the same"),
+        (mpi.replicated(fastopt.Adam, np.ones(3000), comm), "must be the same"),
+        (fastopt.Adam(np.ones(3000), clip_norm=1.0, reduce=lambda array: sums(array)), "has called another method"),
+    ]:
+        errors = at_odds(comm, lambda odd, opt=opt: (opt.norm if odd and comm.size > 1 else opt.step)(g))
+        assert all(words in error for error in errors), errors
+        opt.step(g)
+        mpi.check_synced(opt, comm)
+        opt.step(g)
+
+
+@case
+def a_schedule_that_asks_for_the_norm_leaves_the_step_its_messages(comm):
+    g = np.ones(3000)
+
+    def rate(step):
+        if step == 1 and opt.norm(g) and comm.rank == comm.size - 1:
+            raise OSError("no more rates")
+        return 0.5 / (step + 1)
+
+    opt = mpi.owned(fastopt.Adam, np.ones(3000), comm, lr=rate, clip_norm=1.0)
+    opt.step(g)
+    errors = at_odds(comm, lambda odd: opt.step(g))
+    assert all("no more rates" in error for error in errors), errors
+    np.testing.assert_allclose(opt.norm(g), np.sqrt(3000 * comm.size))  # though the rates are not the same now
+
+
+@case
+def an_interruption_between_messages_ends_the_step_of_all(comm):
+    opt = mpi.owned(fastopt.LAMB, w := np.ones(3000), comm, clip_norm=1.0)
+    add, is_last = opt._whole["reduce"], comm.rank == comm.size - 1
+
+    def interrupted(array):
+        add(array)
+        if is_last:
+            raise KeyboardInterrupt
+
+    opt._stepping._allreduce._add = interrupted
+    with pytest.raises(KeyboardInterrupt if is_last else RuntimeError, match=None if is_last else "has failed"):
+        opt.step(np.ones(3000))
+    assert (opt.step_count, w.min(), w.max()) == (0, 1.0, 1.0)
 
 
 @case

@@ -89,7 +89,7 @@ CHANGES = [
     ({}, lambda opt: setattr(opt, "cautious", True)),
     ({}, loaded),
     ({"clip_norm": 1.0}, lambda opt: setattr(opt, "clip_norm", None)),
-    ({"nonfinite": "skip"}, lambda opt: setattr(opt, "nonfinite", "raise")),
+    ({"nonfinite": "skip"}, lambda opt: setattr(opt, "nonfinite", "propagate")),
     ({"clip_norm": 1.0}, lambda opt: opt.param_groups[0].update(frozen=True)),
     ({"clip_norm": 1.0}, lambda opt: opt.add_param_group({"params": np.ones(2)})),
 ]

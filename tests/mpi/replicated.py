@@ -176,6 +176,23 @@ def accumulated_gradients_and_norms(comm):
 
 
 @case
+def averages_leave_the_parameters_whatever_ends_the_block(comm):
+    shared = mpi.replicated(fastopt.Adam, w := np.ones(3000), comm, ema_decay=0.9)
+    shared.step(np.arange(3000.0))
+    before = w.copy()
+    for failing in ({comm.size - 1}, range(comm.size)):
+        try:
+            with shared.swap_ema():
+                assert np.count_nonzero(w != before) == 2999
+                if comm.rank in failing:
+                    raise OSError("no evaluation")
+        except OSError:
+            assert comm.rank in failing
+        assert np.array_equal(w, before)
+        shared.state_dict()
+
+
+@case
 def frozen_groups(comm):
     shared = mpi.replicated(fastopt.SGD, [{"params": np.ones(3)}, {"params": np.ones(2), "frozen": True}], comm, lr=1.0)
     shared.step([np.ones(3), None])

@@ -289,6 +289,16 @@ def test_all_space_is_there_from_the_beginning(tmp_path):
     assert opt.step_count == 0
 
 
+@pytest.mark.parametrize("optimizer", [fastopt.SGD, fastopt.Adam])
+def test_so_is_space_for_what_the_end_writes(optimizer, tmp_path):
+    path = tmp_path / "states"
+    opt = optimizer([np.ones(1, np.float32) for _ in range(300)], state_path=path)
+    reserved = path.stat().st_size
+    opt.step([np.ones(1, np.float32) for _ in range(300)])
+    opt.close()
+    assert path.stat().st_size <= reserved
+
+
 def test_an_optimizer_that_was_closed_takes_no_step(tmp_path):
     opt = fastopt.Adam(np.ones(5), state_path=tmp_path / "states")
     opt.step(np.ones(5))

@@ -15,8 +15,15 @@ def swapped(opt):
 
 
 def accumulated(opt):
-    opt.accumulate(np.ones((5, 2), np.float32))
+    if not opt._accumulation.count:
+        opt.accumulate(np.ones((5, 2), np.float32))
     opt.step()
+
+
+def tables(opt):
+    """What a step of the optimizer that is under way goes through."""
+    kept = opt._stepping.plan._kept if opt._stepping.plan else ()
+    return [hash(array.tobytes()) for array in kept if isinstance(array, np.ndarray)]
 
 
 CALLS = {
@@ -24,6 +31,9 @@ CALLS = {
     "step with gradients of another dtype": lambda opt: opt.step(np.ones((5, 2))),
     "step with gradients in another order": lambda opt: opt.step(np.ones((5, 2), np.float32, order="F")),
     "step with what was accumulated": accumulated,
+    "step at another rate": lambda opt: opt.step(np.ones((5, 2), np.float32), lr=5.0),
+    "step by another scale": lambda opt: opt.step(np.ones((5, 2), np.float32), 2.0),
+    "step with other options": lambda opt: opt.param_groups[0].update(eps=0.5) or opt.step(np.ones((5, 2), np.float32)),
     "step_rows": lambda opt: opt.step_rows(ROWS, np.ones((2, 2), np.float32)),
     "catch_up": lambda opt: opt.catch_up(),
     "swap_ema": swapped,
@@ -37,12 +47,15 @@ def test_whatever_would_write_is_refused_during_a_step(name):
         opt.step_rows(ROWS, np.ones((2, 2), np.float32), lazy=False)
     else:
         opt.step(np.ones((5, 2), np.float32))
+    if name == "step with what was accumulated":
+        opt.accumulate(np.zeros((5, 2), np.float32))
     opt._model.memory.busy[0] = 1  # as if another thread were in the midst of a step
-    before, count = opt.params.copy(), opt.step_count
+    before, count, of_step = opt.params.copy(), opt.step_count, tables(opt)
     with refused(RuntimeError, "another thread takes a step"):
         CALLS[name](opt)
     assert np.array_equal(opt.params, before)
     assert opt.step_count == count
+    assert tables(opt) == of_step
     opt._model.memory.busy[0] = 0
     CALLS[name](opt)
 
