@@ -69,7 +69,7 @@ class Optimizer(Description):
         self._rows = RowSteps(model, self._stepping)
         self._accumulation = Accumulation(model, self._stepping.accumulated, self._whole)
         self._background = Background()
-        self._barred: str | None = None  # why no step can be taken
+        self._barred: str | None = None  # why no step can be taken, but for rows that wait
 
     def _others(self) -> dict[str, Any]:
         """What a subclass has given the optimizer besides."""
@@ -111,7 +111,7 @@ class Optimizer(Description):
         """
         if lr is not None:
             self._step_at_rate(grads, scale, lr)
-        elif grads is None or self._accumulation.waiting[0] or self._barred:
+        elif grads is None or self._accumulation.waiting[0] or self._barred or (self._rows.missed and self._rows.waiting):
             self._take_accumulated(grads, scale)
         else:
             self._stepping.take(self, grads, scale)
@@ -350,8 +350,8 @@ class Optimizer(Description):
                 self._barred = None
 
     def _require_ready(self) -> None:
-        if self._barred:
-            raise RuntimeError(self._barred)
+        if barred := self._barred or self._rows.waiting:
+            raise RuntimeError(barred)
 
     def _step_at_rate(self, grads: Any, scale: float, lr: Any) -> None:
         """Take a step with another learning rate, which stays as it was if the step fails."""

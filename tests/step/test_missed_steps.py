@@ -231,6 +231,32 @@ def test_what_takes_the_whole_table_waits():
     assert_same(optimizer, loaded)
 
 
+def test_signal_handlers_see_what_waits_at_once(monkeypatch):
+    rows, few, whole = np.array([1]), np.ones((1, 2)), np.ones((4, 2))
+    optimizer = fastopt.Adam(np.ones((4, 2)))
+    run, catch_up = RowPlan.run_rows, RowPlan.catch_up
+
+    def run_rows(*arguments):
+        ended = run(*arguments)
+        with refused(RuntimeError, "call catch_up() first"):
+            optimizer.step(whole)
+        return ended
+
+    def caught_up(*arguments):
+        catch_up(*arguments)
+        optimizer.step(whole)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RowPlan, "run_rows", run_rows)
+    monkeypatch.setattr(RowPlan, "catch_up", caught_up)
+    optimizer.step_rows(rows, few, lazy=False)
+    assert optimizer.step_count == 1
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.catch_up()
+    optimizer.step(whole)
+    assert optimizer.step_count == 3
+
+
 def test_where_rows_stand_still_there_is_nothing_to_wait_for():
     optimizer = fastopt.AdaGrad(np.ones((4, 2)))
     optimizer.step_rows(np.array([1]), np.ones((1, 2)), lazy=False)
