@@ -111,7 +111,7 @@ class Optimizer(Description):
         """
         if lr is not None:
             self._step_at_rate(grads, scale, lr)
-        elif grads is None or self._accumulation.waiting[0] or self._barred or (self._rows.missed and self._rows.waiting):
+        elif grads is None or self._accumulation.waiting[0] or self._barred:
             self._take_accumulated(grads, scale)
         else:
             self._stepping.take(self, grads, scale)
@@ -350,8 +350,9 @@ class Optimizer(Description):
                 self._barred = None
 
     def _require_ready(self) -> None:
-        if barred := self._barred or self._rows.waiting:
-            raise RuntimeError(barred)
+        if self._barred:
+            raise RuntimeError(self._barred)
+        self._stepping.missed.require_none()
 
     def _step_at_rate(self, grads: Any, scale: float, lr: Any) -> None:
         """Take a step with another learning rate, which stays as it was if the step fails."""

@@ -43,18 +43,13 @@ class RowSteps:
         What is stepped.
     stepping : Stepping
         How whole steps are taken: these are counted with them, and take the same numbers.
-
-    Attributes
-    ----------
-    missed : dict
-        The tables with rows that may have missed some steps, and which; see `waiting`.
     """
 
     def __init__(self, model: Model, stepping: Stepping) -> None:
         self._model, self._stepping = model, stepping
         self._works: Sequence[tuple[Group, Work]] = ()  # that plans were built for
         self._plans: dict[tuple[Any, ...], Prepared] = {}
-        self.missed: dict[Parameter, Missed] = {}
+        self._missed = stepping.missed
         self._plan_of: dict[Parameter, RowPlan] = {}  # with which these rows can catch up
         self._still: dict[Parameter, bool] = {}
         self._lock = threading.RLock()  # reentrant for signal handlers, and for schedules
@@ -87,12 +82,12 @@ class RowSteps:
         plan, groups, limits = self._prepared(description, works, touched, dense)
         self._stepping.write_limits(limits, groups)
         recorded = set() if lazy else self._recorded(plan, touched)
-        for p in self.missed.keys() & dense.keys():
+        for p in self._missed.keys() & dense.keys():
             self._catch_up(p)
         token = plan.begin()
         plan.write_gradients(dense, token)
         phases = steps.BEGIN | steps.UPDATE | (steps.SQUARES if self._stepping.needs_norms() else 0)
-        run = functools.partial(plan.run_rows, touched, self.missed, recorded, token, scale, count)
+        run = functools.partial(plan.run_rows, touched, self._missed, recorded, token, scale, count)
         ended = run(phases)
         if ended in (steps.NOT_FINITE, steps.OUT_OF_RANGE):
             unique = {p: summed(given) for p, given in touched.items()}
@@ -104,12 +99,6 @@ class RowSteps:
             ended = run(steps.BEGIN | steps.UPDATE)
         return ended
 
-    @property
-    def waiting(self) -> str | None:
-        """What to say of tables with rows that have missed some steps."""
-        names = [p.name for p, missed in list(self.missed.items()) if missed.taken[0]]
-        return f"rows of {', '.join(names)} have steps to catch up with; call catch_up() first" if names else None
-
     def catch_up(self, rows: Any, param: Any) -> None:
         """Let rows take the steps that they have missed; see `Optimizer.catch_up`."""
         if rows is None:
@@ -118,11 +107,11 @@ class RowSteps:
             structure, parameters = self._parameters(param)
             given = zip(parameters, matching_leaves(structure, rows, "rows"), strict=True)
             chosen = {p: chosen_rows(p, name, own) for p, (name, own) in given if own is not None}
-        for p in self.missed.keys() & chosen.keys():
+        for p in self._missed.keys() & chosen.keys():
             self._catch_up(p, chosen[p])
 
     def _catch_up(self, p: Parameter, rows: NDArray[Any] | None = None) -> None:
-        if (missed := self.missed[p]).taken[0]:
+        if (missed := self._missed[p]).taken[0]:
             self._plan_of[p].catch_up(p, missed, rows)
 
     def _recorded(self, plan: RowPlan, touched: Mapping[Parameter, Touched]) -> set[Parameter]:
@@ -130,15 +119,15 @@ class RowSteps:
         recorded = set()
         for p in touched:
             of_pass = next(work.update for work in plan.works if p in work.update.parameters)
-            if p not in self.missed and not self._is_still(of_pass, p):
+            if p not in self._missed and not self._is_still(of_pass, p):
                 if self._model.file is not None:
                     raise ValueError("lazy=False is not for optimizers with state_path, whose file has no missed steps")
                 if "lr" in of_pass.names:
                     raise ValueError("lazy=False needs a learning rate that is a number, or follows a schedule")
-                self.missed[p] = Missed(p, of_pass)
-            if p in self.missed:
+                self._missed[p] = Missed(p, of_pass)
+            if p in self._missed:
                 recorded.add(p)
-                if self.missed[p].is_full:
+                if self._missed[p].is_full:
                     self._catch_up(p)
                 self._plan_of[p] = plan
         return recorded
@@ -188,9 +177,9 @@ class RowSteps:
     ) -> Prepared:
         """What a step with these goes through."""
         if works is not self._works:
-            for p in list(self.missed):  # by the passes and numbers of before
+            for p in list(self._missed):  # by the passes and numbers of before
                 self._catch_up(p)
-            for of_before in (self._plans, self.missed, self._plan_of, self._still):
+            for of_before in (self._plans, self._missed, self._plan_of, self._still):
                 of_before.clear()
             self._works = works
         dtypes = {p: given.gradients.dtype for p, given in touched.items()} | {p: g.dtype for p, g in dense.items()}
