@@ -67,7 +67,7 @@ class Optimizer(Description):
         self._rows = RowSteps(model, self._stepping)
         self._accumulation = Accumulation(model, self._stepping.accumulated, self._whole)
         self._background = Background()
-        self._barred: str | None = None  # why no step can be taken
+        self._barred: str | None = None  # why no step can be taken, but for rows that wait
 
     def _others(self) -> dict[str, Any]:
         """What a subclass has given the optimizer besides."""
@@ -317,6 +317,7 @@ class Optimizer(Description):
     def _require_ready(self) -> None:
         if self._barred:
             raise RuntimeError(self._barred)
+        self._stepping.missed.require_none()
 
     def _step_at_rate(self, grads: Any, scale: float, lr: Any) -> None:
         """Take a step with another learning rate, which stays as it was if the step fails."""

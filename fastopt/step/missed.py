@@ -48,6 +48,16 @@ class Missed:
         return bool(self.taken[0] == MOST)
 
 
+class MissedSteps(dict[Parameter, Missed]):
+    """What each table has missed, of those with rows that may have missed some steps."""
+
+    def require_none(self) -> None:
+        """Raise RuntimeError if there are rows that have to catch up."""
+        # In a list, for a signal handler that takes a step may change which tables there are.
+        if names := [p.name for p, missed in list(self.items()) if missed.taken[0]]:
+            raise RuntimeError(f"rows of {', '.join(names)} have steps to catch up with; call catch_up() first")
+
+
 def stands_still(of_pass: Pass, p: Parameter) -> bool:
     """Whether a row stays as it is in a step whose gradient is zero there, whatever the numbers are."""
     if masters.kept_by(p) is not None:

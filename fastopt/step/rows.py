@@ -49,7 +49,7 @@ class RowSteps:
         self._model, self._stepping = model, stepping
         self._works: Sequence[tuple[Group, Work]] = ()  # that plans were built for
         self._plans: dict[tuple[Any, ...], Prepared] = {}
-        self._missed: dict[Parameter, Missed] = {}
+        self._missed = stepping.missed
         self._plan_of: dict[Parameter, RowPlan] = {}  # with which these rows can catch up
         self._still: dict[Parameter, bool] = {}
         self._lock = threading.RLock()  # reentrant for signal handlers, and for schedules
@@ -98,12 +98,6 @@ class RowSteps:
                 return steps.DONE
             ended = run(steps.BEGIN | steps.UPDATE)
         return ended
-
-    @property
-    def waiting(self) -> str | None:
-        """What to say of tables with rows that have missed some steps."""
-        names = [p.name for p, missed in self._missed.items() if missed.taken[0]]
-        return f"rows of {', '.join(names)} have steps to catch up with; call catch_up() first" if names else None
 
     def catch_up(self, rows: Any, param: Any) -> None:
         """Let rows take the steps that they have missed; see `Optimizer.catch_up`."""
@@ -265,12 +259,9 @@ def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, lazy: bool
     After an error, parameters, state and step counter are as they were.
     """
     with self._rows.turn():
-        if not self._rows.waiting:
-            self._require_ready()
-        try:
-            self._rows.take(self, rows, grads, param, boolean("lazy", lazy), scale)
-        finally:
-            self._barred = self._rows.waiting
+        if self._barred:
+            raise RuntimeError(self._barred)
+        self._rows.take(self, rows, grads, param, boolean("lazy", lazy), scale)
 
 
 def catch_up(self: Any, rows: Any = None, param: Any = None) -> None:
@@ -292,9 +283,4 @@ def catch_up(self: Any, rows: Any = None, param: Any = None) -> None:
         While another thread takes a step.
     """
     with self._rows.turn():
-        is_waiting = self._rows.waiting
-        try:
-            self._rows.catch_up(rows, param)
-        finally:
-            if is_waiting:
-                self._barred = self._rows.waiting
+        self._rows.catch_up(rows, param)

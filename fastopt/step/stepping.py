@@ -18,6 +18,7 @@ from fastopt.engine import steps
 from fastopt.step import clipping, numbers
 from fastopt.step.changes import Changes
 from fastopt.step.groups import Group
+from fastopt.step.missed import MissedSteps
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import ONE_AT_A_TIME, Plan, Work
@@ -50,11 +51,14 @@ class Stepping:
     ----------
     counter, skipped, accumulated : ndarray of int64, shape (1,)
         How many steps were taken, and were skipped, and how many gradients wait to be taken.
+    missed : MissedSteps
+        What tables have missed of steps of some of their rows; until they have caught up, no whole step is taken.
     """
 
     def __init__(self, model: Model, changes: Changes, whole: dict[str, Any]) -> None:
         self._whole = whole
         self.counter, self.skipped, self.accumulated = (np.zeros(1, np.int64) for _ in range(3))
+        self.missed = MissedSteps()
         self._count: Any = memoryview(self.counter)  # type: ignore[arg-type, unused-ignore]
         self._norm = np.full(1, NO_NORM)  # of the last step that computed it
         self._has_norms = self._is_scaling = False
@@ -74,6 +78,8 @@ class Stepping:
         ended = RESTART
         while ended == RESTART:
             count = self._count[0]
+            if self.missed:
+                self.missed.require_none()
             changes = self._changes
             if type(scale) is not float or scale != 1.0 or changes.any or self._scheduled:
                 scale = self.prepare(description, scale)
@@ -109,6 +115,7 @@ class Stepping:
         ended = RESTART
         while ended == RESTART:
             count = self._count[0]
+            self.missed.require_none()
             scale = self.prepare(description, scale)
             ended = run(functools.partial(self._run, description, grads, scale, count))
 

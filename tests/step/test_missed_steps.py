@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import fastopt
 from fastopt.step import missed
 from fastopt.step import rows as row_steps
+from fastopt.step.plan import Plan
 from fastopt.step.row_plan import RowPlan
 from tests.refusal import refused
 from tests.row import Row
@@ -229,6 +230,49 @@ def test_what_takes_the_whole_table_waits():
     for each in (optimizer, loaded):
         each.step(np.ones((4, 2)))
     assert_same(optimizer, loaded)
+
+
+def test_signal_handlers_see_what_waits_at_once(monkeypatch):
+    rows, few, whole = np.array([1]), np.ones((1, 2)), np.ones((4, 2))
+    optimizer = fastopt.Adam(np.ones((4, 2)))
+    run, catch_up = RowPlan.run_rows, RowPlan.catch_up
+
+    def run_rows(*arguments):
+        ended = run(*arguments)
+        with refused(RuntimeError, "call catch_up() first"):
+            optimizer.step(whole)
+        return ended
+
+    def caught_up(*arguments):
+        catch_up(*arguments)
+        optimizer.step(whole)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RowPlan, "run_rows", run_rows)
+    monkeypatch.setattr(RowPlan, "catch_up", caught_up)
+    optimizer.step_rows(rows, few, lazy=False)
+    assert optimizer.step_count == 1
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.catch_up()
+    optimizer.step(whole)
+    assert optimizer.step_count == 3
+
+
+def test_a_whole_step_gives_way_to_rows_of_a_signal_handler_and_waits_for_them(monkeypatch):
+    optimizer = fastopt.Adam(np.ones((4, 2)), clip_norm=1.0)
+    optimizer.step(np.ones((4, 2)))
+    optimizer.clip_norm = None  # so that the next step takes a plan of its own
+    call = Plan.call
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        optimizer.step_rows(np.array([1]), np.ones((1, 2)), lazy=False)
+        return call(*arguments)
+
+    monkeypatch.setattr(Plan, "call", interrupted)
+    with refused(RuntimeError, "rows of params have steps to catch up with; call catch_up() first"):
+        optimizer.step(np.ones((4, 2)))
+    assert optimizer.step_count == 2
 
 
 def test_where_rows_stand_still_there_is_nothing_to_wait_for():
