@@ -206,7 +206,7 @@ def test_settings_of_numba_are_in_the_digest(setting: str, monkeypatch: pytest.M
 
 def test_the_sources_of_the_engine_are_in_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = sorted((fresh.ROOT / "fastopt" / "engine").glob("*.py"))
-    assert digest._SOURCES == [path.read_bytes() for path in paths if path.name != "__init__.py"]
+    assert [path.read_bytes() for path in paths if path.name != "__init__.py"] == digest._SOURCES
     without_memory = digest.digest.__wrapped__
     before = without_memory(bytecode_only)
     monkeypatch.setattr(digest, "_ENGINE", b"other sources")
