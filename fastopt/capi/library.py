@@ -40,7 +40,7 @@ def write(
     folder: Path,
     cpu: str | None = None,
     tell: Callable[[str], None] = lambda name: None,
-    optimizers: Iterable[str] = FUNCTIONS,
+    optimizers: Iterable[str] | None = None,
 ) -> list[Path]:
     """Write ``fastopt.h``, ``fastopt.f90`` and ``libfastopt.so``.
 
@@ -72,7 +72,8 @@ def write(
     OSError
         If the folder can't be written to.
     """
-    wanted = [(name, dtype) for name in dict.fromkeys(optimizers) for dtype in dtypes_of(name)]
+    names = dict.fromkeys(FUNCTIONS if optimizers is None else optimizers)
+    wanted = [(name, dtype) for name in names for dtype in dtypes_of(name)]
     made = [function(name, dtype) for name, dtype in wanted]
     require_compiler()
     folder.mkdir(parents=True, exist_ok=True)
