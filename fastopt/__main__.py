@@ -37,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(given)
     if options.command == "c-api":
-        from fastopt.capi import FUNCTIONS, library
+        from fastopt.capi import library
 
         try:
-            written = library.write(options.out, options.cpu, _tell, options.optimizer or FUNCTIONS)
+            written = library.write(options.out, options.cpu, _tell, options.optimizer)
         except (OSError, RuntimeError, ValueError) as failure:
             parser.error(str(failure))
         print(*written, sep="\n")

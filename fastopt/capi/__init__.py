@@ -10,13 +10,13 @@ import functools
 import linecache
 import math
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numba import types
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import register_jitable
 from numpy.typing import DTypeLike
 
@@ -75,8 +75,6 @@ STATUS = {
         "t is less than 1, or a number is not allowed, or not in the arrays' type",
     ),
 }
-
-_turn = threading.Lock()
 
 
 class Condition(NamedTuple):
@@ -170,8 +168,14 @@ def address(name: str, dtype: DTypeLike = np.float64) -> int:
     (0, array([-0.5, -0.5, -0.5]))
     """
     made = function(name, dtype)
-    with _turn:  # so that threads that come at once compile it once
+    with global_compiler_lock:  # threads that come at once compile it once, and a fork waits (see `runtime`)
         return int(_compiled(name, made.dtype).address)
+
+
+def require_compiler() -> None:
+    """Raise RuntimeError if Numba's compiler is switched off."""
+    if numba.config.DISABLE_JIT:
+        raise RuntimeError("functions for C are compiled by Numba, but NUMBA_DISABLE_JIT switches its compiler off")
 
 
 def function(name: str, dtype: DTypeLike = np.float64) -> Function:
@@ -309,8 +313,7 @@ def _lines(tree: Tree, indent: str) -> Iterator[str]:
 @functools.cache
 def _compiled(name: str, dtype: np.dtype[Any], is_cached: bool = True) -> Any:
     """The function as Numba has compiled it for C, or as it was found in the cache."""
-    if numba.config.DISABLE_JIT:
-        raise RuntimeError("functions for C are compiled by Numba, but NUMBA_DISABLE_JIT switches its compiler off")
+    require_compiler()
     made = _function(name, dtype)
     source = _source(made)
     names: dict[str, Any] = {"__name__": __name__, "array_at": array_at, "key_of": key_of, "math": math}

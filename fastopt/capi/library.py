@@ -17,7 +17,19 @@ import numpy as np
 from numba.core.codegen import get_host_cpu_features
 
 from fastopt.arrays.layout import FLOATS
-from fastopt.capi import COMMON, FUNCTIONS, STATUS, SUFFIXES, Function, dtypes_of, exported, exported_norm, function, norm_name
+from fastopt.capi import (
+    COMMON,
+    FUNCTIONS,
+    STATUS,
+    SUFFIXES,
+    Function,
+    dtypes_of,
+    exported,
+    exported_norm,
+    function,
+    norm_name,
+    require_compiler,
+)
 
 # Of 16 bits C and Fortran have the bits.
 C_TYPES: Mapping[str, str] = {"f32": "float", "f64": "double", "bf16": "uint16_t", "f16": "uint16_t"}
@@ -28,7 +40,7 @@ def write(
     folder: Path,
     cpu: str | None = None,
     tell: Callable[[str], None] = lambda name: None,
-    optimizers: Iterable[str] = FUNCTIONS,
+    optimizers: Iterable[str] | None = None,
 ) -> list[Path]:
     """Write ``fastopt.h``, ``fastopt.f90`` and ``libfastopt.so``.
 
@@ -54,14 +66,16 @@ def write(
     Raises
     ------
     RuntimeError
-        If there is no C compiler, or it fails, or doesn't know the processor.
+        If there is no C compiler, or it fails, or doesn't know the processor, or Numba's compiler is switched off.
     ValueError
         If there is no such optimizer.
     OSError
         If the folder can't be written to.
     """
-    wanted = [(name, dtype) for name in dict.fromkeys(optimizers) for dtype in dtypes_of(name)]
+    names = dict.fromkeys(FUNCTIONS if optimizers is None else optimizers)
+    wanted = [(name, dtype) for name in names for dtype in dtypes_of(name)]
     made = [function(name, dtype) for name, dtype in wanted]
+    require_compiler()
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "fastopt.h", folder / "fastopt.f90", folder / "libfastopt.so"]
     _link(paths[2], wanted, cpu, tell)  # first, as it is what can fail

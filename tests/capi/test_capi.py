@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 
+import numba
 import numpy as np
 import pytest
 
@@ -60,6 +61,31 @@ report(hits=_compiled("sgd", np.dtype(np.float32)).cache_hits)
 """
     env = {"NUMBA_CACHE_DIR": str(tmp_path)}
     assert [fresh.run(script, tmp_path, **env)["hits"] for _ in range(2)] == [0, 1]
+
+
+def test_a_fork_waits_for_functions_that_another_thread_compiles(tmp_path):
+    script = """
+import signal
+import fastopt.capi
+begun, source = threading.Event(), fastopt.capi._source
+def slow(made):
+    begun.set()
+    threading.Event().wait(0.3)
+    return source(made)
+fastopt.capi._source = slow
+thread = threading.Thread(target=fastopt.capi.address, args=("sgd", "float32"))
+thread.start()
+begun.wait()
+warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what this test is about
+pid = os.fork()
+if pid == 0:
+    signal.alarm(30)
+    fastopt.capi.address("sgd", "float32")
+    os._exit(0)
+thread.join()
+report(status=os.waitpid(pid, 0)[1])
+"""
+    assert fresh.run(script, tmp_path) == {"status": 0}
 
 
 def status(function, made, changes):
@@ -406,6 +432,24 @@ def test_without_a_compiler_the_command_says_so(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit):
             main(["c-api", "--out", str(folder)])
         assert words in capsys.readouterr().err
+
+
+def test_without_numba_s_compiler_the_command_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    with pytest.raises(SystemExit):
+        main(["c-api", "--out", str(tmp_path / "new")])
+    assert "NUMBA_DISABLE_JIT switches its compiler off" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_compilers_take_the_declarations_of_all_functions(tmp_path, monkeypatch):
+    linked = []
+    monkeypatch.setattr(clibrary, "_link", lambda path, wanted, *options: linked.extend(wanted))
+    clibrary.write(tmp_path)
+    assert linked == [(name, dtype) for name in FUNCTIONS for dtype in dtypes_of(name)]
+    (tmp_path / "program.c").write_text('#include "fastopt.h"\n')
+    for compiler, name in (("cc", "program.c"), ("c++", "program.c"), ("gfortran", "fastopt.f90")):
+        subprocess.run([compiler, "-Wall", "-Werror", "-fsyntax-only", name], cwd=tmp_path, check=True)
 
 
 def test_formulas_are_traced_with_all_their_branches():

@@ -204,6 +204,15 @@ def test_settings_of_numba_are_in_the_digest(setting: str, monkeypatch: pytest.M
     assert without_memory(bytecode_only) != before
 
 
+def test_the_sources_of_the_engine_are_in_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = sorted((fresh.ROOT / "fastopt" / "engine").glob("*.py"))
+    assert [path.read_bytes() for path in paths if path.name != "__init__.py"] == digest._SOURCES
+    without_memory = digest.digest.__wrapped__
+    before = without_memory(bytecode_only)
+    monkeypatch.setattr(digest, "_ENGINE", b"other sources")
+    assert without_memory(bytecode_only) != before
+
+
 @pytest.mark.thorough
 @every_setting
 def test_settings_of_numba_do_not_reach_kernels_of_other_processes(tmp_path: Path, setting: str) -> None:

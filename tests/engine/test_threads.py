@@ -8,10 +8,10 @@ import pytest
 
 from tests import fresh
 
-pytestmark = [
-    pytest.mark.parametrize("layer", ["omp", "workqueue"]),
-    pytest.mark.wide(by=lambda layer, **others: ("any", *others.items())),
-]
+# Every day on one layer, the first: where OpenMP ends forked children, and where workqueue ends a process with two threads.
+pytestmark = pytest.mark.wide(by=lambda layer, **others: ("any", *others.items()))
+openmp_first = pytest.mark.parametrize("layer", ["omp", "workqueue"])
+workqueue_first = pytest.mark.parametrize("layer", ["workqueue", "omp"])
 
 # Large enough for the parallel route.
 BIG = """
@@ -43,6 +43,7 @@ def run(script: str, tmp_path: Path, layer: str) -> dict[str, object]:
     return fresh.run(BIG + script, tmp_path, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
 
 
+@workqueue_first
 def test_parallel_is_the_route_of_large_arrays(tmp_path: Path, layer: str) -> None:
     result = run(
         """
@@ -57,17 +58,20 @@ report(is_parallel=is_parallel(opt), layer=numba.threading_layer())
     assert result["is_parallel"]
 
 
+@openmp_first
 @pytest.mark.parametrize("before", ["fastopt.warmup(fastopt.Adam(np.zeros(SIZE, np.float32)))", "stepped()"])
 def test_fork_after_the_parent_compiled_or_ran(tmp_path: Path, layer: str, before: str) -> None:
     result = run(f"{before}\nchild = in_fork(stepped)\nreport(child=child, parent=stepped())", tmp_path, layer)
     assert result["child"] == result["parent"]
 
 
+@openmp_first
 def test_double_fork(tmp_path: Path, layer: str) -> None:
     result = run("stepped()\nreport(child=in_fork(lambda: in_fork(stepped)), parent=stepped())", tmp_path, layer)
     assert result["child"] == result["parent"]
 
 
+@openmp_first
 def test_fork_while_another_thread_steps(tmp_path: Path, layer: str) -> None:
     result = run(
         """
@@ -91,6 +95,7 @@ report(children=sorted(children), parent=stepped())
     assert result["children"] == [result["parent"]]
 
 
+@openmp_first
 def test_spawn(tmp_path: Path, layer: str) -> None:
     (tmp_path / "work.py").write_text(
         "import numpy as np, fastopt\n"
@@ -116,6 +121,7 @@ report(same=here == there)
     assert result["same"] is True
 
 
+@workqueue_first
 def test_two_python_threads_at_once(tmp_path: Path, layer: str) -> None:
     result = run(
         """
@@ -131,6 +137,7 @@ report(expected=expected, results=sorted(set(results)))
     assert result["results"] == [result["expected"]]
 
 
+@workqueue_first
 def test_a_step_inside_a_users_prange(tmp_path: Path, layer: str) -> None:
     result = run(
         """
@@ -156,6 +163,7 @@ report(expected=expected, results=results)
     assert result["results"] == [result["expected"]] * 8
 
 
+@openmp_first
 @pytest.mark.peers
 def test_torch_imported_first_and_stepping_too(tmp_path: Path, layer: str) -> None:
     code = """
@@ -170,6 +178,7 @@ torch.optim.Adam([x], fused=True).step()
     assert with_torch["parent"] == with_torch["child"] == run(script, tmp_path, layer)["parent"]
 
 
+@workqueue_first
 def test_the_users_own_thread_count_is_left_alone(tmp_path: Path, layer: str) -> None:
     result = run("import numba\nnumba.set_num_threads(1)\nstepped()\nreport(n=numba.get_num_threads())", tmp_path, layer)
     assert result["n"] == 1

@@ -196,11 +196,15 @@ def test_all_raise_what_one_has_to():
 @pytest.mark.parametrize("options", [{"clip_norm": 1.0}, {"cautious": True}, {"clip_norm": 1.0, "cautious": True}], ids=str)
 @pytest.mark.parametrize("when", [0, 1])
 @pytest.mark.parametrize(
-    ("wrong", "words"),
-    [({"grads": np.ones(4)}, "shape"), ({}, "grads is missing"), ({"grads": np.ones(3), "lr": -1.0}, "lr must be")],
+    ("wrong", "expected", "words"),
+    [
+        ({"grads": np.ones(4)}, ValueError, "shape"),
+        ({}, TypeError, "grads is missing"),
+        ({"grads": np.ones(3), "lr": -1.0}, ValueError, "lr must be"),
+    ],
     ids=["shape", "missing", "lr"],
 )
-def test_one_that_fails_ends_the_step_of_all(options, when, wrong, words):
+def test_one_that_fails_ends_the_step_of_all(options, when, wrong, expected, words):
     def steps(who, reduce):
         opt = fastopt.Adam(w := np.ones(3), reduce=reduce, **options)
         for _ in range(when):
@@ -216,7 +220,7 @@ def test_one_that_fails_ends_the_step_of_all(options, when, wrong, words):
         return error
 
     errors = Participants(3).run(steps)
-    assert [type(errors[0]), type(errors[2])] == [RuntimeError] * 2
+    assert [type(error) for error in errors] == [RuntimeError, expected, RuntimeError]
     assert "another one of those who take part" in str(errors[0])
     assert words in str(errors[1])
 
