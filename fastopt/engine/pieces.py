@@ -70,7 +70,7 @@ def _compiled_prefetch(begin: Any, size: Any) -> Callable[..., Any]:
 
 
 # Arguments of LLVM's function: to be read, into the second cache, data. Few lines at a time can be on their way into the first,
-# and while these are waited for, nothing else is done: steps of random rows took 1.4 times as long.
+# and while these are waited for, nothing else is done.
 TO_SECOND_CACHE = (0, 2, 1)
 
 

@@ -23,7 +23,7 @@ from fastopt.engine.pieces import copy_bytes, prefetch
 from fastopt.engine.steps import ADD_UP, COUNT
 from fastopt.engine.tables import fields, header_type, pass_type, row_type
 
-# Elements in a block: its arrays, and the rows of the next one, fit into the first cache.
+# Elements in a block: its arrays fit into the first cache.
 BLOCK = 512
 
 # What each part has for itself, in bytes: the addresses of the arrays of a block, a sum, where the rows of this block and of
@@ -131,12 +131,6 @@ def _take(to: Any, source: Any, numbers: Any, weight: Any, is_first: Any, kind: 
 
 
 @register_jitable
-def _row_bytes(table: Any) -> Any:
-    """Bytes of the gradient of a row."""
-    return table.numbers * (8 if table.is_double else 4)
-
-
-@register_jitable
 def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts: Any) -> None:
     """Write the sum of the gradients of an entry and its duplicates, of so many numbers from some on."""
     position, _, _, following, _ = _columns(table, parts)
@@ -145,7 +139,7 @@ def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts:
     while e >= 0:
         k = int64(position[e])
         source = vector(table.sources, table.count, int64)[k] if table.sources else k
-        at = table.gradients + source * _row_bytes(table) + begin * size
+        at = table.gradients + (source * table.numbers + begin) * size
         if is_first and not table.weights:
             copy_bytes(to, at, numbers * size)
         elif table.is_double:
@@ -157,20 +151,20 @@ def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts:
 
 
 @register_jitable
-def _find_block(table: Any, u: Any, most: Any, parts: Any, found: Any, places: Any, bytes_of: Any, arrays: Any) -> Any:
-    """Write which are the unique rows of the block from this one on, and fetch their begins; how many they are."""
+def _find_block(table: Any, u: Any, most: Any, parts: Any, found: Any, places: Any, bytes_of: Any) -> Any:
+    """Write which are the unique rows of the block from this one on, and fetch their first pieces; how many they are."""
     rows, sources = vector(table.rows, table.count, int64), vector(table.sources, table.count if table.sources else 0, int64)
     position, uniques, _, _, _ = _columns(table, parts)
-    row_bytes = _row_bytes(table)
-    gradient_bytes = row_bytes * table.longest // max(1, table.width)
+    arrays, width = bytes_of.size - 1, max(1, table.width)
+    row_bytes = bytes_of[arrays]
     count = 0
     while count < most and uniques[u + count] >= 0:
         k = int64(position[uniques[u + count]])
         found[count] = rows[k]
-        prefetch(table.gradients + (sources[k] if table.sources else k) * row_bytes, gradient_bytes)
+        prefetch(table.gradients + (sources[k] if table.sources else k) * row_bytes, row_bytes * table.longest // width)
         count += 1
     for a in range(arrays):
-        size = bytes_of[a] * table.longest // max(1, table.width)
+        size = bytes_of[a] * table.longest // width
         for j in range(count):
             prefetch(places[a] + found[j] * bytes_of[a], size)
     return count
@@ -197,9 +191,9 @@ def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) ->
     gradients = free
     numbers_of_element = table.numbers // width
     u = first
-    count = _find_block(table, u, most, parts, here, places, bytes_of, arrays)
+    count = _find_block(table, u, most, parts, here, places, bytes_of)
     while count:
-        next_count = _find_block(table, u + count, most, parts, ahead, places, bytes_of, arrays)
+        next_count = _find_block(table, u + count, most, parts, ahead, places, bytes_of)
         for begin in range(0, table.width, longest):
             piece = min(longest, width - begin)
             for j in range(count):

@@ -77,12 +77,13 @@ def sum_in_lanes(terms):
     return total
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("width", [1, 8, LANES - 1, LANES, 100, PART, 2 * PART + LANES + 1])
-def test_the_mean_over_a_row_has_its_bits_whatever_the_vectors_of_the_processor(width):
-    g = np.random.default_rng(width).standard_normal((3, width), np.float32)
-    opt = fastopt.AdaGrad(np.zeros((3, width), np.float32), per_row=True)
+def test_the_mean_over_a_row_has_its_bits_whatever_the_vectors_of_the_processor(width, dtype):
+    g = np.random.default_rng(width).standard_normal((3, width), dtype)
+    opt = fastopt.AdaGrad(np.zeros((3, width), dtype), per_row=True)
     opt.step(g)
-    assert opt.state["r"].tolist() == [np.float32(sum_in_lanes(own * own) / width) for own in g]
+    assert opt.state["r"].tolist() == [dtype(sum_in_lanes(own * own) / width) for own in g]
 
 
 @pytest.mark.parametrize("touches", [False, True], ids=["whole", "rows"])
