@@ -93,6 +93,7 @@ def test_stochastic_rounding_has_the_noise_of_seed_step_and_element(row, name):
         check_step(opt, gradient(step, 1003), opt.param_groups[0].hyper.get("seed", 0))
 
 
+@pytest.mark.wide(by=lambda parameter, seed, gradients: ((parameter, seed), gradients))
 @pytest.mark.parametrize("parameter", [BFLOAT16, np.float16], ids=["bfloat16", "float16"])
 @pytest.mark.parametrize("seed", [None, 5])
 @pytest.mark.parametrize("gradients", [np.float32, np.float16, BFLOAT16])
@@ -256,6 +257,7 @@ OPTIONS = {"bounds": (-0.5, 0.75), "clip_norm": 20.0, "clip_value": 0.5, "flush_
 OPTIONS |= {"maximize": True, "zero_grad": True, "weight_decay": 0.1, "ema_decay": 0.75}
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("way", [True, "lost bits", "8 lost bits"])
 @pytest.mark.parametrize("cautious", [False, True])
 def test_masters_go_with_all_options(way, cautious):
@@ -295,6 +297,7 @@ def test_only_what_has_16_bits_has_a_master():
     assert again.state["theta_master"]["a"].dtype == np.float32
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("parameter", [np.float32, BFLOAT16, np.float16], ids=str)
 @pytest.mark.parametrize("average", [None, "float64", "bfloat16"])
 def test_parameters_and_averages_change_places_and_come_back(parameter, average):
