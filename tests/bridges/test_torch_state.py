@@ -79,7 +79,13 @@ def assert_equal_states(own, theirs):
         assert mine == group
 
 
-@pytest.mark.wide(by=lambda name, keywords: (name, *((name, *item) for item in keywords.items())))
+def covered(name, keywords):
+    """Each rule, and each value of each keyword."""
+    rule = [bool(keywords.get(key)) for key in ("momentum", "centered", "nesterov", "amsgrad")]
+    return name, (name, *rule), *((name, *item) for item in keywords.items())
+
+
+@pytest.mark.wide(by=covered)
 @pytest.mark.parametrize(("name", "keywords"), COMBINATIONS, ids=str)
 def test_a_run_goes_on_in_the_other_library(name, keywords, torch):
     grads = list(gradients())

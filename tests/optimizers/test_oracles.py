@@ -110,3 +110,19 @@ def test_steps_that_are_not_rectified_leave_the_root_alone():
     optimizer = fastopt.RAdam(theta, lr=0.5, eps=0.0)
     optimizer.step(np.array([0.0, 4.0]))
     np.testing.assert_allclose(theta, [1.0, 0.0], atol=1e-14)
+
+
+# ASGD decays, FTRL pulls to zero, NoisySGD adds noise, and Yogi's average starts above zero.
+MOVING = (fastopt.ASGD, fastopt.FTRL, fastopt.NoisySGD, fastopt.Yogi)
+RESTING = {row.compiled_rule: row for row in TABLE if row.optimizer not in MOVING and row.numbers.get("eps") != 0.0}
+
+
+@pytest.mark.parametrize("row", RESTING.values(), ids=str)
+def test_what_has_no_gradient_stands_still(row):
+    theta, g = np.linspace(-1.0, 1.0, 9), np.zeros(9)
+    g[4] = 0.5
+    own = "weight_decay" in row.make(theta.copy()).param_groups[0].hyper
+    opt = row.make(theta, **({"weight_decay": 0.0} if own else {}))
+    for _ in range(3):
+        opt.step(g)
+    assert np.array_equal(np.flatnonzero(theta != np.linspace(-1.0, 1.0, 9)), [4])
