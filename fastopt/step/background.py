@@ -37,11 +37,13 @@ class Background:
         """Call a function there, after those that were asked for before."""
         process = os.getpid()
         if self._pool is None or self._pool[0] != process:
-            pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastopt", initializer=self._give_way)
-            self._pool = process, pool
+            arguments_of_thread = (self._niceness,)
+            self._pool = process, ThreadPoolExecutor(1, "fastopt", initializer=_give_way, initargs=arguments_of_thread)
         return self._pool[1].submit(function, *arguments)
 
-    def _give_way(self) -> None:
-        if self._niceness and sys.platform == "linux":
-            thread = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + self._niceness)
+
+def _give_way(niceness: int) -> None:
+    """Let others go first. A method would keep its object alive, and by that the pool and this thread."""
+    if niceness and sys.platform == "linux":
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)

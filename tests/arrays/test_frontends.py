@@ -1,5 +1,6 @@
 """Gradients from autodiff front ends, and lists of arrays in scikit-learn's style: without copies where that is possible."""
 
+import gc
 import threading
 
 import numpy as np
@@ -76,6 +77,17 @@ def test_steps_in_the_background_are_taken_in_order():
         bare.step(g, 0.5)
     assert_same_bits(w, plain)
     assert opt.step_count == 6
+
+
+def test_the_thread_in_the_background_ends_with_its_optimizer():
+    before = set(threading.enumerate())
+    opt = fastopt.SGD(np.ones(3))
+    opt.step_async(np.ones(3)).result()
+    (thread,) = set(threading.enumerate()) - before
+    del opt
+    gc.collect()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_an_error_in_the_background_comes_with_the_result():
