@@ -37,8 +37,8 @@ class Background:
         """Call a function there, after those that were asked for before."""
         process = os.getpid()
         if self._pool is None or self._pool[0] != process:
-            arguments_of_thread = (self._niceness,)
-            self._pool = process, ThreadPoolExecutor(1, "fastopt", initializer=_give_way, initargs=arguments_of_thread)
+            pool = ThreadPoolExecutor(1, "fastopt", initializer=_give_way, initargs=(self._niceness,))
+            self._pool = process, pool
         return self._pool[1].submit(function, *arguments)
 
 
