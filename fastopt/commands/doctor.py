@@ -90,6 +90,10 @@ def vectors() -> Finding:
 def threads() -> Finding:
     """How many threads there are, against the CPUs that this process may use."""
     usable, count, quota = info.cpu_count(), numba.config.NUMBA_NUM_THREADS, runtime.cpu_quota()
+    if not runtime.has_global_lock():
+        found = f"{fastopt.get_num_threads()} for {_counted(usable, 'CPU')}"
+        found += ": Python runs without its global lock, where fastopt was not tested"
+        return Finding("threads", found, "set PYTHON_GIL=1; else step each optimizer in one thread of Python alone")
     if count > usable:
         found = f"{count} threads for {_counted(usable, 'CPU')}: they wait for each other"
         return Finding("threads", found, f"set NUMBA_NUM_THREADS={usable}")

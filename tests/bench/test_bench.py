@@ -53,6 +53,7 @@ def test_contenders_take_the_same_steps(case, dtype, other):
     np.testing.assert_allclose(theirs.theta(), ours.theta(), rtol=other.tolerance * np.finfo(dtype).eps)
 
 
+@pytest.mark.peers
 def test_all_peers_are_there_in_ci():
     assert "torch" in PEERS
     if os.environ.get("CI"):

@@ -145,6 +145,14 @@ def test_threads_against_cpus(machine, usable, count, quota, found, mend):
     assert bool(mend) == bool(finding.mend)
 
 
+def test_threads_of_a_python_without_its_global_lock(machine, monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    machine(4, 4)
+    finding = doctor.threads()
+    assert finding.found == "1 for 4 CPUs: Python runs without its global lock, where fastopt was not tested"
+    assert finding.mend.startswith("set PYTHON_GIL=1")
+
+
 @pytest.mark.parametrize(
     ("speeds", "found", "mends"),
     [([10.0, 18.0], "10.0 GB/s with 1 thread, 18.0 with 4 (4.5 for each)", False), ([10.0, 7.0], "7.0 with 4", True)],
