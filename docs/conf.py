@@ -38,6 +38,7 @@ myst_heading_anchors = 3
 
 autosummary_generate = True
 autodoc_inherit_docstrings = False  # an optimizer's page shows what is its own; the rest is on Optimizer's
+autodoc_mock_imports = ["torch"]  # these pages are built without it, too
 autodoc_typehints = "none"  # the docstrings have the types in words
 numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False

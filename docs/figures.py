@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,106 +87,62 @@ def paths(on_rosenbrock: dict[str, Make], on_beale: dict[str, Make]) -> Figure:
     return figure
 
 
-def sgd() -> Figure:
-    return paths(
-        {
-            "lr 0.002": lambda p: fastopt.SGD(p, lr=2e-3),
-            "lr 0.0005, momentum 0.9": lambda p: fastopt.SGD(p, lr=5e-4, momentum=0.9),
-            "lr 0.0005, momentum 0.9, nesterov": lambda p: fastopt.SGD(p, lr=5e-4, momentum=0.9, nesterov=True),
-        },
-        {
-            "lr 0.01": lambda p: fastopt.SGD(p, lr=1e-2),
-            "lr 0.0005, momentum 0.9": lambda p: fastopt.SGD(p, lr=5e-4, momentum=0.9),
-            "lr 0.0005, momentum 0.9, nesterov": lambda p: fastopt.SGD(p, lr=5e-4, momentum=0.9, nesterov=True),
-        },
+def label(arguments: dict[str, Any]) -> str:
+    """What an optimizer is made with, in words: ``lr 0.1, nesterov``."""
+    words = (
+        value if isinstance(value, str) else key if value is True else f"{key} {value:g}" for key, value in arguments.items()
     )
+    return ", ".join(words).replace("_", " ")
 
 
-def adagrad() -> Figure:
-    runs: dict[str, Make] = {
-        "squares, lr 0.3": lambda p: fastopt.AdaGrad(p, lr=0.3),
-        "rates, lr 1e-6, eps 1e-6": lambda p: fastopt.AdaGrad(p, lr=1e-6, eps=1e-6, accumulate="rates"),
-        "rates, lr 1e-5, eps 1e-6": lambda p: fastopt.AdaGrad(p, lr=1e-5, eps=1e-6, accumulate="rates"),
-    }
-    return paths(runs, runs)
+def runs(optimizer: Callable[..., fastopt.Optimizer], *choices: dict[str, Any]) -> dict[str, Make]:
+    """An optimizer with some arguments, and with others."""
+    return {label(arguments): functools.partial(optimizer, **arguments) for arguments in choices}
 
 
-def rmsprop() -> Figure:
-    def runs(eps: float) -> dict[str, Make]:
-        return {
-            "squares, lr 0.005": lambda p: fastopt.RMSProp(p, lr=5e-3, rho=0.9),
-            f"rates, lr 0.002, eps {eps:g}": lambda p: fastopt.RMSProp(p, lr=2e-3, rho=0.9, eps=eps, accumulate="rates"),
-            "rates, lr 0.002, eps 1e-6": lambda p: fastopt.RMSProp(p, lr=2e-3, rho=0.9, eps=1e-6, accumulate="rates"),
-        }
+HEAVY = {"lr": 5e-4, "momentum": 0.9}
+SQUARES, RATES = {"accumulate": "squares"}, {"accumulate": "rates"}
+RMSPROP = [SQUARES | {"lr": 5e-3, "rho": 0.9}, RATES | {"lr": 2e-3, "rho": 0.9, "eps": 1e-6}]
+RADAM_RISES = "lr 0.001 for 5 steps, then 0.1"
 
-    return paths(runs(eps=1.0), runs(eps=0.01))
-
-
-def adam() -> Figure:
-    runs: dict[str, Make] = {
-        "lr 0.1": lambda p: fastopt.Adam(p, lr=0.1),
-        "lr 0.01": lambda p: fastopt.Adam(p, lr=0.01),
-    }
-    return paths(runs, runs)
-
-
-def adamw() -> Figure:
-    runs: dict[str, Make] = {
-        "lr 0.1, weight decay 0": lambda p: fastopt.AdamW(p, lr=0.1, weight_decay=0.0),
-        "lr 0.1, weight decay 0.01": lambda p: fastopt.AdamW(p, lr=0.1),
-        "lr 0.1, weight decay 0.1": lambda p: fastopt.AdamW(p, lr=0.1, weight_decay=0.1),
-    }
-    return paths(runs, runs)
-
-
-def adabelief() -> Figure:
-    runs: dict[str, Make] = {
-        "AdaBelief, lr 0.1": lambda p: fastopt.AdaBelief(p, lr=0.1),
-        "AdaBelief, lr 0.01": lambda p: fastopt.AdaBelief(p, lr=0.01),
-        "Adam, lr 0.01": lambda p: fastopt.Adam(p, lr=0.01),
-    }
-    return paths(runs, runs)
-
-
-def adamax() -> Figure:
-    runs: dict[str, Make] = {
-        "lr 0.1": lambda p: fastopt.AdaMax(p, lr=0.1),
-        "lr 0.01": lambda p: fastopt.AdaMax(p, lr=0.01),
-    }
-    return paths(runs, runs)
-
-
-def lion() -> Figure:
-    runs: dict[str, Make] = {
-        "lr 0.015": lambda p: fastopt.Lion(p, lr=0.015),
-        "lr 0.003": lambda p: fastopt.Lion(p, lr=0.003),
-    }
-    return paths(runs, runs)
-
-
-def adadelta() -> Figure:
-    runs: dict[str, Make] = {
-        "eps 1e-6": lambda p: fastopt.AdaDelta(p),
-        "eps 1e-8": lambda p: fastopt.AdaDelta(p, eps=1e-8),
-    }
-    return paths(runs, runs)
-
-
-def radam() -> Figure:
-    runs: dict[str, Make] = {
-        "lr 0.001": lambda p: fastopt.RAdam(p, lr=0.001),
-        "lr 0.001 for 5 steps, then 0.1": lambda p: fastopt.RAdam(p, lr=lambda done: 0.001 if done < 5 else 0.1),
-    }
-    return paths(runs, runs)
-
-
-def signum() -> Figure:
-    runs: dict[str, Make] = {
-        "lr 0.015": lambda p: fastopt.Signum(p, lr=0.015),
-        "lr 0.003": lambda p: fastopt.Signum(p, lr=0.003),
-        "lr 0.003, momentum 0": lambda p: fastopt.Signum(p, lr=0.003, momentum=0),
-    }
-    return paths(runs, runs)
+# By the page: what is drawn over Rosenbrock's function and over Beale's, which may ask for other rates.
+PATHS: dict[str, tuple[dict[str, Make], ...]] = {
+    "adabelief": (runs(fastopt.AdaBelief, {"lr": 0.1}, {"lr": 0.01}) | {"Adam, lr 0.01": lambda p: fastopt.Adam(p, lr=0.01)},),
+    "adadelta": (runs(fastopt.AdaDelta, {"eps": 1e-6}, {"eps": 1e-8}),),
+    "adagrad": (runs(fastopt.AdaGrad, SQUARES | {"lr": 0.3}, *(RATES | {"lr": lr, "eps": 1e-6} for lr in (1e-6, 1e-5))),),
+    "adam": (runs(fastopt.Adam, {"lr": 0.1}, {"lr": 0.01}),),
+    "adamax": (runs(fastopt.AdaMax, {"lr": 0.1}, {"lr": 0.01}),),
+    "adamw": (runs(fastopt.AdamW, *({"lr": 0.1, "weight_decay": decay} for decay in (0.0, 0.01, 0.1))),),
+    "adan": (runs(fastopt.Adan, {"lr": 0.03}, {"lr": 0.003}),),
+    "ademamix": (runs(fastopt.AdEMAMix, {"lr": 0.1}, {"lr": 0.01}),),
+    "adopt": (runs(fastopt.ADOPT, {"lr": 0.3}, {"lr": 0.1}),),
+    "asgd": (runs(fastopt.ASGD, {"lr": 3e-3}, {"lr": 1e-3}),),
+    "dog": (runs(fastopt.DoG, {"lr": 1.0}, {"lr": 3.0}),),
+    "dowg": (runs(fastopt.DoWG, {"lr": 1.0}, {"lr": 0.3}),),
+    "ftrl": (runs(fastopt.FTRL, {"lr": 0.3}, {"lr": 0.1}),),
+    "lamb": (runs(fastopt.LAMB, *({"lr": lr, "weight_decay": 0.0} for lr in (0.03, 0.003))),),
+    "lars": (runs(fastopt.LARS, {"lr": 0.3}, {"lr": 0.1}),),
+    "lion": (runs(fastopt.Lion, {"lr": 0.015}, {"lr": 0.003}),),
+    "madgrad": (runs(fastopt.MADGRAD, {"lr": 0.03}, {"lr": 0.003}),),
+    "nadam": (runs(fastopt.NAdam, {"lr": 0.03}) | {"Adam, lr 0.03": lambda p: fastopt.Adam(p, lr=0.03)},),
+    "nadamw": (runs(fastopt.NAdamW, *({"lr": 0.03, "weight_decay": decay} for decay in (0.0, 0.01, 0.1))),),
+    "noisysgd": (runs(fastopt.NoisySGD, {"lr": 1e-3, "eta": 0.01}, {"lr": 1e-3, "eta": 1e4}),),
+    "novograd": (runs(fastopt.NovoGrad, {"lr": 0.01}, {"lr": 3e-4}),),
+    "optimisticadam": (runs(fastopt.OptimisticAdam, {"lr": 0.03}) | {"Adam, lr 0.03": lambda p: fastopt.Adam(p, lr=0.03)},),
+    "prodigy": (runs(fastopt.Prodigy, {"lr": 1.0}, {"lr": 0.1}),),
+    "radam": (
+        runs(fastopt.RAdam, {"lr": 1e-3}) | {RADAM_RISES: lambda p: fastopt.RAdam(p, lr=lambda t: 1e-3 if t < 5 else 0.1)},
+    ),
+    "rmsprop": tuple(
+        runs(fastopt.RMSProp, RMSPROP[0], RATES | {"lr": 2e-3, "rho": 0.9, "eps": eps}, RMSPROP[1]) for eps in (1.0, 0.01)
+    ),
+    "rprop": (runs(fastopt.Rprop, {"lr": 0.01}, {"lr": 3e-4}),),
+    "schedulefreeadamw": (runs(fastopt.ScheduleFreeAdamW, {"lr": 0.3}, {"lr": 0.1}),),
+    "schedulefreesgd": (runs(fastopt.ScheduleFreeSGD, {"lr": 3e-3}, {"lr": 1e-3}),),
+    "sgd": tuple(runs(fastopt.SGD, {"lr": lr}, HEAVY, HEAVY | {"nesterov": True}) for lr in (2e-3, 1e-2)),
+    "signum": (runs(fastopt.Signum, {"lr": 0.015}, {"lr": 3e-3}, {"lr": 3e-3, "momentum": 0}),),
+    "yogi": (runs(fastopt.Yogi, {"lr": 0.1}, {"lr": 0.01}),),
+}
 
 
 def loss_on_quadratic() -> Figure:
@@ -222,25 +179,13 @@ def loss_on_quadratic() -> Figure:
     return figure
 
 
-FIGURES = (
-    sgd,
-    adagrad,
-    rmsprop,
-    adam,
-    adamw,
-    adamax,
-    adadelta,
-    radam,
-    adabelief,
-    lion,
-    signum,
-    loss_on_quadratic,
-)
+FIGURES: dict[str, Callable[[], Figure]] = {name: functools.partial(paths, each[0], each[-1]) for name, each in PATHS.items()}
+FIGURES["loss_on_quadratic"] = loss_on_quadratic
 
 
 def draw_all(folder: Path) -> None:
     """Write every picture to ``folder/<name>.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        for draw in FIGURES:
-            draw().savefig(folder / f"{draw.__name__}.png")
+        for name, draw in FIGURES.items():
+            draw().savefig(folder / f"{name}.png")

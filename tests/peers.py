@@ -1,9 +1,14 @@
 """How fastopt is stepped side by side with other libraries, in float64, with the same gradients."""
 
+import importlib.metadata
+import re
 from operator import attrgetter
 
 import numpy as np
 
+# Those that the extra of this name installs, each of which is imported by the name that it has there.
+REQUIREMENTS = (each for each in importlib.metadata.requires("fastopt") if each.endswith("extra == 'peers'"))
+PEERS = {re.match(r"[\w-]+", each).group() for each in REQUIREMENTS}
 STEPS = 20
 SHAPES = ((), (1,), (17,), (4, 5), (2, 3, 4))
 TOLERANCE = 1e-12  # relative, of the largest element

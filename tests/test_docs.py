@@ -1,7 +1,9 @@
 """What the pages and docstrings show runs, and what they name exists."""
 
+import ast
 import doctest
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -12,6 +14,7 @@ import pytest
 
 import fastopt
 from tests.fences import fences
+from tests.peers import PEERS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,7 +38,39 @@ def shell_commands():
     return [command for line in lines for command in line.split(" && ")]
 
 
+def needing(case, code, name):
+    """A case of a test that runs code, with the mark ``peers`` if that imports one of them at its top level."""
+    statements = ast.parse(code).body
+    imported = [alias.name for each in statements if isinstance(each, ast.Import) for alias in each.names]
+    imported += [each.module or "" for each in statements if isinstance(each, ast.ImportFrom)]
+    needs = any(module.partition(".")[0] in PEERS for module in imported)
+    return pytest.param(case, id=name, marks=[pytest.mark.peers] * needs)
+
+
+def whole(page):
+    return "".join(code for _, code in fences(page, "python"))
+
+
+def source(module):
+    """That of a module, which isn't imported for it; the packages around it may be."""
+    return Path(importlib.util.find_spec(module).origin).read_text(encoding="utf-8")
+
+
 RUNNABLE = [page for page in PAGES if any(fences(page, "python"))]
+IMPORTABLE = [name for name in MODULES if not name.endswith("__main__")]
+
+
+def test_what_imports_peers_has_their_mark():
+    for code, marks in [
+        ("import numpy, torch.nn", 1),
+        ("from jax import numpy", 1),
+        ("import numpy as np", 0),
+        ("from . import torch", 0),
+        ("def later():\n    import torch", 0),
+    ]:
+        assert len(needing(None, code, None).marks) == marks, code
+    assert needing(None, whole(ROOT / "docs" / "embedding.md"), None).marks
+    assert needing(None, source("fastopt.torch"), None).marks
 
 
 def test_pages_and_docstrings_have_examples():
@@ -44,7 +79,7 @@ def test_pages_and_docstrings_have_examples():
     assert {"fastopt.arrays.flat", "fastopt.optimizers.adam"} <= set(MODULES)
 
 
-@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [needing(page, whole(page), page.stem) for page in RUNNABLE])
 def test_snippets_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__main__"}
@@ -53,7 +88,7 @@ def test_snippets_run(page, tmp_path, monkeypatch):
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), namespace)
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if not name.endswith("__main__")])
+@pytest.mark.parametrize("module", [needing(name, source(name), name) for name in IMPORTABLE])
 def test_doctests_pass(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 

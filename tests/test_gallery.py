@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import fastopt
+
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {path.stem: path for path in sorted((ROOT / "examples" / "gallery").glob("*.py"))}
 PICTURES = {path.stem: path for path in sorted((ROOT / "docs" / "_static" / "gallery").iterdir())}
@@ -41,3 +43,12 @@ def test_the_picture_of_the_landing_page_is_of_what_was_measured(monkeypatch):
     drawn = re.findall(r">([\d.,]+)(?: elements)?</text>", landing.PICTURE.read_text(encoding="utf-8"))
     assert drawn == re.findall(r">([\d.,]+)(?: elements)?</text>", landing.text()), "run python docs/landing.py"
     assert len(drawn) == len(landing.SIZES) * (2 + len(landing.OTHERS))
+
+
+def test_each_optimizer_has_its_path_on_its_page(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    paths = importlib.import_module("figures").PATHS
+    assert set(paths) == {name.lower() for name in fastopt.optimizers.__all__ if name != "Sophia"}  # which asks for curvatures
+    for name in paths:
+        page = (ROOT / "docs" / "optimizers" / f"{name}.md").read_text(encoding="utf-8")
+        assert page.count(f"](../generated/figures/{name}.png)") == 1

@@ -1,4 +1,4 @@
-"""What a replicated step of Adam takes by MPI, and of what, by the model of `bench.mpi_model`: computed, not measured.
+"""What a replicated step of Adam takes by MPI, and of what, by the model of `bench.mpi_model`, and what it took.
 
 ``python examples/gallery/ranks.py ranks.png`` draws the picture.
 """
@@ -14,22 +14,45 @@ sys.path[:0] = [str(Path(__file__).parents[2])]
 
 from bench.mpi_model import Machine, model  # noqa: E402  found through the line above
 
-PARAMETERS = 1_000_000_000
 CLUSTER = Machine(link=12.5e9, latency=2e-6, memory=10e9)  # of each rank: bytes a second, seconds, bytes a second
-PARTS = ("update", "sums", "gradients", "parameters")
+PARTS = {
+    "update of a shard": ("update",),
+    "gradients to shards, sums": ("gradients", "sums"),
+    "parameters to all": ("parameters",),
+}
+
+# On two cores of one machine, with 32 million parameters: its constants, and what `bench.mpi` measured by ranks, in ms.
+MACHINE = Machine(link=3.4e9, latency=1e-6, memory=15e9)
+MEASURED = {2: (20.9, 51.0, 21.3), 4: (16.4, 71.0, 29.2)}
+
+
+def parts(parameters, ranks, machine):
+    """Seconds of each part of a step, by the model."""
+    of_step = dataclasses.asdict(model(parameters, ranks, machine))
+    return [sum(of_step[name] for name in names) for names in PARTS.values()]
 
 
 def draw(out, counts=40):
     """Write the picture to a file."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), dpi=100, layout="constrained", width_ratios=(2, 3))
+    bars = {}
+    for ranks, measured in MEASURED.items():
+        bars[f"{ranks} ranks,\nmeasured"] = measured
+        bars[f"{ranks} ranks,\nmodel"] = [1e3 * each for each in parts(32_000_000, ranks, MACHINE)]
+    heights, below = np.array(list(bars.values())).T, 0
+    for height in heights:
+        left.bar(list(bars), height, bottom=below, alpha=0.8)
+        below = below + height
+    left.tick_params("x", labelsize=7)
+    left.set_ylabel("milliseconds a step")
+    left.set_title("32 million parameters, two cores", fontsize=10)
     ranks = np.unique(np.geomspace(1, 10_000, counts).astype(int))
-    times = [dataclasses.asdict(model(PARAMETERS, int(p), CLUSTER)) for p in ranks]
-    figure, axes = plt.subplots(figsize=(6, 3.4), dpi=100, layout="constrained")
-    labels = ("update of a shard", "sums", "gradients to their shards", "parameters to all")
-    axes.stackplot(ranks, *([each[part] for each in times] for part in PARTS), labels=labels, alpha=0.8)
-    axes.set(xscale="log", xlim=(1, 10_000), xlabel="ranks", ylabel="seconds a step", ylim=(0, 3.2))
-    axes.set_title(f"Adam, {PARAMETERS:,} parameters of float32", fontsize=10)
-    axes.legend(fontsize=8, frameon=False, reverse=True)
-    axes.spines[["top", "right"]].set_visible(False)
+    right.stackplot(ranks, *np.array([parts(1_000_000_000, int(p), CLUSTER) for p in ranks]).T, labels=list(PARTS), alpha=0.8)
+    right.set(xscale="log", xlim=(1, 10_000), xlabel="ranks", ylabel="seconds a step", ylim=(0, 3.2))
+    right.set_title("a billion parameters, a cluster: computed", fontsize=10)
+    right.legend(fontsize=8, frameon=False, reverse=True)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out)
     plt.close(figure)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
-import time
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import llvmlite.binding
@@ -14,7 +15,7 @@ import numba
 import numpy as np
 
 import fastopt
-from fastopt.commands import info
+from fastopt.commands import info, timing
 from fastopt.engine import cache, runtime
 from fastopt.engine.compile import compile_span
 from fastopt.engine.interpreted import IS_INTERPRETED
@@ -29,16 +30,25 @@ CODE_SETTINGS = {
     "NUMBA_CPU_FEATURES": ("CPU_FEATURES", (None, "")),
 }
 
-# How many times as long a product takes with subnormal results, from which on that is worth a word.
+# How many times as long something takes, from which on that is worth a word.
 SLOW_SUBNORMALS = 3.0
+SLOW_GRADIENTS = 1.2
+SLOW_BESIDE_PRODUCTS = 3.0
+
+# Of the CPUs that a process may use, the part that it should get.
+ENOUGH = 0.8
 
 
 class Finding(NamedTuple):
-    """What was looked at, what was found, and what to do about it, if anything."""
+    """What was looked at, what was found, and what to do about it, if anything.
+
+    What is found on most machines, and slows down some programs, has a hint and no mend: it is no reason to stop.
+    """
 
     subject: str
     found: str
     mend: str = ""
+    hint: str = ""
 
 
 def compiler() -> Finding:
@@ -54,23 +64,33 @@ def compiler() -> Finding:
 
 def kernels() -> Finding:
     """Whether kernels are kept on disk, and were kept for this processor."""
-    elsewhere = _other_processors()
     works, found = info.cache()
     if not works:
         mend = "set NUMBA_CACHE_DIR to a folder that you alone can write to; without one, each process compiles anew"
         return Finding("cache", found, mend)
-    if elsewhere:
-        found = f"the kernels in NUMBA_CACHE_DIR are for other processors ({', '.join(elsewhere)})"
-        return Finding("cache", found, "run python -m fastopt warmup once on each kind of processor")
+    for processor, kernels in _other_processors().items():
+        missing = kernels - _kernels(cache.folder())
+        if 2 * len(missing) > len(kernels):
+            found = (
+                f"{len(missing)} of the {len(kernels)} kernels for {processor} in NUMBA_CACHE_DIR are not there for this one"
+            )
+            return Finding("cache", found, "run python -m fastopt warmup, for what you use, once on each kind of processor")
     return Finding("cache", found)
 
 
-def _other_processors() -> list[str]:
-    """Those for which this version has kernels in the folder that was chosen, where it has none for this one."""
-    if not numba.config.CACHE_DIR or (own := cache.folder()).exists():
-        return []
-    start = f"fastopt-{fastopt.__version__}-"
-    return sorted({path.name.removeprefix(start).rpartition("-")[0] for path in own.parent.glob(f"{start}*")})
+def _other_processors() -> dict[str, set[str]]:
+    """Of this version the kernels for each of them, in the folder that was chosen."""
+    if not numba.config.CACHE_DIR:
+        return {}
+    own, start = cache.folder(), f"fastopt-{fastopt.__version__}-"
+    others = sorted(path for path in own.parent.glob(f"{start}*") if path != own)
+    return {path.name.removeprefix(start).rpartition("-")[0]: _kernels(path) for path in others}
+
+
+def _kernels(folder: Path) -> set[str]:
+    """Those of this Python, whatever sources they were made of."""
+    major, minor, *_ = sys.version_info
+    return {path.name.rpartition("_")[0] for path in folder.glob(f"*.py{major}{minor}*.nbi")}
 
 
 def vectors() -> Finding:
@@ -90,6 +110,10 @@ def vectors() -> Finding:
 def threads() -> Finding:
     """How many threads there are, against the CPUs that this process may use."""
     usable, count, quota = info.cpu_count(), numba.config.NUMBA_NUM_THREADS, runtime.cpu_quota()
+    if not runtime.has_global_lock():
+        found = f"{fastopt.get_num_threads()} for {_counted(usable, 'CPU')}"
+        found += ": Python runs without its global lock, where fastopt was not tested"
+        return Finding("threads", found, "set PYTHON_GIL=1; else step each optimizer in one thread of Python alone")
     if count > usable:
         found = f"{count} threads for {_counted(usable, 'CPU')}: they wait for each other"
         return Finding("threads", found, f"set NUMBA_NUM_THREADS={usable}")
@@ -148,7 +172,7 @@ def blas() -> Finding:
     try:
         import threadpoolctl
     except ImportError:
-        return Finding("BLAS", "not looked at: install threadpoolctl for that")
+        return Finding("BLAS", "not looked at", hint="install threadpoolctl for that")
     quota = runtime.cpu_quota()
     able = info.cpu_count() if quota is None else min(info.cpu_count(), math.ceil(quota))
     most = max((pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"), default=1)
@@ -159,15 +183,36 @@ def blas() -> Finding:
     return Finding("BLAS", _counted(most, "thread"))
 
 
+def products() -> Finding:
+    """Whether the threads of BLAS, which wait in a loop after a matrix product, slow down a step."""
+    count = fastopt.get_num_threads()
+    if count == 1:
+        return Finding("after products", "steps have one thread, which need not wait for those of BLAS")
+    alone, beside = timing.with_products()
+    found = f"a step on {count} threads takes {1e6 * alone:,.0f} µs, and {1e6 * beside:,.0f} right after a matrix product"
+    if beside > SLOW_BESIDE_PRODUCTS * alone:
+        hint = "where matrices are small, OPENBLAS_NUM_THREADS=1, or threadpoolctl; else threads=1, if steps don't find it out"
+        return Finding("after products", found, hint=hint)
+    return Finding("after products", found)
+
+
+def gradients() -> Finding:
+    """What it costs if gradients lie in another way than parameters, or are of another dtype."""
+    ratios = timing.with_gradients()
+    found = "steps are longer by the factors " + ", ".join(f"{ratio:.1f} ({way})" for way, ratio in ratios.items())
+    if max(ratios.values()) > SLOW_GRADIENTS:
+        hint = "let them be written to fastopt.flatten(params).like(), which lies as the parameters do, in their dtype"
+        return Finding("gradients", found, hint=hint)
+    return Finding("gradients", found)
+
+
 def load() -> Finding:
-    """Whether others are at work."""
-    try:
-        lately, _, _ = os.getloadavg()
-    except (AttributeError, OSError):
-        return Finding("load", "this system doesn't tell")
-    cpus = os.cpu_count() or 1
-    found = f"{lately:.1f} on {_counted(cpus, 'CPU')}"
-    if lately > cpus:
+    """Whether this process gets the CPUs that it may use, or others are at work."""
+    quota = runtime.cpu_quota()
+    able = info.cpu_count() if quota is None else min(info.cpu_count(), quota)
+    got = timing.cpus_to_be_had(math.ceil(able))
+    found = f"{got:.1f} of {able:g} CPUs are to be had"
+    if got < ENOUGH * able:
         return Finding("load", f"{found}: others are at work", "wait for them, or use fewer threads")
     return Finding("load", found)
 
@@ -179,26 +224,17 @@ def subnormals() -> Finding:
         found = "this thread takes subnormal numbers for 0: a library compiled with -ffast-math has set the processor so"
         mend = "import fastopt in a process without that library; results have other bits beside it"
         return Finding("subnormals", found, mend)
-    ratio = _seconds(lambda: tiny * np.float32(0.5)) / _seconds(lambda: tiny * np.float32(2.0))
-    if ratio > SLOW_SUBNORMALS:
-        return Finding("subnormals", f"take {ratio:.0f} times as long; flush_subnormals=True keeps them out of states")
+    slow, usual = timing.quickest(lambda: tiny * np.float32(0.5), lambda: tiny * np.float32(2.0))
+    if slow > SLOW_SUBNORMALS * usual:
+        hint = "flush_subnormals=True keeps them out of states, where gradients are 0 for long"
+        return Finding("subnormals", f"take {slow / usual:.0f} times as long", hint=hint)
     return Finding("subnormals", "are kept, and take no longer than others")
 
 
-def _seconds(action: Callable[[], object]) -> float:
-    """The quickest of some calls."""
-    seconds = []
-    for _ in range(100):
-        begin = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds)
-
-
-CHECKS = (compiler, kernels, vectors, threads, bandwidth, layer, waiting, blas, load, subnormals)
+CHECKS = (compiler, kernels, vectors, threads, load, bandwidth, layer, waiting, blas, products, gradients, subnormals)
 
 # What needs machine code; the compiler's check says why there is none.
-COMPILED = (kernels, vectors, bandwidth, layer)
+COMPILED = (kernels, vectors, bandwidth, layer, products, gradients)
 
 
 def findings() -> list[Finding]:
@@ -209,17 +245,20 @@ def findings() -> list[Finding]:
 def _attempt(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
-    except (OSError, RuntimeError, ValueError) as failure:  # Numba can't run as its environment variables want it to
+    except OSError as failure:
+        mend = "let this process use what it names"
+        return Finding(check.__name__, f"can't be looked at: {failure}", mend)
+    except (RuntimeError, ValueError) as failure:  # Numba can't run as its environment variables want it to
         mend = "unset the environment variables of Numba that it names"
         return Finding(check.__name__, f"can't be looked at: {failure}", mend)
 
 
 def report(found: list[Finding]) -> str:
-    """Findings as text, each with its mend on a line of its own."""
+    """Findings as text, each with its mend or hint on a line of its own."""
     width = max(len(finding.subject) for finding in found)
     lines = []
-    for subject, words, mend in found:
-        lines.append(f"{'MEND' if mend else 'good'}  {subject:{width}}  {words}")
-        if mend:
-            lines.append(f"      {'':{width}}  -> {mend}")
+    for subject, words, mend, hint in found:
+        lines.append(f"{'MEND' if mend else 'note' if hint else 'good'}  {subject:{width}}  {words}")
+        if mend or hint:
+            lines.append(f"      {'':{width}}  -> {mend or hint}")
     return "\n".join(lines)

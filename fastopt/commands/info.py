@@ -31,11 +31,13 @@ def report() -> str:
     # These first: where there is no cache, the first kernel tells why; and once threads were launched, their layer is known.
     kernels, speed = _attempt(lambda: cache()[1]), _attempt(_speed)
     quota = runtime.cpu_quota()
+    python = [platform.python_implementation(), f"{platform.system()} {platform.machine()}"]
+    python += [] if runtime.has_global_lock() else ["without the global lock"]
     facts = {
         "fastopt": fastopt.__version__,
         "numba": numba.__version__,
         "NumPy": np.__version__,
-        "Python": f"{platform.python_version()} ({platform.python_implementation()}, {platform.system()} {platform.machine()})",
+        "Python": f"{platform.python_version()} ({', '.join(python)})",
         "CPU": f"{cpu_name()}, {cpu_count()} usable",
         "CPU quota": "none" if quota is None else f"{quota:g} CPUs",
         "threads": f"{fastopt.get_num_threads()} (NUMBA_NUM_THREADS = {numba.config.NUMBA_NUM_THREADS})",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -78,14 +79,20 @@ def get_num_threads() -> int:
     Returns
     -------
     int
-        What `set_num_threads` set, else Numba's number, limited by the CPU quota of the container (rounded up).
+        What `set_num_threads` set, else Numba's number, limited by the CPU quota of the container (rounded up); 1 where Python
+        runs without its global lock, as more were not tested there.
     """
     global _threads
     if _threads is None:
         quota = cpu_quota()
-        most: int = numba.config.NUMBA_NUM_THREADS
+        most: int = numba.config.NUMBA_NUM_THREADS if has_global_lock() else 1
         _threads = most if quota is None else max(1, min(most, math.ceil(quota)))
     return _threads
+
+
+def has_global_lock() -> bool:
+    """Whether Python runs one thread at a time: always, but for builds for free threading without a module that asks for it."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def set_parallel_threshold(n_bytes: int | None) -> None:

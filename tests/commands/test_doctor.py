@@ -1,6 +1,5 @@
 """The command ``doctor``: each check is shown what it complains of, and all of them this machine."""
 
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ import pytest
 
 import fastopt
 from fastopt.__main__ import main
-from fastopt.commands import doctor, info
+from fastopt.commands import doctor, info, timing
 from fastopt.engine import cache, runtime
 from tests.fresh import environment
 
@@ -48,13 +47,15 @@ def llvm(patch, code, **features):
 def test_this_machine(capsys, monkeypatch):
     monkeypatch.setattr(info, "ELEMENTS", 2**16)
     monkeypatch.setattr(info, "STEPS", 2)
-    monkeypatch.setattr(os, "getloadavg", lambda: (1e3, 1.0, 1.0), raising=False)
+    monkeypatch.setattr(timing, "cpus_to_be_had", lambda count: 0.01)
+    threshold = runtime.get_parallel_threshold()
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line[:4] for line in lines if line[0] != " "].count("good") >= 5
-    assert sum(line.startswith("MEND") for line in lines) == sum("->" in line for line in lines)
+    assert sum(line.startswith(("MEND", "note")) for line in lines) == sum("->" in line for line in lines)
     (place,) = [i for i, line in enumerate(lines) if line.startswith("MEND  load")]
-    assert "1000.0 on" in lines[place]
+    assert "0.0 of" in lines[place]
+    assert runtime.get_parallel_threshold() == threshold
     assert lines[place + 1].strip().startswith("-> wait for them")
     subjects = [finding.subject for finding in doctor.findings()]
     assert len(subjects) == len(set(subjects)) == len(doctor.CHECKS)
@@ -100,12 +101,23 @@ def test_a_cache_that_can_not_be_written(patch):
 def test_a_cache_of_other_processors(patch, tmp_path):
     patch(info, cache=lambda: (True, "works"))
     patch(numba.config, CACHE_DIR=str(tmp_path))
-    assert doctor.kernels() == ("cache", "works", "")
-    (tmp_path / f"fastopt-{fastopt.__version__}-an-other-0a1b2c3d").mkdir()
-    (tmp_path / "fastopt-0.0.0-older-0a1b2c3d").mkdir()
-    assert "other processors (an-other)" in doctor.kernels().found
-    assert "warmup" in doctor.kernels().mend
-    cache.folder().mkdir()  # now there are some for this one, too
+    assert doctor.kernels() == ("cache", "works", "", "")
+
+    def keep(folder, *names, python=f"py{sys.version_info[0]}{sys.version_info[1]}"):
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            (folder / f"{name}.{python}.nbi").touch()
+
+    other, names = tmp_path / f"fastopt-{fastopt.__version__}-an-other-0a1b2c3d", [f"loop.{i}_0a1b-0" for i in range(4)]
+    keep(other, "loop.9_0a1b-0", python="py27")  # of no use for this Python
+    keep(tmp_path / "fastopt-0.0.0-older-0a1b2c3d", *names)
+    assert not doctor.kernels().mend
+    keep(other, *names)
+    keep(cache.folder(), "loop.0_ffff-0")  # what the doctor itself has left there, last time
+    for _ in range(2):
+        assert doctor.kernels().found == "3 of the 4 kernels for an-other in NUMBA_CACHE_DIR are not there for this one"
+        assert "warmup" in doctor.kernels().mend
+    keep(cache.folder(), "loop.1_0a1b-0")  # now there is half of them, and the rest may not be needed here
     assert not doctor.kernels().mend
     patch(numba.config, CACHE_DIR="")
     assert not doctor.kernels().mend
@@ -118,7 +130,7 @@ def test_code_without_vectors(patch):
     llvm(patch, "fmul <4 x float>", avx=True)
     assert doctor.vectors().mend
     llvm(patch, "fmul <4 x float>", neon=True)
-    assert doctor.vectors() == ("vectors", "loops take 16 bytes at once", "")
+    assert doctor.vectors() == ("vectors", "loops take 16 bytes at once", "", "")
     llvm(patch, "fmul <vscale x 4 x float>", sve=True)
     assert not doctor.vectors().mend
     llvm(patch, "fmul <4 x float> and fmul <16 x float>", avx=True)
@@ -145,6 +157,14 @@ def test_threads_against_cpus(machine, usable, count, quota, found, mend):
     assert bool(mend) == bool(finding.mend)
 
 
+def test_threads_of_a_python_without_its_global_lock(machine, monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    machine(4, 4)
+    finding = doctor.threads()
+    assert finding.found == "1 for 4 CPUs: Python runs without its global lock, where fastopt was not tested"
+    assert finding.mend.startswith("set PYTHON_GIL=1")
+
+
 @pytest.mark.parametrize(
     ("speeds", "found", "mends"),
     [([10.0, 18.0], "10.0 GB/s with 1 thread, 18.0 with 4 (4.5 for each)", False), ([10.0, 7.0], "7.0 with 4", True)],
@@ -160,8 +180,8 @@ def test_memory_for_one_thread_and_for_all(patch, machine, speeds, found, mends)
 def test_one_thread_has_no_layer_and_one_speed(patch, machine):
     machine(1, 1)
     patch(info, bandwidths=lambda *threads: [10.0] * len(threads))
-    assert doctor.bandwidth() == ("memory", "10.0 GB/s with 1 thread", "")
-    assert doctor.layer() == ("threading layer", "none, with one thread", "")
+    assert doctor.bandwidth() == ("memory", "10.0 GB/s with 1 thread", "", "")
+    assert doctor.layer() == ("threading layer", "none, with one thread", "", "")
 
 
 def test_a_layer_for_want_of_a_better_one(patch, machine):
@@ -169,7 +189,7 @@ def test_a_layer_for_want_of_a_better_one(patch, machine):
     patch(numba, threading_layer=lambda: "workqueue")
     assert "OpenMP" in doctor.layer().mend
     patch(numba, threading_layer=lambda: "tbb")
-    assert doctor.layer() == ("threading layer", "tbb", "")
+    assert doctor.layer() == ("threading layer", "tbb", "", "")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +210,7 @@ def test_products_with_more_threads_than_cpus(patch, machine):
     pools = [{"user_api": "blas", "num_threads": 8}, {"user_api": "openmp", "num_threads": 64}]
     patch(threadpoolctl, threadpool_info=lambda: pools)
     machine(8, 8)
-    assert doctor.blas() == ("BLAS", "8 threads", "")
+    assert doctor.blas() == ("BLAS", "8 threads", "", "")
     machine(8, 8, quota=1.5)
     assert "OPENBLAS_NUM_THREADS=2 " in doctor.blas().mend
     patch(threadpoolctl, threadpool_info=list)
@@ -199,17 +219,62 @@ def test_products_with_more_threads_than_cpus(patch, machine):
 
 def test_products_that_nobody_can_count(monkeypatch):
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    assert doctor.blas() == ("BLAS", "not looked at: install threadpoolctl for that", "")
+    assert doctor.blas() == ("BLAS", "not looked at", "", "install threadpoolctl for that")
+    assert doctor.report([doctor.blas()]).startswith("note  BLAS  not looked at\n")
 
 
-def test_a_system_without_load(monkeypatch):
-    def unobtainable():
-        raise OSError
+@pytest.mark.parametrize(("beside", "hints"), [(2e-5, False), (6.4e-3, True)])
+def test_steps_after_products(patch, machine, beside, hints):
+    machine(4, 4)
+    patch(timing, with_products=lambda: (1e-5, beside))
+    finding = doctor.products()
+    assert finding.found == f"a step on 4 threads takes 10 µs, and {1e6 * beside:,.0f} right after a matrix product"
+    assert ("OPENBLAS_NUM_THREADS=1" in finding.hint and "threads=1" in finding.hint) == hints
+    assert not finding.mend
+    machine(1, 1)
+    assert not doctor.products().hint
 
-    monkeypatch.setattr(os, "getloadavg", unobtainable, raising=False)
-    assert doctor.load() == ("load", "this system doesn't tell", "")
-    monkeypatch.delattr(os, "getloadavg")
-    assert doctor.load() == ("load", "this system doesn't tell", "")
+
+@pytest.mark.parametrize(("ratio", "hints"), [(1.1, False), (1.5, True)])
+def test_gradients_that_lie_otherwise(patch, ratio, hints):
+    patch(timing, with_gradients=lambda: {"in another order": ratio, "off a cache line": 1.0})
+    finding = doctor.gradients()
+    assert finding.found == f"steps are longer by the factors {ratio} (in another order), 1.0 (off a cache line)"
+    assert ("fastopt.flatten(params)" in finding.hint) == hints
+
+
+def test_gradients_lie_as_they_are_said_to(patch):
+    taken = []
+
+    def step_of(gradient):
+        taken.append(gradient)
+        return lambda: None
+
+    patch(timing, _step_of=step_of)
+    assert list(timing.with_gradients()) == ["in another order", "float64 for float32", "off a cache line"]
+    orders, widths, places = zip(*((g.flags.c_contiguous, g.itemsize, g.ctypes.data % 64) for g in taken), strict=True)
+    assert orders == (True, False, True, True)
+    assert widths == (4, 4, 8, 4)
+    assert [place == 0 for place in places] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("quota", "got", "found", "mends"),
+    [
+        (None, 3.9, "3.9 of 4 CPUs are to be had", False),
+        (None, 2.0, "2.0 of 4 CPUs are to be had: others are at work", True),
+        (1.5, 1.5, "1.5 of 1.5 CPUs are to be had", False),
+    ],
+)
+def test_cpus_that_others_use(patch, machine, quota, got, found, mends):
+    machine(4, 4, quota)
+    patch(timing, cpus_to_be_had=lambda count: got if count == (4 if quota is None else 2) else 0.0)
+    assert doctor.load().found == found
+    assert bool(doctor.load().mend) == mends
+
+
+def test_cpus_are_counted_by_the_time_that_they_work():
+    assert timing.cpus_to_be_had(1) > 0.0  # and at most 1, where no threads of others in this process wait in a loop
 
 
 def test_subnormals_that_vanish(patch):
@@ -219,18 +284,22 @@ def test_subnormals_that_vanish(patch):
 
 
 def test_subnormals_that_take_long(patch):
-    seconds = iter([5e-5, 1e-6])
-    patch(doctor, _seconds=lambda action: next(seconds))
+    patch(timing, quickest=lambda *actions: [5e-5, 1e-6])
     found = doctor.subnormals()
-    assert "take 50 times as long" in found.found
-    assert "flush_subnormals=True" in found.found
+    assert found.found == "take 50 times as long"
+    assert "flush_subnormals=True" in found.hint
+    assert doctor.report([found]).startswith("note  subnormals")
 
 
-def test_what_can_not_be_looked_at_is_to_be_mended(patch):
+@pytest.mark.parametrize(
+    ("failure", "mend"),
+    [(ValueError("the layer 'x' is unknown"), "Numba"), (PermissionError("/proc/x"), "let this process use what it names")],
+)
+def test_what_can_not_be_looked_at_is_to_be_mended(patch, failure, mend):
     def broken():
-        raise ValueError("the layer 'x' is unknown")
+        raise failure
 
     patch(doctor, CHECKS=(broken,))
     (found,) = doctor.findings()
-    assert found.found == "can't be looked at: the layer 'x' is unknown"
-    assert found.mend
+    assert found.found == f"can't be looked at: {failure}"
+    assert mend in found.mend

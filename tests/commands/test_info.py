@@ -56,6 +56,13 @@ def test_the_cache_is_filled_and_then_found(tmp_path):
 
 
 @pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("has_lock", [False, True])
+def test_the_global_lock_is_named_where_it_is_missing(has_lock, monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: has_lock, raising=False)
+    assert facts(info.report())["Python"].endswith(", without the global lock)") != has_lock
+
+
+@pytest.mark.usefixtures("_quick")
 def test_a_missing_cache_says_why(monkeypatch):
     def uncached(variant):
         warnings.warn("no folder to write to", RuntimeWarning, stacklevel=2)

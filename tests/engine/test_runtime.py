@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numba
@@ -100,3 +101,20 @@ report(threads=runtime.available_threads(), initialized=__import__("numba").np.u
         tmp_path,
     )
     assert result == {"threads": 1, "initialized": False}
+
+
+@pytest.fixture
+def _without_global_lock(monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    monkeypatch.setattr(runtime, "_threads", None)
+
+
+@pytest.mark.usefixtures("_without_global_lock")
+def test_without_the_global_lock_steps_have_one_thread_until_more_are_asked_for():
+    assert fastopt.get_num_threads() == runtime.available_threads() == 1
+    fastopt.set_num_threads(2)
+    assert fastopt.get_num_threads() == 2
+
+
+def test_there_is_a_global_lock_here():
+    assert runtime.has_global_lock()

@@ -15,8 +15,11 @@ from tests.mpi.ranks import case, path_of
 
 
 @case
-def what_the_page_shows_runs(comm):
-    exec("".join(code for _, code in fences(ROOT / "docs" / "mpi.md", r"\{code-block\} python")), {})
+def what_the_pages_show_runs(comm):
+    for page in ("mpi.md", "tutorials/simulation.md"):
+        programs = [code for _, code in fences(ROOT / "docs" / page, r"\{code-block\} python")]
+        assert programs
+        exec("".join(programs), {})
 
 
 def told(comm, name, *arguments):
