@@ -17,7 +17,6 @@ import numba
 import numpy as np
 from numba import types
 from numba.core.compiler_lock import global_compiler_lock
-from numba.extending import register_jitable
 from numpy.typing import DTypeLike
 
 from fastopt import optimizers
@@ -28,6 +27,7 @@ from fastopt.description.hyperparameters import Check, Number, Several, finite
 from fastopt.engine.compile import Rule, compiled_callback
 from fastopt.engine.digest import digest
 from fastopt.engine.formats import FORMATS, computing, kind_of, plain
+from fastopt.engine.jitable import jitable
 from fastopt.engine.loop import array_at, span
 from fastopt.engine.noise import key_of
 from fastopt.optimizer import Optimizer
@@ -262,7 +262,7 @@ def _leaves(tree: Tree) -> Iterator[tuple[str, ...]]:
         yield tree
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@jitable
 def _stays(number: Any, rounded: Any) -> Any:
     """Whether a number is still one in the dtype of the arrays: neither zero that was none, nor infinite that was finite."""
     return (rounded != 0 or number == 0) and abs(rounded) < math.inf
@@ -320,7 +320,7 @@ def _compiled(name: str, dtype: np.dtype[Any], is_cached: bool = True) -> Any:
     names |= {"number": computing(made.dtype).type, "uint32": types.uint32}
     names |= {"gradient_kind": kind_of(made.dtype), "updated_kind": kind_of(made.dtype, made.is_narrow)}
     names |= {"rule": made.rule, "span": span, "stays": _stays}
-    names |= {f"holds{i}": register_jitable(condition.holds) for i, condition in enumerate(made.conditions)}
+    names |= {f"holds{i}": jitable(condition.holds) for i, condition in enumerate(made.conditions)}
     file = f"<{made.name}>"
     linecache.cache[file] = len(source), None, source.splitlines(True), file  # where Numba and tracebacks look for it
     exec(compile(source, file, "exec"), names)

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import carray, int32, int64, types
-from numba.extending import intrinsic, overload, register_jitable
+from numba.extending import intrinsic
 from numba.np.numpy_support import as_dtype
+
+from fastopt.engine.jitable import implementation_of, jitable
 
 # What a span is called with: operands, gradient, coefficients, begin, end, sums.
 SPAN_SIGNATURE = types.void(int64, int64, int64, int64, int64, int64)
@@ -64,30 +66,30 @@ def vector(address: Any, size: Any, kind: Any) -> Any:
     return array if dtype.names is None else Records(array)
 
 
-@overload(vector, strict=False)
+@implementation_of(vector)
 def _vector(address: Any, size: Any, kind: Any) -> Callable[..., Any]:
     return lambda address, size, kind: carray(pointer(address, kind), (size,))
 
 
-@register_jitable
+@jitable
 def matrix(address: Any, rows: Any, columns: Any, kind: Any) -> Any:
     """The numbers at an address, as a matrix in C order."""
     return vector(address, rows * columns, kind).reshape(rows, columns)
 
 
-@register_jitable
+@jitable
 def record(address: Any, kind: Any) -> Any:
     """The record at an address."""
     return vector(address, 1, kind)[0]
 
 
-@register_jitable
+@jitable
 def word(address: Any) -> Any:
     """The 64 bits at an address."""
     return vector(address, 1, int64)[0]
 
 
-@register_jitable
+@jitable
 def half_word(address: Any) -> Any:
     """The 32 bits at an address, with their sign."""
     return int64(vector(address, 1, int32)[0])
@@ -98,7 +100,7 @@ def call(function: Any, operands: Any, g: Any, coefficients: Any, begin: Any, en
     ctypes.cast(function, ctypes.py_object).value(operands, g, coefficients, begin, end, sums)
 
 
-@overload(call, strict=False)
+@implementation_of(call)
 def _call(function: Any, operands: Any, g: Any, coefficients: Any, begin: Any, end: Any, sums: Any) -> Callable[..., Any]:
     return lambda function, operands, g, coefficients, begin, end, sums: _call_at(
         function, operands, g, coefficients, begin, end, sums

@@ -14,7 +14,7 @@ import numpy as np
 from llvmlite import ir
 from numba import int64, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload, register_jitable
+from numba.extending import intrinsic
 
 from fastopt.engine import sums
 from fastopt.engine.addresses import call, record, vector, word
@@ -32,6 +32,7 @@ from fastopt.engine.codes import (
     scale_of,
 )
 from fastopt.engine.digest import digest
+from fastopt.engine.jitable import implementation_of, jitable
 from fastopt.engine.loop import CACHE_LINE, elements
 from fastopt.engine.noise import STRIDE, key_of, noise_from, product
 from fastopt.engine.rounding import MAGNITUDE, bits_of
@@ -88,7 +89,7 @@ def largest_magnitude(x_at: Any) -> Any:
     return np.max(bits_of(vector(x_at, SIZE, np.float32)) & MAGNITUDE)
 
 
-@overload(largest_magnitude, strict=False)
+@implementation_of(largest_magnitude)
 def _compiled_largest(x_at: Any) -> Callable[..., Any]:
     return lambda x_at: _largest(x_at)
 
@@ -116,9 +117,7 @@ def _decoding(code: Code) -> Callable[..., None]:
     def decode(codes_at: Any, factor: Any, x_at: Any) -> None:
         vector(x_at, SIZE, np.float32)[:] = number_of(vector(codes_at, SIZE, code.dtype), factor)
 
-    overload(decode, strict=False)(
-        lambda codes_at, factor, x_at: lambda codes_at, factor, x_at: compiled(codes_at, factor, x_at)
-    )
+    implementation_of(decode)(lambda codes_at, factor, x_at: lambda codes_at, factor, x_at: compiled(codes_at, factor, x_at))
     return decode
 
 
@@ -154,7 +153,7 @@ def _encoding(code: Code, is_stochastic: bool) -> Callable[..., None]:
         noise = product(vector(noise_at, SIZE, np.uint32), salt) if is_stochastic else None
         vector(codes_at, SIZE, code.dtype)[:] = code_of(vector(x_at, SIZE, np.float32), inverse, noise, code)
 
-    overload(encode, strict=False)(
+    implementation_of(encode)(
         lambda x_at, inverse, noise_at, salt, codes_at: (
             lambda x_at, inverse, noise_at, salt, codes_at: compiled(x_at, inverse, noise_at, salt, codes_at)
         )
@@ -167,7 +166,7 @@ def _loops(code: Code) -> tuple[Callable[..., None], Callable[..., None]]:
     decode_block, encode_nearest, encode_stochastic = _decoding(code), _encoding(code, False), _encoding(code, True)
     exponent, to_next = code.exponent, code.to_next
 
-    @register_jitable
+    @jitable
     def decode(array: Any, begin: Any, end: Any, x_at: Any, spare_at: Any) -> None:
         codes_at, scales = array.codes + begin, scales_at(array, begin, end)
         full = (end - begin) // SIZE
@@ -177,7 +176,7 @@ def _loops(code: Code) -> tuple[Callable[..., None], Callable[..., None]]:
             copy_bytes(spare_at, codes_at + full * SIZE, (end - begin) % SIZE)
             decode_block(spare_at, factor_of(scales[full]), x_at + full * SIZE * FLOAT)
 
-    @register_jitable
+    @jitable
     def encode_all(array: Any, begin: Any, end: Any, x_at: Any, noise_at: Any, spare_at: Any, encode_block: Any) -> None:
         codes_at, scales, salt = array.codes + begin, scales_at(array, begin, end), u32(array.salt)
         full, block = (end - begin) // SIZE, SIZE * FLOAT
@@ -191,7 +190,7 @@ def _loops(code: Code) -> tuple[Callable[..., None], Callable[..., None]]:
             encode_block(x_at + full * block, inverse_of(scales[full]), noise_at + full * block, salt, spare_at)
             copy_bytes(codes_at + full * SIZE, spare_at, rest)
 
-    @register_jitable
+    @jitable
     def encode(array: Any, begin: Any, end: Any, x_at: Any, noise_at: Any, spare_at: Any) -> None:
         if array.salt:
             encode_all(array, begin, end, x_at, noise_at, spare_at, encode_stochastic)
@@ -201,13 +200,13 @@ def _loops(code: Code) -> tuple[Callable[..., None], Callable[..., None]]:
     return decode, encode
 
 
-@register_jitable
+@jitable
 def scales_at(array: Any, begin: Any, end: Any) -> Any:
     """The scales of the blocks that some numbers fill."""
     return vector(array.scales + begin // SIZE * 2, (end - begin + SIZE - 1) // SIZE, np.uint16)
 
 
-@register_jitable
+@jitable
 def copy_bytes(to: Any, source: Any, count: Any) -> None:
     """Copy less than a block of codes."""
     vector(to, count, np.uint8)[:] = vector(source, count, np.uint8)
@@ -217,7 +216,7 @@ decode_signed, encode_signed = _loops(SIGNED)
 decode_nonnegative, encode_nonnegative = _loops(NONNEGATIVE)
 
 
-@register_jitable
+@jitable
 def draw(bits: Any, key: Any, first: Any) -> None:
     """Write random bits for numbers from one on."""
     start = product(u32(first), STRIDE)

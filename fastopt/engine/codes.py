@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
+from fastopt.engine.jitable import jitable
 from fastopt.engine.rounding import INFINITY, MAGNITUDE, bits_of, from_bits
 from fastopt.engine.values import select
 
@@ -64,7 +64,7 @@ SIGNED, NONNEGATIVE = _code(np.int8, 4, 5), _code(np.uint8, 16, 4)
 CODES = {np.dtype(code.dtype): code for code in (SIGNED, NONNEGATIVE)}
 
 
-@register_jitable
+@jitable
 def scale_of(largest: Any, exponent: Any, to_next: Any) -> Any:
     """The scale of a block, of the bits of its largest magnitude: the least with which that has a code."""
     scale = i32(i32(i32(u32(u32(largest + to_next) >> MANTISSA)) - exponent) << EXPONENT)
@@ -72,13 +72,13 @@ def scale_of(largest: Any, exponent: Any, to_next: Any) -> Any:
     return np.uint16(select(largest >= INFINITY, NAN_SCALE, select(largest == u32(0), NO_SCALE, scale)))
 
 
-@register_jitable
+@jitable
 def factor_of(scale: Any) -> Any:
     """What numbers with a scale are multiplied with; NaN if one of them was not finite."""
     return from_bits(u32(u32(scale) << UPPER_HALF))
 
 
-@register_jitable
+@jitable
 def inverse_of(scale: Any) -> Any:
     """What they are multiplied with before."""
     return from_bits(u32(u32(OF_INVERSES - i32(scale)) << UPPER_HALF))

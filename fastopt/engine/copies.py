@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import int64, types, uint32, uint64
-from numba.extending import intrinsic, overload, register_jitable
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from fastopt.engine.addresses import vector
 from fastopt.engine.compile import compiled_function
 from fastopt.engine.external import restore_thread, save_thread
 from fastopt.engine.interpreted import IS_INTERPRETED, interpreted
+from fastopt.engine.jitable import implementation_of, jitable
 from fastopt.engine.loop import elements
 
 # An array of fewer bytes may still be in a cache when the copy is read.
@@ -74,7 +75,7 @@ def _copy(source: Any, size: Any, item: Any, first: Any, second: Any) -> Any:
     return found
 
 
-@register_jitable
+@jitable
 def _is_finite(source: Any, size: Any, item: Any) -> Any:
     if item == 4:
         return _largest(vector(source, size // 4, uint32), EXPONENT_32) < EXPONENT_32
@@ -86,7 +87,7 @@ def _largest(bits: Any, mask: Any) -> Any:
     return (bits & mask).max()
 
 
-@overload(_largest, strict=False)
+@implementation_of(_largest)
 def _compiled_largest(bits: Any, mask: Any) -> Callable[..., Any]:
     def largest(bits: Any, mask: Any) -> Any:
         found = bits[0] & mask
@@ -97,7 +98,7 @@ def _compiled_largest(bits: Any, mask: Any) -> Callable[..., Any]:
     return largest
 
 
-@register_jitable
+@jitable
 def _copy_bytes(source: Any, to: Any, size: Any) -> None:
     vector(to, size, np.uint8)[:] = vector(source, size, np.uint8)
 
@@ -107,7 +108,7 @@ def _copy_around(source: Any, to: Any, size: Any) -> None:
     _copy_bytes(source, to, size)
 
 
-@overload(_copy_around, strict=False)
+@implementation_of(_copy_around)
 def _compiled_copy_around(source: Any, to: Any, size: Any) -> Callable[..., Any]:
     def copy_around(source: Any, to: Any, size: Any) -> None:
         head = min(size, -to % UNIT_BYTES)

@@ -14,9 +14,10 @@ import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.core.imputils import lower_constant
-from numba.extending import intrinsic, make_attribute_wrapper, models, overload, register_model, typeof_impl
+from numba.extending import intrinsic, make_attribute_wrapper, models, register_model, typeof_impl
 from numpy.typing import NDArray
 
+from fastopt.engine.jitable import implementation_of
 from fastopt.engine.rounding import (
     from_bfloat16,
     from_float16,
@@ -190,7 +191,7 @@ def _formatted(typing_context: Any, array: Any, kind: Any) -> Any:
     return FormattedType(array, kind.form)(array, kind), generate
 
 
-@overload(formatted, strict=False)
+@implementation_of(formatted)
 def _compiled_formatted(array: Any, kind: Any) -> Callable[..., Any]:
     return lambda array, kind: _formatted(array, kind)
 
@@ -200,6 +201,6 @@ def array_of(source: Any) -> Any:
     return source.array if isinstance(source, Formatted) else source
 
 
-@overload(array_of, strict=False)
+@implementation_of(array_of)
 def _array_of(source: Any) -> Callable[..., Any]:
     return (lambda source: source.array) if isinstance(source, FormattedType) else (lambda source: source)

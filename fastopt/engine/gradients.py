@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from numba import int64
-from numba.extending import register_jitable
 
 from fastopt.engine.addresses import half_word, vector, word
+from fastopt.engine.jitable import jitable
 from fastopt.engine.loop import ITEM
 from fastopt.engine.tables import (
     DATA,
@@ -23,7 +23,7 @@ from fastopt.engine.tables import (
 )
 
 
-@register_jitable
+@jitable
 def _accepted(array: Any, leaf: Any, header: Any) -> Any:
     """Where the elements of a gradient lie, if it is one that spans can read; else 0."""
     if word(array + TYPE) != header.array_type or half_word(array + NDIM) != leaf.ndim or word(array + DESCR) != leaf.descr:
@@ -43,7 +43,7 @@ def _accepted(array: Any, leaf: Any, header: Any) -> Any:
     return begin
 
 
-@register_jitable
+@jitable
 def _is_written(header: Any, begin: Any, end: Any) -> Any:
     """Whether steps write to some of this memory."""
     pieces = vector(header.pieces, 2 * header.piece_count, int64)
@@ -57,7 +57,7 @@ def _is_written(header: Any, begin: Any, end: Any) -> Any:
     return low > 0 and begin < pieces[2 * low - 1]
 
 
-@register_jitable
+@jitable
 def look(header: Any, gradients: Any) -> Any:
     """Take note of where the gradients lie: those of a list or tuple, or a lone one; whether all are known."""
     leaves = vector(header.leaves, header.leaf_count, leaf_type)
@@ -75,7 +75,7 @@ def look(header: Any, gradients: Any) -> Any:
     return True
 
 
-@register_jitable
+@jitable
 def _take(header: Any, leaf: Any, array: Any) -> Any:
     if leaf.is_active:
         begin = _accepted(array, leaf, header)

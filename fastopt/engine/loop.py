@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from numba import float64, int64, types, uint32, uint64
-from numba.extending import overload, register_jitable
 
 from fastopt.engine.addresses import matrix, vector, word
 from fastopt.engine.formats import Format, FormatType, array_of, formatted
+from fastopt.engine.jitable import implementation_of, jitable
 from fastopt.engine.noise import key_of, salt_of
 from fastopt.engine.pairs import parts_in_memory
 from fastopt.engine.storage import drawn, load, salted, store
@@ -42,13 +42,13 @@ def elements(begin: Any, end: Any) -> Any:
     return (np.arange(begin, end, dtype=np.uint64),)
 
 
-@overload(elements, strict=False)
+@implementation_of(elements)
 def _elements(begin: Any, end: Any) -> Callable[..., Any]:
     # Unsigned bounds: with signed ones Numba adds a test for negative indices, and the loop stays scalar.
     return lambda begin, end: range(uint64(begin), uint64(end))
 
 
-@register_jitable
+@jitable
 def span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any, source: Any = None) -> None:
     """Update the elements ``[lo, hi)`` of ``arrays``, which are ``(theta, *states)``.
 
@@ -66,7 +66,7 @@ def span(rule: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any,
             store(arrays, i, new, dtype, drawn(source, i))
 
 
-@register_jitable
+@jitable
 def _sum(measure: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, lo: Any, hi: Any, sums: Any) -> None:
     sums[...] = 0.0
     full = lo + (hi - lo) // LANES * LANES
@@ -79,7 +79,7 @@ def _sum(measure: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: A
     add_lanes(sums)
 
 
-@register_jitable
+@jitable
 def _measure(measure: Any, dtype: Any, arrays: Any, g: Any, lr: Any, coefficients: Any, i: Any, sums: Any, lane: Any) -> None:
     old = load(arrays, i, dtype)
     add_products(sums, lane, measure(old[0], load(g, i, dtype), load(lr, i, dtype), *(old[1:] + load(coefficients, i, dtype))))
@@ -97,7 +97,7 @@ def operands_at(addresses: Any, row: Any, size: Any, kinds: Any) -> Any:
     return (array_at(word(addresses), size, kinds[0]), *operands_at(addresses + ITEM, row, size, kinds[1:]))
 
 
-@overload(operands_at, strict=False)
+@implementation_of(operands_at)
 def _operands_at(addresses: Any, row: Any, size: Any, kinds: Any) -> Callable[..., Any]:
     if len(kinds) == 0:
         return lambda addresses, row, size, kinds: ()
@@ -122,7 +122,7 @@ def array_at(address: Any, size: Any, kind: Any) -> Any:
     return matrix(address, size, 2, kind(0).real.dtype.type)
 
 
-@overload(array_at, strict=False)
+@implementation_of(array_at)
 def _array_at(address: Any, size: Any, kind: Any) -> Callable[..., Any]:
     if isinstance(kind, FormatType):
         bits = parts_in_memory(np.dtype(kind.form.bits)) if kind.form.is_paired else kind.form.bits
@@ -178,7 +178,7 @@ def updating_span(rule: Callable[..., Any], dtype: type, updated: Kinds, gradien
 PART = 32 * LANES
 
 
-@register_jitable
+@jitable
 def _stepped(rule: Any, dtype: Any, arrays: Any, of_row: Any, g: Any, lr: Any, coefficients: Any, i: Any) -> Any:
     """What a rule gives for an element, of whose row there are some numbers after the states."""
     old = load(arrays, i, dtype) + of_row

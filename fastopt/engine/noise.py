@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 from numba import uint32
-from numba.extending import intrinsic, overload, register_jitable
+from numba.extending import intrinsic
+
+from fastopt.engine.jitable import implementation_of, jitable
 
 u32, u64 = np.uint32, np.uint64
 
@@ -36,12 +38,12 @@ def _product(typing_context: Any, x: Any, y: Any) -> Any:
     return uint32(uint32, uint32), lambda context, builder, signature, arguments: builder.mul(*arguments)
 
 
-@overload(product, strict=False)
+@implementation_of(product)
 def _compiled_product(x: Any, y: Any) -> Any:
     return lambda x, y: _product(x, y)
 
 
-@register_jitable
+@jitable
 def mixed(x: Any) -> Any:
     """A uint64 in which each bit depends on all bits of another one."""
     x = u64(x + GOLDEN)
@@ -50,19 +52,19 @@ def mixed(x: Any) -> Any:
     return u64(x ^ u64(x >> THIRTY_ONE))
 
 
-@register_jitable
+@jitable
 def key_of(seed: Any, step: Any) -> Any:
     """What tells the noise of a step from that of others, as a uint64."""
     return mixed(u64(mixed(u64(seed)) ^ u64(step)))
 
 
-@register_jitable
+@jitable
 def noise(key: Any, i: Any) -> Any:
     """32 random bits for element `i`, given as a uint32."""
     return noise_from(key, product(i, STRIDE))
 
 
-@register_jitable
+@jitable
 def noise_from(key: Any, place: Any) -> Any:
     """The same, given the product of the element with the stride."""
     x = u32(place ^ u32(key))

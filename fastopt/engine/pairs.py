@@ -15,8 +15,10 @@ import numba
 import numpy as np
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, make_attribute_wrapper, models, overload, register_model
+from numba.extending import intrinsic, make_attribute_wrapper, models, register_model
 from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from fastopt.engine.jitable import implementation_of
 
 
 class Pair(NDArrayOperatorsMixin):
@@ -108,7 +110,7 @@ def pair_of(x: Any, y: Any) -> Any:
     return Pair(x, y)
 
 
-@overload(pair_of, strict=False)
+@implementation_of(pair_of)
 def _pair_of(x: Any, y: Any) -> Any:
     return lambda x, y: pair(x, y)
 
@@ -128,12 +130,12 @@ def y_of(a: Any) -> Any:
     raise NotImplementedError("y_of exists in compiled code only")
 
 
-@overload(x_of, strict=False)
+@implementation_of(x_of)
 def _x_of(a: Any) -> Any:
     return (lambda a: a.x) if isinstance(a, PairType) else lambda a: a
 
 
-@overload(y_of, strict=False)
+@implementation_of(y_of)
 def _y_of(a: Any) -> Any:
     return (lambda a: a.y) if isinstance(a, PairType) else lambda a: a
 
@@ -151,7 +153,7 @@ def overload_for_parts(function: Any, arguments: int) -> None:
             return lambda a, b: pair(function(x_of(a), x_of(b)), function(y_of(a), y_of(b)))
         return None
 
-    overload(function, strict=False)(unary if arguments == 1 else binary)
+    implementation_of(function)(unary if arguments == 1 else binary)
 
 
 OF_ONE: tuple[Any, ...] = (operator.neg, np.sqrt, np.sign)
@@ -161,7 +163,7 @@ for _function in (*OF_ONE, *OF_TWO):
     overload_for_parts(_function, 1 if _function in OF_ONE else 2)
 
 
-@overload(operator.mul, strict=False)
+@implementation_of(operator.mul)
 def _multiply(a: Any, b: Any) -> Any:
     if isinstance(a, PairType) and isinstance(b, PairType):
         return lambda a, b: a.x * b.x + a.y * b.y
@@ -172,6 +174,6 @@ def _multiply(a: Any, b: Any) -> Any:
     return None
 
 
-@overload(np.abs, strict=False)
+@implementation_of(np.abs)
 def _modulus(a: Any) -> Any:
     return (lambda a: np.sqrt(a.x * a.x + a.y * a.y)) if isinstance(a, PairType) else None

@@ -8,8 +8,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba import int64, types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
+from fastopt.engine.jitable import implementation_of
 from fastopt.engine.loop import CACHE_LINE
 
 
@@ -18,7 +19,7 @@ def copy_bytes(to: Any, source: Any, size: Any) -> None:
     ctypes.memmove(int(to), int(source), int(size))
 
 
-@overload(copy_bytes, strict=False)
+@implementation_of(copy_bytes)
 def _compiled_copy(to: Any, source: Any, size: Any) -> Callable[..., Any]:
     def copy(to: Any, source: Any, size: Any) -> None:
         # Rows are short: a call of the C library's function takes longer.
@@ -59,7 +60,7 @@ def prefetch(begin: Any, size: Any) -> None:
     """Fetch cache lines, without waiting for them."""
 
 
-@overload(prefetch, strict=False)
+@implementation_of(prefetch)
 def _compiled_prefetch(begin: Any, size: Any) -> Callable[..., Any]:
     def fetch(begin: Any, size: Any) -> None:
         for at in range(begin, begin + size, CACHE_LINE):

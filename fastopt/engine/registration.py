@@ -11,6 +11,7 @@ from numba.core.typed_passes import NativeLowering
 from numba.extending import register_jitable
 
 from fastopt.engine.digest import Sources
+from fastopt.engine.jitable import WITHOUT_WRAPPER
 
 Function = Callable[..., Any]
 
@@ -58,7 +59,7 @@ class Registration:
 
 def registration(function: Function) -> Registration:
     """Let compiled code call a function."""
-    register_jitable(pipeline_class=NotingCompiler)(function)
+    register_jitable(pipeline_class=NotingCompiler, **WITHOUT_WRAPPER)(function)
     return Registration(function)
 
 

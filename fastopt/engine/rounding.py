@@ -15,8 +15,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic, overload, register_jitable
+from numba.extending import intrinsic
 
+from fastopt.engine.jitable import implementation_of, jitable
 from fastopt.engine.values import select
 
 # Numba adds two uint32 in 64 bits; cast back each time, the compiler sees that 32 are enough.
@@ -63,17 +64,17 @@ _bits_of_single = _reinterpreting(types.float32, types.uint32)
 _single_of_bits = _reinterpreting(types.uint32, types.float32)
 
 
-@overload(bits_of, strict=False)
+@implementation_of(bits_of)
 def _compiled_bits(x: Any) -> Callable[..., Any]:
     return lambda x: _bits_of_single(x)
 
 
-@overload(from_bits, strict=False)
+@implementation_of(from_bits)
 def _compiled_from_bits(x: Any) -> Callable[..., Any]:
     return lambda x: _single_of_bits(x)
 
 
-@register_jitable
+@jitable
 def _rounded_to_odd(x: Any) -> Any:
     """The bits of float32 that round to the same 16 bits as a float64 does: rounded to odd, so that it can be rounded again."""
     single = np.float32(x)
@@ -87,32 +88,32 @@ def single_bits(x: Any) -> Any:
     return bits_of(x) if x.dtype == np.float32 else _rounded_to_odd(x)
 
 
-@overload(single_bits, strict=False)
+@implementation_of(single_bits)
 def _single_bits(x: Any) -> Callable[..., Any]:
     return (lambda x: bits_of(x)) if x == types.float32 else lambda x: _rounded_to_odd(x)
 
 
-@register_jitable
+@jitable
 def from_bfloat16(x: Any) -> Any:
     """The float32 that a bfloat16 is, given as the uint16 with its bits."""
     return from_bits(u32(u32(x) << SIXTEEN))
 
 
-@register_jitable
+@jitable
 def _cut_to_bfloat16(bits: Any, raised: Any) -> Any:
     """The upper half of bits that were raised to be rounded; of NaN, that of a NaN."""
     x = from_bits(bits)
     return u16(u32(select(x != x, u32(bits | QUIET_BIT), raised) >> SIXTEEN))
 
 
-@register_jitable
+@jitable
 def to_bfloat16(x: Any) -> Any:
     """Round float32 or float64 to bfloat16, as the uint16 with its bits."""
     bits = single_bits(x)
     return _cut_to_bfloat16(bits, u32(u32(bits + HALF_OF_16) + u32(u32(bits >> SIXTEEN) & ONE)))
 
 
-@register_jitable
+@jitable
 def to_bfloat16_stochastic(x: Any, noise: Any) -> Any:
     """The same with 32 random bits."""
     bits = single_bits(x)
@@ -120,7 +121,7 @@ def to_bfloat16_stochastic(x: Any, noise: Any) -> Any:
     return _cut_to_bfloat16(bits, u32(bits + u32(noise >> SIXTEEN)))
 
 
-@register_jitable
+@jitable
 def from_float16(x: Any) -> Any:
     """The float32 that a float16 is, given as the uint16 with its bits."""
     return _widened(x)
@@ -136,7 +137,7 @@ def _widened(x: Any) -> Any:
     return from_bits(u32(number | u32(u32(bits & FLOAT16_SIGN) << SIXTEEN)))
 
 
-@register_jitable
+@jitable
 def _float16_of(bits: Any, finite: Any, limit: Any) -> Any:
     """Join the sign of a float32 with a magnitude; infinity from a limit on, and NaN for NaN."""
     sign, magnitude = u32(u32(bits & SIGN) >> SIXTEEN), u32(bits & MAGNITUDE)
@@ -144,7 +145,7 @@ def _float16_of(bits: Any, finite: Any, limit: Any) -> Any:
     return u16(u32(select(magnitude < limit, finite, special)) | sign)
 
 
-@register_jitable
+@jitable
 def to_float16(x: Any) -> Any:
     """Round float32 or float64 to float16, as the uint16 with its bits."""
     return _narrowed(single_bits(x))
@@ -181,17 +182,17 @@ def _has_float16() -> bool:
     return "+f16c" in cpu_target.target_context.codegen()._tm_features
 
 
-@overload(_widened, strict=False)
+@implementation_of(_widened)
 def _compiled_widened(x: Any) -> Callable[..., Any]:
     return (lambda x: _widened_by_processor(x)) if _has_float16() else _widened
 
 
-@overload(_narrowed, strict=False)
+@implementation_of(_narrowed)
 def _compiled_narrowed(bits: Any) -> Callable[..., Any]:
     return (lambda bits: _narrowed_by_processor(bits)) if _has_float16() else _narrowed
 
 
-@register_jitable
+@jitable
 def to_float16_stochastic(x: Any, noise: Any) -> Any:
     """The same with 32 random bits."""
     bits = single_bits(x)
@@ -205,20 +206,20 @@ def to_float16_stochastic(x: Any, noise: Any) -> Any:
     return _float16_of(bits, select(magnitude < LEAST_NORMAL, subnormal, normal), OVERFLOW)
 
 
-@register_jitable
+@jitable
 def joined(high: Any, low: Any) -> Any:
     """The float32 whose nearest bfloat16 is given, together with the lower half of its bits as a signed number."""
     return from_bits(u32(bits_of(high) + u32(i32(low))))
 
 
-@register_jitable
+@jitable
 def upper_half(x: Any) -> Any:
     """The bfloat16 that is nearest to a float32, as a float32: ties go away from zero, so that `lower_half` has 16 bits."""
     bits = bits_of(x)
     return from_bits(select(u32(bits & MAGNITUDE) > INFINITY, NAN, u32(u32(bits + HALF_PLACE) & HIGH)))
 
 
-@register_jitable
+@jitable
 def lower_half(x: Any) -> Any:
     """What `upper_half` leaves of the bits of a float32, in [-32768, 32767], as a float32."""
     bits = bits_of(x)
@@ -226,7 +227,7 @@ def lower_half(x: Any) -> Any:
     return np.float32(select(u32(bits & MAGNITUDE) > INFINITY, i32(0), i32(signed)))
 
 
-@register_jitable
+@jitable
 def to_24_bits(x: Any) -> Any:
     """Round a float32 to the nearest whose last 8 bits are 0, so that those of its `lower_half` are, too."""
     bits = bits_of(x)

@@ -13,11 +13,11 @@ from typing import Any
 
 import numba
 from numba import float32, float64, int32, int64, uint64
-from numba.extending import register_jitable
 
 from fastopt.engine.addresses import call, record, vector, word
 from fastopt.engine.compile import compiled_span
 from fastopt.engine.digest import digest
+from fastopt.engine.jitable import jitable
 from fastopt.engine.loop import ITEM
 from fastopt.engine.pieces import copy_bytes, prefetch
 from fastopt.engine.steps import ADD_UP, COUNT
@@ -56,13 +56,13 @@ COLUMNS = 5
 touched_type, table_type = map(numba.from_dtype, (TOUCHED, TABLE))
 
 
-@register_jitable
+@jitable
 def _bucket(row: Any, bits: Any) -> Any:
     """Where to look for a row: the first bits of its product with the golden ratio."""
     return int64((uint64(row) * uint64(0x9E3779B97F4A7C15)) >> uint64(64 - bits))
 
 
-@register_jitable
+@jitable
 def _columns(table: Any, parts: Any) -> Any:
     """Of entries: their index; those that came first; the next one in a bucket; the next and the last one of the same row."""
     size = table.count + parts
@@ -76,7 +76,7 @@ def _columns(table: Any, parts: Any) -> Any:
     )
 
 
-@register_jitable
+@jitable
 def _first_entry(table: Any, part: Any, parts: Any) -> Any:
     """Where the entries of a part begin: after all those of parts before, and one more for each of these."""
     rows, low, below = vector(table.rows, table.count, int64), (1 << table.bits) * part // parts, part
@@ -85,7 +85,7 @@ def _first_entry(table: Any, part: Any, parts: Any) -> Any:
     return below
 
 
-@register_jitable
+@jitable
 def _group(table: Any, first: Any, part: Any, parts: Any) -> None:
     """Find the duplicates among the rows of a part: unique ones are listed in the order in which they came first."""
     buckets = 1 << table.bits
@@ -118,7 +118,7 @@ def _group(table: Any, first: Any, part: Any, parts: Any) -> None:
     uniques[count] = -1
 
 
-@register_jitable
+@jitable
 def _take(to: Any, source: Any, numbers: Any, weight: Any, is_first: Any, kind: Any) -> None:
     """Add some numbers, times a weight, to what is there, or take their place."""
     total, own = vector(to, numbers, kind), vector(source, numbers, kind)
@@ -130,7 +130,7 @@ def _take(to: Any, source: Any, numbers: Any, weight: Any, is_first: Any, kind: 
             total[i] += weight * own[i]
 
 
-@register_jitable
+@jitable
 def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts: Any) -> None:
     """Write the sum of the gradients of an entry and its duplicates, of so many numbers from some on."""
     position, _, _, following, _ = _columns(table, parts)
@@ -150,7 +150,7 @@ def _add_gradients(to: Any, table: Any, e: Any, begin: Any, numbers: Any, parts:
         is_first, e = False, following[e]
 
 
-@register_jitable
+@jitable
 def _find_block(table: Any, u: Any, most: Any, parts: Any, found: Any, places: Any, bytes_of: Any) -> Any:
     """Write which are the unique rows of the block from this one on, and fetch their first pieces; how many they are."""
     rows, sources = vector(table.rows, table.count, int64), vector(table.sources, table.count if table.sources else 0, int64)
@@ -170,7 +170,7 @@ def _find_block(table: Any, u: Any, most: Any, parts: Any, found: Any, places: A
     return count
 
 
-@register_jitable
+@jitable
 def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) -> None:
     """Call a span on the unique rows of a part: one that updates arrays, or one that sums up squares."""
     at, arrays, updated, bytes_at, words, noise = of_pass
@@ -220,7 +220,7 @@ def _for_rows(table: Any, of_pass: Any, scratch: Any, first: Any, parts: Any) ->
         here, ahead = ahead, here
 
 
-@register_jitable
+@jitable
 def _catch_up(table: Any, row: Any, scratch: Any, taken: Any) -> None:
     """Let a row take the steps that it has missed, with a gradient of zeros and the numbers that these steps had."""
     last = vector(table.last, table.limit, int32)
@@ -239,7 +239,7 @@ def _catch_up(table: Any, row: Any, scratch: Any, taken: Any) -> None:
     last[row] = taken
 
 
-@register_jitable
+@jitable
 def _catch_up_some(table: Any, scratch: Any, part: Any, parts: Any) -> None:
     """The same for the rows of a part, or, where there are no entries, for some of all rows of the table."""
     taken = word(table.taken)
@@ -256,7 +256,7 @@ def _catch_up_some(table: Any, scratch: Any, part: Any, parts: Any) -> None:
             _catch_up(table, row, scratch, taken)
 
 
-@register_jitable
+@jitable
 def _run(header: Any, table: Any, which: Any, scratch: Any, part: Any, parts: Any, is_grouped: Any) -> None:
     """Run one of so many shares of a pass over a table; with measures, which a table has none of, its rows catch up."""
     if table.last and which != header.squares:
@@ -279,7 +279,7 @@ def _run(header: Any, table: Any, which: Any, scratch: Any, part: Any, parts: An
             first += 1
 
 
-@register_jitable
+@jitable
 def _add_up(table: Any, of_pass: Any) -> None:
     """Add up what was summed up, in the order in which the rows came first."""
     total = 0.0
@@ -290,7 +290,7 @@ def _add_up(table: Any, of_pass: Any) -> None:
     vector(of_pass.totals, tensor + 1, float64)[tensor] = total
 
 
-@register_jitable
+@jitable
 def _forget(table: Any) -> None:
     """Have no steps that rows could have missed, after all have caught up."""
     if table.last and not table.heads:
@@ -299,7 +299,7 @@ def _forget(table: Any) -> None:
         vector(table.taken, 1, int64)[0] = 0
 
 
-@register_jitable
+@jitable
 def _note(table: Any) -> None:
     """Take note of the numbers of a step, for the rows that have missed it."""
     if table.last and table.is_recorded:
@@ -310,7 +310,7 @@ def _note(table: Any) -> None:
         taken[0] += 1
 
 
-@register_jitable
+@jitable
 def touch(address: Any, which: Any, part: Any, parts: Any, job: Any, unused: Any) -> None:
     """Do what a step asks of tables of which only some rows are touched: `RUN`, `ADD_UP`, `COUNT`."""
     header = record(address, header_type)

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 from numba import float64, int64, prange
-from numba.extending import register_jitable
 
 from fastopt.engine.addresses import call, record, vector
 from fastopt.engine.compile import compiled_function
 from fastopt.engine.external import get_num_threads, restore_thread, save_thread, set_num_threads
 from fastopt.engine.gradients import look
 from fastopt.engine.interpreted import IS_INTERPRETED, interpreted
+from fastopt.engine.jitable import jitable
 from fastopt.engine.loop import ITEM
 from fastopt.engine.sums import BLOCK, LANES
 from fastopt.engine.tables import (
@@ -58,7 +58,7 @@ SHORT_BYTES = 256 * 1024
 STRIDE = 4096 * GRAIN
 
 
-@register_jitable
+@jitable
 def _first_row(rows: Any, count: Any, begin: Any) -> Any:
     """The last row whose work begins here or before."""
     low, high = 0, count
@@ -71,7 +71,7 @@ def _first_row(rows: Any, count: Any, begin: Any) -> Any:
     return low
 
 
-@register_jitable
+@jitable
 def _tell(header: Any, part: Any, moved: Any) -> None:
     """Tell who asks how many bytes more a thread has moved in a long step."""
     if header.traffic > SHORT_BYTES:
@@ -79,7 +79,7 @@ def _tell(header: Any, part: Any, moved: Any) -> None:
         vector(header.progress, place + 1, int64)[place] += int64(moved)
 
 
-@register_jitable
+@jitable
 def _run_share(address: Any, which: Any, part: Any, parts: Any) -> None:
     """Run one of so many equal shares of a pass."""
     header = record(address, header_type)
@@ -110,7 +110,7 @@ def _run_share(address: Any, which: Any, part: Any, parts: Any) -> None:
         call(header.touching, address, which, int64(part), parts, RUN, 0)
 
 
-@register_jitable
+@jitable
 def _add_up(address: Any, which: Any) -> None:
     """Add up the blocks of each row, from the first to the last: ``totals[tensor, product]``."""
     header, of_pass = record(address, header_type), record(which, pass_type)
@@ -129,7 +129,7 @@ def _add_up(address: Any, which: Any) -> None:
         call(header.touching, address, which, 0, 1, ADD_UP, 0)
 
 
-@register_jitable
+@jitable
 def limited_norm(norms: Any, limits: Any, factors: Any) -> Any:
     """The norm of all groups together; and the factor of each group, by which norms are limited.
 
@@ -155,7 +155,7 @@ def limited_norm(norms: Any, limits: Any, factors: Any) -> Any:
     return total
 
 
-@register_jitable
+@jitable
 def _is_zero(header: Any, row: Any) -> Any:
     """Whether a gradient of float64 is zero; one of float32 is, if its squares are."""
     if row.doubles:  # of the gradient, for each element
@@ -167,7 +167,7 @@ def _is_zero(header: Any, row: Any) -> Any:
     return True
 
 
-@register_jitable
+@jitable
 def _limit(header: Any) -> Any:
     """Limit norms, or find that something is not finite, from the sums of squares."""
     squares = record(header.squares, pass_type)
@@ -193,7 +193,7 @@ def _limit(header: Any) -> Any:
     return NOT_FINITE if header.nonfinite and not total < math.inf else DONE
 
 
-@register_jitable
+@jitable
 def _decide(header: Any, first: Any, end: Any) -> None:
     """Compute numbers of this step, and the running scalars that will take the place of the old ones."""
     decisions = vector(header.decisions, end, decision_type)
@@ -203,7 +203,7 @@ def _decide(header: Any, first: Any, end: Any) -> None:
         call(d.function, d.numbers, d.sums, d.scalars, d.next_scalars, d.results, t)
 
 
-@register_jitable
+@jitable
 def _share_sums(header: Any) -> None:
     """Add up what was measured over all tensors, from the first to the last."""
     measures = record(header.measures, pass_type)
@@ -216,7 +216,7 @@ def _share_sums(header: Any) -> None:
             shared[k] += totals[k]
 
 
-@register_jitable
+@jitable
 def _write_scales(header: Any, scale: Any) -> None:
     """Let the spans of each group take this scale, and the factor that limits the group's norm."""
     groups = vector(header.groups, header.group_count, group_type)
@@ -229,7 +229,7 @@ def _write_scales(header: Any, scale: Any) -> None:
             vector(groups[i].square_cell, 1, float64)[0] = scale
 
 
-@register_jitable
+@jitable
 def _count(address: Any) -> None:
     """Count the step, and let the new running scalars take the place of the old ones."""
     header = record(address, header_type)

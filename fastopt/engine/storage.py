@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numba import types, uint32
 from numba.core.errors import TypingError
-from numba.extending import overload
 from numba.np.numpy_support import as_dtype
 
 from fastopt.engine.formats import Formatted, FormattedType, array_of
+from fastopt.engine.jitable import implementation_of
 from fastopt.engine.noise import noise, product, salt_of
 from fastopt.engine.pairs import Pair, PairType, pair
 
@@ -93,7 +93,7 @@ def salted(bits: Any, salt: Any) -> Any:
     return None if bits is None else product(bits, salt)
 
 
-@overload(load, strict=False)  # annotations of the implementations need not match
+@implementation_of(load)
 def _load(source: Any, i: Any, dtype: Any) -> Callable[..., Any]:
     if isinstance(source, types.BaseTuple):
         if len(source) == 0:
@@ -113,7 +113,7 @@ def _load(source: Any, i: Any, dtype: Any) -> Callable[..., Any]:
     return lambda source, i, dtype: dtype(source)
 
 
-@overload(store, strict=False)
+@implementation_of(store)
 def _store(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> Callable[..., Any]:
     if isinstance(destination, (types.Array, FormattedType)):
         # An implicit cast would hide a rule that left the compute dtype, and a float32 kernel would run at half its speed.
@@ -147,7 +147,7 @@ def _store(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> Call
     return store_tuple
 
 
-@overload(_written, strict=False)
+@implementation_of(_written)
 def _written_in_place(destination: Any, value: Any, bits: Any) -> Callable[..., Any]:
     if not isinstance(destination, FormattedType):
         is_pair = isinstance(destination.dtype, types.Record)
@@ -159,13 +159,13 @@ def _written_in_place(destination: Any, value: Any, bits: Any) -> Callable[..., 
     return lambda destination, value, bits: encode(value)
 
 
-@overload(drawn, strict=False)
+@implementation_of(drawn)
 def _drawn(source: Any, i: Any) -> Callable[..., Any]:
     if isinstance(source, types.BaseTuple):
         return lambda source, i: noise(source[0], uint32(source[1] + uint32(i)))
     return lambda source, i: None
 
 
-@overload(salted, strict=False)
+@implementation_of(salted)
 def _salted_bits(bits: Any, salt: Any) -> Callable[..., Any]:
     return (lambda bits, salt: product(bits, salt)) if bits == types.uint32 else (lambda bits, salt: None)

@@ -15,8 +15,9 @@ import numpy as np
 from llvmlite import ir
 from numba import float64, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload, register_jitable
+from numba.extending import intrinsic
 
+from fastopt.engine.jitable import implementation_of, jitable
 from fastopt.engine.pairs import Pair, PairType, pair
 
 LANES = 32
@@ -29,7 +30,7 @@ def add_products(sums: Any, lane: Any, pairs: Any) -> Any:
         sums[product, lane] += _doubled(a) * _doubled(b)
 
 
-@overload(add_products, strict=False)
+@implementation_of(add_products)
 def _add_products(sums: Any, lane: Any, pairs: Any) -> Callable[..., Any]:
     last = len(pairs) - 1
     if last < 0:
@@ -43,7 +44,7 @@ def _add_products(sums: Any, lane: Any, pairs: Any) -> Callable[..., Any]:
     return add
 
 
-@register_jitable
+@jitable
 def add_lanes(sums: Any) -> None:
     """Leave the sum of each product's lanes in the first one, added up in the order of NumPy's sum of so many numbers."""
     for product in range(sums.shape[0]):
@@ -59,7 +60,7 @@ def _doubled(x: Any) -> Any:
     return Pair(np.float64(x.x), np.float64(x.y)) if isinstance(x, Pair) else np.float64(x)
 
 
-@overload(_doubled, strict=False)
+@implementation_of(_doubled)
 def _doubled_number(x: Any) -> Callable[..., Any]:
     if isinstance(x, PairType):
         return lambda x: pair(float64(x.x), float64(x.y))
@@ -75,7 +76,7 @@ def sum_in_lanes(terms: Any, rounds: Any) -> Any:
     return lanes[0, 0]
 
 
-@overload(sum_in_lanes, strict=False)
+@implementation_of(sum_in_lanes)
 def _compiled_sum_in_lanes(terms: Any, rounds: Any) -> Callable[..., Any]:
     number = terms.dtype
     return lambda terms, rounds: _vector_sum(terms.ctypes.data, rounds, number)

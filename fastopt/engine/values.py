@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import overload, register_jitable
 from numba.np.numpy_support import as_dtype
 
+from fastopt.engine.jitable import implementation_of, jitable
 from fastopt.engine.pairs import Pair, PairType, overload_for_parts, pair, pair_of, x_of, y_of
 
 
@@ -18,7 +18,7 @@ def first(values: Any) -> Any:
     return values[0] if isinstance(values, tuple) else values
 
 
-@overload(first, strict=False)
+@implementation_of(first)
 def _first(values: Any) -> Callable[..., Any]:
     return (lambda values: values[0]) if isinstance(values, types.BaseTuple) else lambda values: values
 
@@ -34,7 +34,7 @@ def select(mask: Any, new: Any, old: Any) -> Any:
     return np.where(*values)
 
 
-@overload(select, strict=False)
+@implementation_of(select)
 def _select(mask: Any, new: Any, old: Any) -> Callable[..., Any]:
     if not isinstance(new, types.BaseTuple):
         if isinstance(old, types.BaseTuple):
@@ -53,13 +53,13 @@ def _select(mask: Any, new: Any, old: Any) -> Callable[..., Any]:
 # for NaN in both operands. A comparison with NaN is false, so the operand that is taken then is the one whose NaN stays.
 
 
-@register_jitable
+@jitable
 def at_least(x: Any, least: Any) -> Any:
     """``x``, or ``least`` where it is below that. NaN in ``x`` stays NaN."""
     return select(x < least, least, x)
 
 
-@register_jitable
+@jitable
 def at_most(x: Any, most: Any) -> Any:
     """``x``, or ``most`` where it is above that. NaN in ``x`` stays NaN."""
     return select(x > most, most, x)
@@ -70,7 +70,7 @@ def clipped(x: Any, least: Any, most: Any) -> Any:
     return _next_modulus(x, least, most) if _is_of_moduli(Pair, x, least, most) else at_most(at_least(x, least), most)
 
 
-@overload(clipped, strict=False)
+@implementation_of(clipped)
 def _clipped(x: Any, least: Any, most: Any) -> Callable[..., Any]:
     if _is_of_moduli(PairType, x, least, most):
         return lambda x, least, most: _next_modulus(x, least, most)
@@ -82,14 +82,14 @@ def _is_of_moduli(kind: type, x: Any, least: Any, most: Any) -> bool:
     return isinstance(x, kind) and not isinstance(least, kind) and not isinstance(most, kind)
 
 
-@register_jitable
+@jitable
 def _next_modulus(x: Any, least: Any, most: Any) -> Any:
     modulus, direction = _polar(x)
     near = at_most(at_least(modulus, least), most)
     return select(near == modulus, x, near * direction)
 
 
-@register_jitable
+@jitable
 def _polar(x: Any) -> Any:
     """The modulus of a pair, and the pair of modulus 1 in its direction, that of 1 where it is next to 0."""
     # The larger part is taken out first, so that no square is too large, or too small; and divisions are what costs here.
@@ -99,7 +99,7 @@ def _polar(x: Any) -> Any:
     return larger * length, one / length * scaled
 
 
-@register_jitable
+@jitable
 def soft_thresholded(x: Any, least: Any) -> Any:
     """``x``, closer to zero by ``least``, and zero where it is within that; pairs keep their direction. NaN stays NaN."""
     return x - clipped(x, -least, least)
@@ -110,20 +110,20 @@ def held(theta: Any, g: Any, zero: Any, least: Any, most: Any) -> Any:
     return (_held_modulus if _is_of_moduli(Pair, theta, least, most) else _held_number)(theta, g, zero, least, most)
 
 
-@overload(held, strict=False)
+@implementation_of(held)
 def _held(theta: Any, g: Any, zero: Any, least: Any, most: Any) -> Callable[..., Any]:
     if _is_of_moduli(PairType, theta, least, most):
         return lambda theta, g, zero, least, most: _held_modulus(theta, g, zero, least, most)
     return lambda theta, g, zero, least, most: _held_number(theta, g, zero, least, most)
 
 
-@register_jitable
+@jitable
 def _held_number(theta: Any, g: Any, zero: Any, least: Any, most: Any) -> Any:
     inward = select(theta > least, g, at_most(g, zero))
     return select(theta < most, inward, at_least(inward, zero))
 
 
-@register_jitable
+@jitable
 def _held_modulus(theta: Any, g: Any, zero: Any, least: Any, most: Any) -> Any:
     modulus, direction = _polar(theta)
     # A number that was moved to a bound has this modulus but for rounding.
@@ -145,7 +145,7 @@ def with_first(value: Any, values: Any) -> Any:
     return (value, *values[1:]) if isinstance(values, tuple) else value
 
 
-@overload(with_first, strict=False)
+@implementation_of(with_first)
 def _with_first(value: Any, values: Any) -> Callable[..., Any]:
     if isinstance(values, types.BaseTuple):
         return lambda value, values: (value, *values[1:])
@@ -157,7 +157,7 @@ def insert_second(value: Any, values: Any) -> Any:
     return (values[0], value, *values[1:]) if isinstance(values, tuple) else (values, value)
 
 
-@overload(insert_second, strict=False)
+@implementation_of(insert_second)
 def _insert_second(value: Any, values: Any) -> Callable[..., Any]:
     if isinstance(values, types.BaseTuple):
         return lambda value, values: (values[0], value, *values[1:])
@@ -177,7 +177,7 @@ def _constant(of_dtype: Callable[[Any], Any], doc: str) -> Callable[[Any], Any]:
         return lambda x: value
 
     constant.__doc__ = doc
-    overload(constant, strict=False)(in_compiled_code)
+    implementation_of(constant)(in_compiled_code)
     overload_for_parts(constant, 1)
     return constant
 
@@ -197,7 +197,7 @@ def flushed(values: Any) -> Any:
     return np.where(np.abs(values) < tiny_like(values), zero_like(values), values)
 
 
-@overload(flushed, strict=False)
+@implementation_of(flushed)
 def _flushed(values: Any) -> Callable[..., Any] | None:
     if isinstance(values, types.BaseTuple):
         if len(values) == 0:
