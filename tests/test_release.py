@@ -1,5 +1,7 @@
 """What a release promises: its public names, its types, and packages that are the same whenever they are built."""
 
+import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -72,16 +74,32 @@ def trained(opt, steps):
         opt.step({key: p - step for key, p in opt.params.items()})
 
 
-def built(source, out):
-    """The bytes of the sdist and the wheel of a copy of the sources, by their names."""
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "__pycache__", "_build", "generated", "*.egg-info"))
+def built(source, out, **how):
+    """Digests of the sdist and the wheel of a copy of the sources, by their names."""
     command = [sys.executable, "-m", "hatchling", "build", "-d", str(out)]
-    subprocess.run(command, cwd=source, check=True, capture_output=True)
-    return {path.name: path.read_bytes() for path in out.iterdir()}
+    subprocess.run(command, cwd=source, check=True, capture_output=True, **how)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir()}
+
+
+def written_anew(source):
+    """Write all files of a folder in another order, at another time, for nobody else to read."""
+    for path in sorted(filter(Path.is_file, source.rglob("*")), reverse=True):
+        content, mode = path.read_bytes(), path.stat().st_mode & 0o700
+        path.unlink()
+        path.write_bytes(content)
+        path.chmod(mode)
+        os.utime(path, (0, 10**9))
 
 
 def test_packages_are_the_same_whenever_they_are_built(tmp_path):
-    first, second = (built(tmp_path / name, tmp_path / f"{name}-out") for name in ("one", "another"))
+    one, another = tmp_path / "one", tmp_path / "another"
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "_build", "generated", "*.egg-info")
+    for source in (one, another):
+        shutil.copytree(ROOT, source, ignore=left_out)
+    written_anew(another)
+    first = built(one, tmp_path / "first")
+    elsewhere = {**os.environ, "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    second = built(another, tmp_path / "second", umask=0o077, env=elsewhere)
     assert sorted(first) == [f"fastopt-{fastopt.__version__}-py3-none-any.whl", f"fastopt-{fastopt.__version__}.tar.gz"]
     assert first == second
 
