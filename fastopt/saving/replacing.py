@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import uuid
@@ -34,12 +35,19 @@ def replacing(path: str | os.PathLike[str], keep_previous: bool = False) -> Iter
     ------
     file
         Opened for writing bytes.
+
+    Raises
+    ------
+    OSError
+        If the file can't be made or written, or `path` is there and is no file: a folder, or a device.
     """
     target = Path(os.path.realpath(path))
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise FileExistsError(errno.EEXIST, "something other than a file is there", os.fspath(path))
     begin, end = f".{target.name}.", ".part"
     # In the same folder, for no file system renames across folders of others.
     temporary = target.with_name(f"{begin}{uuid.uuid4().hex}{end}")
-    with open(temporary, "xb") as file:
+    with _errors_of(path), open(temporary, "xb") as file:
         try:
             _lock(file)
             for other in target.parent.glob("*" + end):
@@ -55,6 +63,17 @@ def replacing(path: str | os.PathLike[str], keep_previous: bool = False) -> Iter
             temporary.unlink(missing_ok=True)
             raise
     _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _errors_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have errors of the system name a file that users know, where they name a hidden one, or none as those of writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def hand_over(file: BinaryIO) -> None:
