@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,8 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT, BUILDERS = PYPROJECT["project"], PYPROJECT["build-system"]["requires"]
 RECIPE = yaml.safe_load((ROOT / "recipe" / "recipe.yaml").read_text(encoding="utf-8"))
 
 
@@ -37,10 +39,12 @@ def test_the_citation_is_of_this_version():
 
 
 def test_the_recipe_says_what_the_project_says():
-    about, context, run = RECIPE["about"], RECIPE["context"], RECIPE["requirements"]["run"]
+    about, context = RECIPE["about"], RECIPE["context"]
+    host, run = ([each.replace(" ", "") for each in RECIPE["requirements"][key][1:]] for key in ("host", "run"))
     assert context["version"] == fastopt.__version__
     assert f">={context['python_min']}" == PROJECT["requires-python"]
-    assert [each.replace(" ", "") for each in run if not each.startswith("python ")] == PROJECT["dependencies"]
+    assert (run, host) == (PROJECT["dependencies"], [*BUILDERS, "pip"])
+    assert set(BUILDERS) <= set(PROJECT["optional-dependencies"]["test"])
     assert (about["summary"], about["license"]) == (PROJECT["description"], PROJECT["license"])
     assert [about["license_file"]] == PROJECT["license-files"]
     entries = dict(each.split(" = ") for each in RECIPE["build"]["python"]["entry_points"])
@@ -50,6 +54,13 @@ def test_the_recipe_says_what_the_project_says():
 def test_the_recipe_needs_nothing_that_it_does_not_set():
     text = (ROOT / "recipe" / "recipe.yaml").read_text(encoding="utf-8")
     assert set(re.findall(r"\$\{\{ (\w+) \}\}", text)) == set(RECIPE["context"])
+
+
+def test_the_recipe_takes_a_step():
+    (scripts,) = (each["script"] for each in RECIPE["tests"] if "script" in each)
+    (code,) = (shlex.split(line)[2] for line in scripts if line.startswith("python -c "))
+    assert ".step(" in code
+    exec(code, {})
 
 
 def test_checkpoints_of_the_first_release_are_read():
