@@ -1,6 +1,8 @@
 """What a release promises: its public names, its types, and packages that are the same whenever they are built."""
 
 import hashlib
+import importlib
+import operator
 import os
 import re
 import shlex
@@ -28,8 +30,16 @@ RECIPE = yaml.safe_load((ROOT / "recipe" / "recipe.yaml").read_text(encoding="ut
 
 def test_public_names_are_those_that_were_promised():
     promised = (ROOT / "tests" / "public_names.txt").read_text(encoding="utf-8").split()
+    reference = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    names = [*fastopt.__all__, "torch.wrap", *re.findall(r"^ +((?:capi|mpi)\.[\w.]+)$", reference, re.MULTILINE)]
+    for module in (fastopt.rules, fastopt.schedules):
+        names += [f"{module.__name__.removeprefix('fastopt.')}.{name}" for name in module.__all__]
     # One that goes breaks programs, and one that comes is a promise: see docs/versions.md.
-    assert sorted(fastopt.__all__) == promised
+    assert sorted(names) == promised
+    for module in ("capi.library", "mpi"):
+        importlib.import_module(f"fastopt.{module}")
+    for name in set(names) - {"torch.wrap"}:  # which needs PyTorch
+        assert operator.attrgetter(name)(fastopt)
 
 
 def test_the_citation_is_of_this_version():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 
 import fastopt
 from fastopt import schedules
@@ -120,10 +121,7 @@ def test_copies_are_brought_up_to_date(path):
     np.testing.assert_array_equal(half, 2.0)
 
 
-@pytest.mark.peers
 def test_arrays_beside_the_optimizer(path):
-    from ml_dtypes import bfloat16
-
     weights = {"W": np.arange(6.0).reshape(2, 3), "layers": [np.arange(8, dtype=np.float32)[::2]]}
     half, seed = np.array([1.5, -2.0], bfloat16), np.random.default_rng(7).integers(0, 2**63, 4)
     fastopt.save(path, params=weights, half=half, seed=seed, flat=fastopt.flatten([np.ones(2)]), none=np.zeros((0, 3), bool))
