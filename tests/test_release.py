@@ -128,12 +128,15 @@ def test_packages_are_the_same_whenever_they_are_built(tmp_path):
 # What users write, and what mypy has to know of it.
 PROGRAM = """
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastopt
+from fastopt.capi import address, library
 from fastopt.schedules import Cosine, Warmup
+from fastopt.torch import wrap
 
 
 def train(steps: int) -> float:
@@ -188,6 +191,32 @@ def trials() -> tuple[float, str, bool]:
 def signum(theta, g, lr, m, beta, one_minus_beta):  # type: ignore[no-untyped-def]
     m = beta * m + one_minus_beta * g
     return theta - lr * np.sign(m), m
+
+
+def own() -> float:
+    opt = signum(np.zeros(3), lr=0.1, beta=0.5)
+    opt.step(np.ones(3))
+    return opt.step_count + float(opt.state["m"][0])
+
+
+def loops(theta: NDArray[np.float32]) -> tuple[float, int, list[Path]]:
+    fastopt.warmup(fastopt.SGD(theta, momentum=0.9), gradient_dtype=np.float32)
+    embedded = fastopt.embed(fastopt.SGD, np.float32, lr=0.1, momentum=0.9)
+    embedded.step(theta, theta, embedded.states(theta), embedded.row(1), 0, theta.size)
+    made = library.write(Path("c"), optimizers=["adam"])
+    return float(theta[0]), address("adam", np.float32), made
+
+
+def elsewhere(states: dict[str, Any], model: Any) -> dict[str, Any]:
+    method = fastopt.scipy_method("adam", lr=0.1)
+    method(lambda x: float(x @ x), np.ones(3), jac=gradient)
+    wrapped = wrap(fastopt.AdamW, model.parameters(), lr=1e-3)
+    wrapped.load_state_dict(wrapped.state_dict())
+    opt = fastopt.Adam(np.zeros(3))
+    fastopt.from_torch_state_dict(opt, states)
+    saved: dict[str, Any] = opt.state_dict(copy=False)
+    opt.load_state_dict(saved)
+    return fastopt.to_torch_state_dict(opt)
 """
 
 MISTAKES = """
