@@ -113,13 +113,14 @@ class MappedFile:
         """A ``with`` block that gets the file, to write what follows the vectors when these are on the disk."""
         if not os.fstat(self._file.fileno()).st_nlink:
             raise FileNotFoundError(errno.ENOENT, "the file was removed while an optimizer had its states there", self.path)
-        for memory in self._memories:
-            memory.flush()
-        self._file.seek(self._end)
-        yield self._file
-        self._file.flush()
-        self._file.truncate()
-        os.fsync(self._file.fileno())
+        with errors_of(self.path):
+            for memory in self._memories:
+                memory.flush()
+            self._file.seek(self._end)
+            yield self._file
+            self._file.flush()
+            self._file.truncate()
+            os.fsync(self._file.fileno())
 
     def release(self) -> None:
         """Let others have the file as it was; one that wasn't there is removed."""
@@ -134,13 +135,25 @@ class MappedFile:
             self._file.close()
 
     def _reserve(self, begin: int, length: int) -> None:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._file.fileno(), begin, length)
-        else:
-            self._write_zeros(begin, length)
+        with errors_of(self.path):
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file.fileno(), begin, length)
+            else:
+                self._write_zeros(begin, length)
 
     def _write_zeros(self, begin: int, length: int) -> None:
         self._file.seek(begin)
         for at in range(0, length, CHUNK):
             self._file.write(bytes(min(CHUNK, length - at)))
         self._file.flush()
+
+
+@contextlib.contextmanager
+def errors_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have errors of the system name a file that users know, where they name a hidden one, or none as those of writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = os.fspath(path)
+        raise

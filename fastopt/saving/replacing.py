@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from fastopt.arrays.mapped import errors_of
+
 if sys.platform != "win32":
     import fcntl
 
@@ -47,7 +49,7 @@ def replacing(path: str | os.PathLike[str], keep_previous: bool = False) -> Iter
     begin, end = f".{target.name}.", ".part"
     # In the same folder, for no file system renames across folders of others.
     temporary = target.with_name(f"{begin}{uuid.uuid4().hex}{end}")
-    with _errors_of(path), open(temporary, "xb") as file:
+    with errors_of(path), open(temporary, "xb") as file:
         try:
             _lock(file)
             for other in target.parent.glob("*" + end):
@@ -63,17 +65,6 @@ def replacing(path: str | os.PathLike[str], keep_previous: bool = False) -> Iter
             temporary.unlink(missing_ok=True)
             raise
     _sync_folder(target.parent)
-
-
-@contextlib.contextmanager
-def _errors_of(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Have errors of the system name a file that users know, where they name a hidden one, or none as those of writing."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None:
-            error.filename = os.fspath(path)
-        raise
 
 
 def hand_over(file: BinaryIO) -> None:
