@@ -97,16 +97,18 @@ class MappedFile:
         Raises
         ------
         OSError
-            If the disk is full. What follows the vectors is still there then.
+            If the disk is full. What follows the vectors is still there then, as after any other exception.
         """
-        size = max(self._size, self._end)
+        size, file = max(self._size, self._end), self._file.fileno()
+        before = os.pread(file, size - self._end, self._end)
         try:
             self._reserve(size, room)
+            self._write_zeros(self._end, size - self._end)
+            os.fsync(file)
         except BaseException:
-            os.ftruncate(self._file.fileno(), size)
+            os.pwrite(file, before, self._end)
+            os.ftruncate(file, size)
             raise
-        self._write_zeros(self._end, size - self._end)
-        os.fsync(self._file.fileno())
 
     @contextlib.contextmanager
     def finishing(self) -> Iterator[BinaryIO]:

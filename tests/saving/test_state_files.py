@@ -272,6 +272,22 @@ def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path):
     assert fastopt.Adam(params, state_path=path).step_count == 3
 
 
+def test_an_interrupt_at_the_beginning_leaves_the_file_to_go_on_from(tmp_path, monkeypatch):
+    params = closed(path := tmp_path / "states")
+    before = path.read_bytes()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for at in ("posix_fallocate", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, at, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                fastopt.Adam(params, state_path=path)
+        assert path.read_bytes() == before
+    assert fastopt.Adam(params, state_path=path).step_count == 2
+
+
 def test_a_file_that_was_removed_meanwhile_is_missed(tmp_path):
     opt = fastopt.Adam(np.ones(5), state_path=tmp_path / "states")
     (tmp_path / "states").unlink()
