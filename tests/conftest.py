@@ -1,6 +1,7 @@
 """Before and around all tests: threads, the kernel cache, and which tests run (see ``tests/selection.py``)."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def _thread_count():
     before = fastopt.get_num_threads()
     yield
     fastopt.set_num_threads(before)
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package that a test may edit, in a folder to run in."""
+    source = Path(__file__).parents[1] / "fastopt"
+    shutil.copytree(source, tmp_path / "fastopt", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
 
 
 @pytest.fixture

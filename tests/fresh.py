@@ -60,7 +60,7 @@ def environment(**changes: str | None) -> dict[str, str]:
 def with_engine(folder: Path) -> str:
     """Give a cache folder the functions that all steps call, which take seconds to compile: all else is compiled anew there."""
     own = folder / cache.folder().name
-    own.mkdir(mode=0o700, parents=True)
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
     for is_parallel in (False, True):
         name = step_dispatcher(is_parallel).py_func.__name__
         for path in cache.folder().glob(f"steps.{name}-*"):  # not those of other libraries' versions, which share the folder

@@ -1,6 +1,11 @@
 """What a release promises: its public names, its types, and packages that are the same whenever they are built."""
 
+import hashlib
+import importlib
+import operator
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,14 +23,23 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT, BUILDERS = PYPROJECT["project"], PYPROJECT["build-system"]["requires"]
 RECIPE = yaml.safe_load((ROOT / "recipe" / "recipe.yaml").read_text(encoding="utf-8"))
 
 
 def test_public_names_are_those_that_were_promised():
     promised = (ROOT / "tests" / "public_names.txt").read_text(encoding="utf-8").split()
+    reference = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    names = [*fastopt.__all__, "torch.wrap", *re.findall(r"^ +((?:capi|mpi)\.[\w.]+)$", reference, re.MULTILINE)]
+    for module in (fastopt.rules, fastopt.schedules):
+        names += [f"{module.__name__.removeprefix('fastopt.')}.{name}" for name in module.__all__]
     # One that goes breaks programs, and one that comes is a promise: see docs/versions.md.
-    assert sorted(fastopt.__all__) == promised
+    assert sorted(names) == promised
+    for module in ("capi.library", "mpi"):
+        importlib.import_module(f"fastopt.{module}")
+    for name in set(names) - {"torch.wrap"}:  # which needs PyTorch
+        assert operator.attrgetter(name)(fastopt)
 
 
 def test_the_citation_is_of_this_version():
@@ -35,10 +49,12 @@ def test_the_citation_is_of_this_version():
 
 
 def test_the_recipe_says_what_the_project_says():
-    about, context, run = RECIPE["about"], RECIPE["context"], RECIPE["requirements"]["run"]
+    about, context = RECIPE["about"], RECIPE["context"]
+    host, run = ([each.replace(" ", "") for each in RECIPE["requirements"][key][1:]] for key in ("host", "run"))
     assert context["version"] == fastopt.__version__
     assert f">={context['python_min']}" == PROJECT["requires-python"]
-    assert [each.replace(" ", "") for each in run if not each.startswith("python ")] == PROJECT["dependencies"]
+    assert (run, host) == (PROJECT["dependencies"], [*BUILDERS, "pip"])
+    assert set(BUILDERS) <= set(PROJECT["optional-dependencies"]["test"])
     assert (about["summary"], about["license"]) == (PROJECT["description"], PROJECT["license"])
     assert [about["license_file"]] == PROJECT["license-files"]
     entries = dict(each.split(" = ") for each in RECIPE["build"]["python"]["entry_points"])
@@ -48,6 +64,13 @@ def test_the_recipe_says_what_the_project_says():
 def test_the_recipe_needs_nothing_that_it_does_not_set():
     text = (ROOT / "recipe" / "recipe.yaml").read_text(encoding="utf-8")
     assert set(re.findall(r"\$\{\{ (\w+) \}\}", text)) == set(RECIPE["context"])
+
+
+def test_the_recipe_takes_a_step():
+    (scripts,) = (each["script"] for each in RECIPE["tests"] if "script" in each)
+    (code,) = (shlex.split(line)[2] for line in scripts if line.startswith("python -c "))
+    assert ".step(" in code
+    exec(code, {})
 
 
 def test_checkpoints_of_the_first_release_are_read():
@@ -72,16 +95,32 @@ def trained(opt, steps):
         opt.step({key: p - step for key, p in opt.params.items()})
 
 
-def built(source, out):
-    """The bytes of the sdist and the wheel of a copy of the sources, by their names."""
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "__pycache__", "_build", "generated", "*.egg-info"))
+def built(source, out, **how):
+    """Digests of the sdist and the wheel of a copy of the sources, by their names."""
     command = [sys.executable, "-m", "hatchling", "build", "-d", str(out)]
-    subprocess.run(command, cwd=source, check=True, capture_output=True)
-    return {path.name: path.read_bytes() for path in out.iterdir()}
+    subprocess.run(command, cwd=source, check=True, capture_output=True, **how)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir()}
+
+
+def written_anew(source):
+    """Write all files of a folder in another order, at another time, for nobody else to read."""
+    for path in sorted(filter(Path.is_file, source.rglob("*")), reverse=True):
+        content, mode = path.read_bytes(), path.stat().st_mode & 0o700
+        path.unlink()
+        path.write_bytes(content)
+        path.chmod(mode)
+        os.utime(path, (0, 10**9))
 
 
 def test_packages_are_the_same_whenever_they_are_built(tmp_path):
-    first, second = (built(tmp_path / name, tmp_path / f"{name}-out") for name in ("one", "another"))
+    one, another = tmp_path / "one", tmp_path / "another"
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "_build", "generated", "*.egg-info")
+    for source in (one, another):
+        shutil.copytree(ROOT, source, ignore=left_out)
+    written_anew(another)
+    first = built(one, tmp_path / "first")
+    elsewhere = {**os.environ, "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    second = built(another, tmp_path / "second", umask=0o077, env=elsewhere)
     assert sorted(first) == [f"fastopt-{fastopt.__version__}-py3-none-any.whl", f"fastopt-{fastopt.__version__}.tar.gz"]
     assert first == second
 
@@ -89,12 +128,15 @@ def test_packages_are_the_same_whenever_they_are_built(tmp_path):
 # What users write, and what mypy has to know of it.
 PROGRAM = """
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastopt
+from fastopt.capi import address, library
 from fastopt.schedules import Cosine, Warmup
+from fastopt.torch import wrap
 
 
 def train(steps: int) -> float:
@@ -149,6 +191,32 @@ def trials() -> tuple[float, str, bool]:
 def signum(theta, g, lr, m, beta, one_minus_beta):  # type: ignore[no-untyped-def]
     m = beta * m + one_minus_beta * g
     return theta - lr * np.sign(m), m
+
+
+def own() -> float:
+    opt = signum(np.zeros(3), lr=0.1, beta=0.5)
+    opt.step(np.ones(3))
+    return opt.step_count + float(opt.state["m"][0])
+
+
+def loops(theta: NDArray[np.float32]) -> tuple[float, int, list[Path]]:
+    fastopt.warmup(fastopt.SGD(theta, momentum=0.9), gradient_dtype=np.float32)
+    embedded = fastopt.embed(fastopt.SGD, np.float32, lr=0.1, momentum=0.9)
+    embedded.step(theta, theta, embedded.states(theta), embedded.row(1), 0, theta.size)
+    made = library.write(Path("c"), optimizers=["adam"])
+    return float(theta[0]), address("adam", np.float32), made
+
+
+def elsewhere(states: dict[str, Any], model: Any) -> dict[str, Any]:
+    method = fastopt.scipy_method("adam", lr=0.1)
+    method(lambda x: float(x @ x), np.ones(3), jac=gradient)
+    wrapped = wrap(fastopt.AdamW, model.parameters(), lr=1e-3)
+    wrapped.load_state_dict(wrapped.state_dict())
+    opt = fastopt.Adam(np.zeros(3))
+    fastopt.from_torch_state_dict(opt, states)
+    saved: dict[str, Any] = opt.state_dict(copy=False)
+    opt.load_state_dict(saved)
+    return fastopt.to_torch_state_dict(opt)
 """
 
 MISTAKES = """

@@ -97,29 +97,32 @@ class MappedFile:
         Raises
         ------
         OSError
-            If the disk is full. What follows the vectors is still there then.
+            If the disk is full. What follows the vectors is still there then, as after any other exception.
         """
-        size = max(self._size, self._end)
+        size, file = max(self._size, self._end), self._file.fileno()
+        before = os.pread(file, size - self._end, self._end)
         try:
             self._reserve(size, room)
+            self._write_zeros(self._end, size - self._end)
+            os.fsync(file)
         except BaseException:
-            os.ftruncate(self._file.fileno(), size)
+            os.pwrite(file, before, self._end)
+            os.ftruncate(file, size)
             raise
-        self._write_zeros(self._end, size - self._end)
-        os.fsync(self._file.fileno())
 
     @contextlib.contextmanager
     def finishing(self) -> Iterator[BinaryIO]:
         """A ``with`` block that gets the file, to write what follows the vectors when these are on the disk."""
         if not os.fstat(self._file.fileno()).st_nlink:
             raise FileNotFoundError(errno.ENOENT, "the file was removed while an optimizer had its states there", self.path)
-        for memory in self._memories:
-            memory.flush()
-        self._file.seek(self._end)
-        yield self._file
-        self._file.flush()
-        self._file.truncate()
-        os.fsync(self._file.fileno())
+        with errors_of(self.path):
+            for memory in self._memories:
+                memory.flush()
+            self._file.seek(self._end)
+            yield self._file
+            self._file.flush()
+            self._file.truncate()
+            os.fsync(self._file.fileno())
 
     def release(self) -> None:
         """Let others have the file as it was; one that wasn't there is removed."""
@@ -134,13 +137,25 @@ class MappedFile:
             self._file.close()
 
     def _reserve(self, begin: int, length: int) -> None:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._file.fileno(), begin, length)
-        else:
-            self._write_zeros(begin, length)
+        with errors_of(self.path):
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file.fileno(), begin, length)
+            else:
+                self._write_zeros(begin, length)
 
     def _write_zeros(self, begin: int, length: int) -> None:
         self._file.seek(begin)
         for at in range(0, length, CHUNK):
             self._file.write(bytes(min(CHUNK, length - at)))
         self._file.flush()
+
+
+@contextlib.contextmanager
+def errors_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have errors of the system name a file that users know, where they name a hidden one, or none as those of writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = os.fspath(path)
+        raise

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CodeType, FunctionType
-from typing import Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from numpy.typing import NDArray
 
@@ -44,6 +44,10 @@ class CustomOptimizer(Optimizer):
     _starts: ClassVar[Mapping[str, float]]  # what the states hold at first
     _values: ClassVar[Mapping[str, Value]]  # of the arguments after the states
     _derive: ClassVar[Derive | None]
+
+    if TYPE_CHECKING:  # which knows no hyper-parameters of a class that is made when the program runs
+
+        def __init__(self, params: Any, *hyper: Any, **options: Any) -> None: ...
 
     def initial(self, name: str, hyper: Mapping[str, Any], theta: NDArray[Any]) -> Any:
         """As the decorator was told."""

@@ -152,5 +152,7 @@ def _damage(path: str) -> Iterator[None]:
     """Have every error be one of the file, whatever the libraries that read it make of it."""
     try:
         yield
+    except MemoryError:  # which a sound file may bring about
+        raise
     except Exception as error:
         raise ValueError(f"{path} is no checkpoint, or a damaged one: {error!r}") from error

@@ -53,7 +53,7 @@ def save(path: Path, opt: Any = None, params: Any = None, *, keep_previous: bool
     RuntimeError
         While the parameters of the optimizer are swapped with their averages.
     OSError
-        If the file can't be written.
+        If the file can't be written, or `path` is a folder or a device.
 
     Examples
     --------

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from fastopt.arrays.mapped import errors_of
 
 if sys.platform != "win32":
     import fcntl
@@ -34,12 +37,19 @@ def replacing(path: str | os.PathLike[str], keep_previous: bool = False) -> Iter
     ------
     file
         Opened for writing bytes.
+
+    Raises
+    ------
+    OSError
+        If the file can't be made or written, or `path` is there and is no file: a folder, or a device.
     """
     target = Path(os.path.realpath(path))
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise FileExistsError(errno.EEXIST, "something other than a file is there", os.fspath(path))
     begin, end = f".{target.name}.", ".part"
     # In the same folder, for no file system renames across folders of others.
     temporary = target.with_name(f"{begin}{uuid.uuid4().hex}{end}")
-    with open(temporary, "xb") as file:
+    with errors_of(path), open(temporary, "xb") as file:
         try:
             _lock(file)
             for other in target.parent.glob("*" + end):

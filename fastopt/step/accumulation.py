@@ -64,9 +64,10 @@ class Accumulation:
         begun, active = self._known_sums(), {p for group in self._model.active for p in group.parameters}
         wanted = begun, active, self._whole["threads"]
         if self._built_for != wanted:
-            self._begun, self._built_for = begun, wanted
+            self._begun, self._built_for = begun, None  # until there are plans for it
             self._buffers |= {p: aligned_zeros(p.theta.size, p.dtype) for p in active - self._buffers.keys()}
             self._plans.renew(functools.partial(_built, self._model, self._works(active), self._counter, wanted[2]))
+            self._built_for = wanted
         self._attempt = self.count, active
         self._plans.run(grads, "grads", lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
 

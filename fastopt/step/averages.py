@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fastopt.arrays.parameters import AVERAGE, Parameter
 from fastopt.engine.compile import part
 from fastopt.engine.formats import decoded, encoded
 from fastopt.step.groups import Group
 from fastopt.step.passes import Pass
-from fastopt.step.stepping import Stepping
 
 SWAPPED = "the parameters are swapped with their averages; leave the block of swap_ema() first"
 
@@ -20,28 +22,6 @@ SWAPPED = "the parameters are swapped with their averages; leave the block of sw
 def exchanged(theta: Any, g: Any, lr: Any, average: Any) -> Any:
     """The average in the place of theta, and theta in that of the average."""
     return average, theta
-
-
-@contextlib.contextmanager
-def swapped(stepping: Stepping, groups: Sequence[Group]) -> Iterator[None]:
-    """Let each parameter of these groups hold its average within a ``with`` block, and the other way round.
-
-    An average of another dtype would lose what the parameter has: it stays as it is, and the parameter is kept in a copy.
-    """
-    alike = [group for group in groups if any(map(_is_alike, group.parameters))]
-    others = [p for group in groups for p in group.parameters if not _is_alike(p)]
-    if alike:
-        stepping.exchange(_exchange, alike)
-    kept = [p.theta.copy() for p in others]
-    for p in others:
-        p.theta[...] = encoded(decoded(p.states[AVERAGE]), p.theta.dtype)
-    try:
-        yield
-    finally:
-        for p, theta in zip(others, kept, strict=True):
-            p.theta[...] = theta
-        if alike:
-            stepping.exchange(_exchange, alike)
 
 
 @property  # type: ignore[misc]
@@ -72,12 +52,32 @@ def swap_ema(self: Any) -> Iterator[None]:
     _ = self.ema
     self._require_ready()
     averaged = [group for group in self._model.groups if AVERAGE in group.state_names]
-    with swapped(self._stepping, averaged):
-        self._barred = SWAPPED
+    alike = [group for group in averaged if any(map(_is_alike, group.parameters))]
+    # An average of another dtype would lose what the parameter has: it stays as it is, and the parameter is kept in a copy.
+    others = [p for group in averaged for p in group.parameters if not _is_alike(p)]
+    kept: dict[Parameter, NDArray[Any]] = {}
+    exchanges = np.zeros(1, np.int64)  # counted in the call that does one, so that it is known whatever interrupts
+
+    def go_back() -> None:
+        for p, theta in kept.items():
+            p.theta[...] = theta
+        if exchanges[0] % 2:
+            self._stepping.exchange(_exchange, alike, exchanges)
+        self._barred = None
+
+    try:
         try:
+            if alike:
+                self._stepping.exchange(_exchange, alike, exchanges)
+            for p in others:
+                kept[p] = p.theta.copy()
+                p.theta[...] = encoded(decoded(p.states[AVERAGE]), p.theta.dtype)
+            self._barred = SWAPPED
             yield
         finally:
-            self._barred = None
+            go_back()
+    finally:
+        go_back()  # what was interrupted; else there is nothing left to do
 
 
 def _is_alike(p: Parameter) -> bool:

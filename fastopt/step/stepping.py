@@ -26,6 +26,8 @@ from fastopt.step.plans import Dtypes, Plans, Run, Vectors
 
 NO_NORM = -1.0
 
+PassOf = Callable[[Group], Pass]
+
 APART = (
     "this optimizer was loaded from a file that has each array as often as it was referred to, so its parameters are nobody "
     "else's, and stepping them changes no model; take them from opt.params, or give it the model's by opt.rebind(params)"
@@ -130,9 +132,9 @@ class Stepping:
         counts = {"step_count": self.counter, "accumulated": self.accumulated, "threads": self._whole["threads"]}
         return {**counts, "norm": self._norm, "finds_nonfinite": self._whole["nonfinite"] != "propagate"}
 
-    def exchange(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> None:
-        """Run a pass that takes no gradient over some groups."""
-        plans = self._plans_of(pass_of, groups)
+    def exchange(self, pass_of: PassOf, groups: Sequence[Group], counter: NDArray[Any]) -> None:
+        """Run a pass that takes no gradient over some groups, and count it."""
+        plans = self._plans_of(pass_of, groups, counter)
         vectors = {p: p.formed(p.theta) for group in groups for p in group.parameters}
         plans.run_vectors(vectors, lambda plan, found, token: plan.call(steps.UPDATE, token))
 
@@ -243,7 +245,7 @@ class Stepping:
         self.prepare(description)
         self._plans.of(dtypes).compile()
 
-    def apart(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group], name: str, grads: Any) -> None:
+    def apart(self, pass_of: PassOf, groups: Sequence[Group], name: str, grads: Any) -> None:
         """Run a pass of its own over some groups, with what users hand over like gradients."""
         plans = self._plans_of(pass_of, groups)
         plans.run(grads, name, lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
@@ -267,9 +269,10 @@ class Stepping:
         self._of_norms.run(grads, "grads", run)
         return self._of_norms.prepared()
 
-    def _plans_of(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> Plans:
-        """Plans of a pass of its own over some groups."""
-        return Plans(self._model, functools.partial(_apart, self._model, pass_of, groups, self._whole["threads"]))
+    def _plans_of(self, pass_of: PassOf, groups: Sequence[Group], counter: NDArray[Any] | None = None) -> Plans:
+        """Plans of a pass of its own over some groups, which count their calls."""
+        counts = {"step_count": np.zeros(1, np.int64) if counter is None else counter, "threads": self._whole["threads"]}
+        return Plans(self._model, functools.partial(_apart, self._model, pass_of, groups, counts))
 
     def _write(self, description: Description) -> None:
         """Let the next step take the numbers that change."""
@@ -364,12 +367,10 @@ def _built(model: Model, works: Sequence[Work], options: Mapping[str, Any], dtyp
     return Plan(model.parameters, works, model.memory, dtypes, is_lone=model.is_lone, **options)
 
 
-def _apart(
-    model: Model, pass_of: Callable[[Group], Pass], groups: Sequence[Group], threads: int | None, dtypes: Dtypes
-) -> Plan:
+def _apart(model: Model, pass_of: PassOf, groups: Sequence[Group], counts: Mapping[str, Any], dtypes: Dtypes) -> Plan:
     passes = map(pass_of, groups)
     works = [Work(each, np.zeros(1, np.int64), squares=each if each.products else None) for each in passes]
-    return Plan(model.parameters, works, model.memory, dtypes, np.zeros(1, np.int64), model.is_lone, threads)
+    return Plan(model.parameters, works, model.memory, dtypes, is_lone=model.is_lone, **counts)
 
 
 def _lasts(description: Description, group: Group) -> bool:

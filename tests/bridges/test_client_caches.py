@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +57,10 @@ report(**found)
 
 
 @pytest.fixture
-def package(tmp_path: Path) -> Path:
+def package(package: Path) -> Path:
     """A copy of the package beside a client, in a folder to run in."""
-    shutil.copytree(fresh.ROOT / "fastopt", tmp_path / "fastopt", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "client.py").write_text(CLIENT)
-    return tmp_path
+    (package / "client.py").write_text(CLIENT)
+    return package
 
 
 def run(folder: Path) -> dict[str, Any]:

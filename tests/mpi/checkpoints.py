@@ -1,6 +1,8 @@
 """State dicts, checkpoints and states in files, of several ranks."""
 
+import contextlib
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -33,6 +35,17 @@ def state_dicts_go_on_with_any_number_of_ranks(comm):
         shared.load_state_dict(None)
 
 
+@contextlib.contextmanager
+def disk_of(size):
+    """Let no file of this rank have more bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 @case
 def replicated_checkpoints_go_on_with_any_number_of_ranks(comm):
     path, epoch = path_of(comm), np.array(7)
@@ -42,6 +55,9 @@ def replicated_checkpoints_go_on_with_any_number_of_ranks(comm):
     opt.step(numbers(3))
     mpi.save(path, opt, comm, epoch=epoch + comm.rank, keep_previous=True)
     opt.step(numbers(4))
+    with disk_of(100):
+        assert "File too large" in str(error_of(mpi.save, path, opt, comm))
+    assert "/proc/run.npz" in str(error_of(mpi.save, "/proc/run.npz", opt, comm))
     for ranks in (comm, MPI.COMM_SELF):
         for name, steps in ((path, 2), (path + ".previous", 1)):
             other = mpi.replicated(fastopt.Adam, numbers(9), ranks, ema_decay=0.5)
@@ -84,6 +100,12 @@ def owned_checkpoints_are_of_one_time(comm):
         assert f"of {comm.size} ranks" in str(error_of(mpi.load, path, alone, MPI.COMM_SELF))
         errors = at_odds(comm, lambda odd: mpi.save(path, opt, comm, **({"text": np.array("a")} if odd else {})))
         assert all("text must hold numbers" in error for error in errors)
+
+        def save(odd):
+            with disk_of(100) if odd else contextlib.nullcontext():
+                mpi.save(path, opt, comm)
+
+        assert all("File too large" in error for error in at_odds(comm, save))
         mpi.load(path, opt, comm)  # the one before is there
         assert opt.step_count == 2
     assert "keep_previous" in str(error_of(mpi.save, path, opt, comm, keep_previous=True))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 
 import fastopt
 from fastopt import schedules
@@ -120,10 +121,7 @@ def test_copies_are_brought_up_to_date(path):
     np.testing.assert_array_equal(half, 2.0)
 
 
-@pytest.mark.peers
 def test_arrays_beside_the_optimizer(path):
-    from ml_dtypes import bfloat16
-
     weights = {"W": np.arange(6.0).reshape(2, 3), "layers": [np.arange(8, dtype=np.float32)[::2]]}
     half, seed = np.array([1.5, -2.0], bfloat16), np.random.default_rng(7).integers(0, 2**63, 4)
     fastopt.save(path, params=weights, half=half, seed=seed, flat=fastopt.flatten([np.ones(2)]), none=np.zeros((0, 3), bool))
@@ -464,14 +462,53 @@ for save in (fastopt.save, lambda *given: fastopt.save_async(*given).result()):
     try:
         save("run.npz", opt)
     except OSError as error:
-        errors.append(error.strerror)
+        errors.append((error.strerror, error.filename))
 report(errors=errors, same=open("run.npz", "rb").read() == before, files=os.listdir())
 """
 
 
 def test_a_full_disk_is_an_error_and_the_old_checkpoint_stays(tmp_path):
     found = fresh.run(FULL, tmp_path)
-    assert found == {"errors": ["File too large"] * 2, "same": True, "files": ["run.npz"]}
+    assert found == {"errors": [["File too large", "run.npz"]] * 2, "same": True, "files": ["run.npz"]}
+
+
+PLACES = {
+    "no folder": lambda folder: folder / "none" / "run.npz",
+    "a file for a folder": lambda folder: folder / "file" / "run.npz",
+    "a folder of the system": lambda folder: "/proc/run.npz",  # where root, too, makes no file
+    "too long a name": lambda folder: folder / ("x" * 300),
+}
+WRITERS = {
+    "save": fastopt.save,
+    "save_async": lambda path, opt: fastopt.save_async(path, opt).result(),
+    "state_path": lambda path, opt: fastopt.Adam(np.ones(3), state_path=path),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_where_no_file_can_be_the_error_names_it_and_the_run_goes_on(place, write, tmp_path):
+    (tmp_path / "file").touch()
+    opt = small()
+    other, path = copy.deepcopy(opt), place(tmp_path)
+    with refused(OSError, repr(str(path)), opt=opt):
+        write(path, opt)
+    assert os.listdir(tmp_path) == ["file"]
+    for each in (opt, other):
+        run(each, 1)
+    assert_same_run(opt, other)
+
+
+@pytest.mark.parametrize("save", [fastopt.save, WRITERS["save_async"]])
+def test_what_is_no_file_is_never_replaced(save, tmp_path):
+    (folder := tmp_path / "folder").mkdir()
+    os.mkfifo(fifo := tmp_path / "fifo")
+    (link := tmp_path / "link").symlink_to(fifo)
+    for path in (folder, fifo, link):
+        with refused(FileExistsError, "other than a file", repr(str(path))):
+            save(path, small())
+    assert (folder.is_dir(), fifo.is_fifo(), link.is_fifo()) == (True,) * 3
+    assert len(os.listdir(tmp_path)) == 3
 
 
 @pytest.mark.parametrize("options", [{}, {"master_weights": True}, {"rounding": "stochastic"}], ids=str)

@@ -248,7 +248,7 @@ def disk_of(size):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match=r"File too large: '.*states'"):
             yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -270,6 +270,22 @@ def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path):
     opt.step(arrays(1))
     opt.close()
     assert fastopt.Adam(params, state_path=path).step_count == 3
+
+
+def test_an_interrupt_at_the_beginning_leaves_the_file_to_go_on_from(tmp_path, monkeypatch):
+    params = closed(path := tmp_path / "states")
+    before = path.read_bytes()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for at in ("posix_fallocate", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, at, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                fastopt.Adam(params, state_path=path)
+        assert path.read_bytes() == before
+    assert fastopt.Adam(params, state_path=path).step_count == 2
 
 
 def test_a_file_that_was_removed_meanwhile_is_missed(tmp_path):
