@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastopt.arrays.parameters import AVERAGE, Parameter
+from fastopt.engine import steps
 from fastopt.engine.compile import part
 from fastopt.engine.formats import decoded, encoded
 from fastopt.step.groups import Group
@@ -30,18 +31,39 @@ def swapped(stepping: Stepping, groups: Sequence[Group]) -> Iterator[None]:
     """
     alike = [group for group in groups if any(map(_is_alike, group.parameters))]
     others = [p for group in groups for p in group.parameters if not _is_alike(p)]
-    if alike:
-        stepping.exchange(_exchange, alike)
-    kept = [p.theta.copy() for p in others]
-    for p in others:
-        p.theta[...] = encoded(decoded(p.states[AVERAGE]), p.theta.dtype)
+    with _changing_places(stepping, alike) if alike else contextlib.nullcontext(), _overwritten(others):
+        yield
+
+
+@contextlib.contextmanager
+def _changing_places(stepping: Stepping, groups: Sequence[Group]) -> Iterator[None]:
+    """Let parameters and averages of one dtype change places within a ``with`` block."""
+    vectors = {p: p.formed(p.theta) for group in groups for p in group.parameters}
+    plans = stepping.plans_of(_exchange_pass, groups)
+
+    def exchange() -> None:
+        plans.run_vectors(vectors, lambda plan, found, token: plan.call(steps.UPDATE, token))
+
     try:
+        exchange()
         yield
     finally:
-        for p, theta in zip(others, kept, strict=True):
+        # An exchange may have been interrupted before or after it took place, which its plan has counted.
+        if plans.current is not None and plans.current.count % 2:
+            exchange()
+
+
+@contextlib.contextmanager
+def _overwritten(parameters: Sequence[Parameter]) -> Iterator[None]:
+    """Let parameters hold averages of another dtype within a ``with`` block."""
+    kept = [p.theta.copy() for p in parameters]
+    try:
+        for p in parameters:
+            p.theta[...] = encoded(decoded(p.states[AVERAGE]), p.theta.dtype)
+        yield
+    finally:
+        for p, theta in zip(parameters, kept, strict=True):
             p.theta[...] = theta
-        if alike:
-            stepping.exchange(_exchange, alike)
 
 
 @property  # type: ignore[misc]
@@ -84,6 +106,6 @@ def _is_alike(p: Parameter) -> bool:
     return p.states[AVERAGE].dtype == p.theta.dtype
 
 
-def _exchange(group: Group) -> Pass:
+def _exchange_pass(group: Group) -> Pass:
     parameters = [p for p in group.parameters if _is_alike(p)]
     return Pass(exchanged, parameters, lambda p: [p.formed(p.theta), p.formed(p.states[AVERAGE])], 0.0, ())

@@ -232,6 +232,11 @@ class Plan:
         return {of_pass.variant(p, self._gradients[p]) for p in of_pass.parameters}
 
     @property
+    def count(self) -> int:
+        """How many steps were taken."""
+        return int(self._count[0])
+
+    @property
     def progress(self) -> float | None:
         """How much of the traffic of a step under way is done, between 0 and 1; None if no step is, or it is a short one."""
         traffic = int(self._header["traffic"][0])

@@ -130,12 +130,6 @@ class Stepping:
         counts = {"step_count": self.counter, "accumulated": self.accumulated, "threads": self._whole["threads"]}
         return {**counts, "norm": self._norm, "finds_nonfinite": self._whole["nonfinite"] != "propagate"}
 
-    def exchange(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> None:
-        """Run a pass that takes no gradient over some groups."""
-        plans = self._plans_of(pass_of, groups)
-        vectors = {p: p.formed(p.theta) for group in groups for p in group.parameters}
-        plans.run_vectors(vectors, lambda plan, found, token: plan.call(steps.UPDATE, token))
-
     @property
     def last_norm(self) -> float | None:
         """The norm of all gradients of the last step; None if no step computes it."""
@@ -245,7 +239,7 @@ class Stepping:
 
     def apart(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group], name: str, grads: Any) -> None:
         """Run a pass of its own over some groups, with what users hand over like gradients."""
-        plans = self._plans_of(pass_of, groups)
+        plans = self.plans_of(pass_of, groups)
         plans.run(grads, name, lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
 
     def norm(self, description: Description, grads: Any) -> float:
@@ -263,11 +257,11 @@ class Stepping:
             return steps.DONE if ended == steps.OUT_OF_RANGE else ended
 
         if self._of_norms is None or self._changes.of_plan:
-            self._of_norms = self._plans_of(clipping.squares_pass, groups)
+            self._of_norms = self.plans_of(clipping.squares_pass, groups)
         self._of_norms.run(grads, "grads", run)
         return self._of_norms.prepared()
 
-    def _plans_of(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> Plans:
+    def plans_of(self, pass_of: Callable[[Group], Pass], groups: Sequence[Group]) -> Plans:
         """Plans of a pass of its own over some groups."""
         return Plans(self._model, functools.partial(_apart, self._model, pass_of, groups, self._whole["threads"]))
 
