@@ -103,7 +103,8 @@ class Optimizer(Description):
             If a key or an item is missing or too many, a shape differs, a gradient lies in memory that the step writes to,
             a schedule gives a number that is not allowed, or, with ``nonfinite="raise"``, a gradient is not finite.
         RuntimeError
-            While the parameters are swapped with their averages, or another thread takes a step.
+            While the parameters are swapped with their averages, rows have steps to catch up with (see `step_rows`), or another
+            thread takes a step.
         RuleError
             If a rule of one's own doesn't compile.
         """
@@ -123,6 +124,11 @@ class Optimizer(Description):
 
         States that start from the parameters (``z``, ``start``, averages) start from what they are now. Accumulated gradients
         are forgotten; schedules keep what they remember.
+
+        Raises
+        ------
+        RuntimeError
+            As `state_dict` does.
         """
         self._require_ready()
         self._stepping.reset()
@@ -139,7 +145,10 @@ class Optimizer(Description):
         Raises
         ------
         TypeError, ValueError
-            If they are nested otherwise, or one of them can't take the place of the one before. Nothing is changed then.
+            If they are nested otherwise, or one of them can't take the place of the one before; TypeError, too, if the states
+            are in a file. Nothing is changed then.
+        RuntimeError
+            As `state_dict` does.
         """
         other = copies.restored(type(self), copies.with_other_arrays(self.__getstate__(), self._model, params))
         vars(self).update(vars(other))
@@ -257,6 +266,11 @@ class Optimizer(Description):
         dict
             Plain Python values, and the state arrays by state and parameter name. A schedule is left out: the optimizer that
             loads the dict keeps its own.
+
+        Raises
+        ------
+        RuntimeError
+            While the parameters are swapped with their averages, or rows have steps to catch up with.
         """
         self._require_ready()
         of_whole = (type(self).__name__, self.step_count, self._whole | {"skipped_steps": self.skipped_steps})
@@ -275,6 +289,8 @@ class Optimizer(Description):
         ------
         TypeError, ValueError
             If it is damaged or belongs to another optimizer or to other parameters. Nothing is changed then.
+        RuntimeError
+            As `state_dict` does.
         """
         self._require_ready()
         count, whole = state_dicts.load(type(self).__name__, self.checks, self._model.groups, state_dict)

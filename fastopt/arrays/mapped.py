@@ -40,7 +40,7 @@ class MappedFile:
         If another optimizer has the file, or it is a folder or a device; and on Windows, where neither locks nor the
         allocation are there.
     OSError
-        If the file can't be opened for reading and writing.
+        If the file can't be opened for reading and writing, or lies where there are no locks.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -52,8 +52,10 @@ class MappedFile:
         self._file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")  # noqa: SIM115
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             self._file.close()
+            if not isinstance(error, BlockingIOError):  # of a file system without locks, say
+                raise
             raise ValueError(f"state_path must be of one optimizer at a time, but another one has {self.path}") from None
         self._size = os.fstat(self._file.fileno()).st_size
         self.is_new = self._size == 0

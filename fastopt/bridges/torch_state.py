@@ -133,9 +133,10 @@ def from_torch_state_dict(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
                     else:  # as before the first step
                         start = np.broadcast_to(optimizer.initial(state, hyper, masters.values(p)), p.theta.shape)
                         array[...] = _arrays(p, start)[view]
-        progress["step_count"] = _steps(list(entries.values()), i)
+        kept = [*entries.values()]
+        progress["step_count"] = _steps(kept, i)
         for scalar in counterpart.scalars:
-            progress["scalars"][scalar] = _common(list(entries.values()), scalar, type(optimizer).scalars[scalar], i)
+            progress["scalars"][scalar] = _common(kept, scalar, type(optimizer).scalars[scalar], i)
     own["step_count"] = max(progress["step_count"] for progress in own["progress"])
     optimizer.load_state_dict(own)
 
@@ -160,10 +161,13 @@ def to_torch_state_dict(optimizer: Optimizer) -> dict[str, Any]:
         If PyTorch has no such optimizer.
     ValueError
         If this one does what PyTorch's doesn't.
+    RuntimeError
+        As `Optimizer.state_dict` does.
     """
+    counterpart = counterpart_of(optimizer)
+    optimizer._require_ready()
     import torch
 
-    counterpart = counterpart_of(optimizer)
     template = getattr(torch.optim, counterpart.name)([torch.zeros(1, requires_grad=True)]).state_dict()["param_groups"][0]
     optimizer._stepping.prepare(optimizer)
     state: dict[int, dict[str, Any]] = {}

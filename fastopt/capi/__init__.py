@@ -1,6 +1,6 @@
 """A C interface: functions that step buffers of C, C++ and Fortran programs, in the process of Python or without it.
 
-Each is compiled from the optimizer's own rule, and from the formulas of its coefficients as `tracing` finds them, so that it
+Each is compiled from the optimizer's own rule, and from the formulas of its coefficients as `formulas` finds them, so that it
 gives the same bits. It runs in the calling thread, needs no GIL, and keeps nothing between calls.
 """
 

@@ -76,9 +76,10 @@ def write(
     wanted = [(name, dtype) for name in names for dtype in dtypes_of(name)]
     made = [function(name, dtype) for name, dtype in wanted]
     require_compiler()
+    compiler = _c_compiler(cpu)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "fastopt.h", folder / "fastopt.f90", folder / "libfastopt.so"]
-    _link(paths[2], wanted, cpu, tell)  # first, as it is what can fail
+    _link(paths[2], wanted, cpu, compiler, tell)  # first, as it is what can fail
     paths[0].write_text(header(made))
     paths[1].write_text(fortran(made))
     return paths
@@ -189,12 +190,19 @@ def _norm_interface(dtype: np.dtype[Any]) -> str:
 """
 
 
-def _link(library: Path, wanted: Iterable[tuple[str, np.dtype[Any]]], cpu: str | None, tell: Callable[[str], None]) -> None:
+def _c_compiler(cpu: str | None) -> str:
+    """The path of the C compiler; raise RuntimeError if there is none, or it doesn't know the processor."""
     compiler = shutil.which("cc")
     if compiler is None:
         raise RuntimeError("a C compiler must be installed, as the command cc, to link the library")
     if cpu is not None:
         _require_known(cpu, compiler)
+    return compiler
+
+
+def _link(
+    library: Path, wanted: Iterable[tuple[str, np.dtype[Any]]], cpu: str | None, compiler: str, tell: Callable[[str], None]
+) -> None:
     sources = {norm_name(dtype): functools.partial(exported_norm, dtype) for dtype in FLOATS}
     sources |= {function(name, dtype).name: functools.partial(exported, name, dtype) for name, dtype in wanted}
     with tempfile.TemporaryDirectory() as temporary:

@@ -204,9 +204,9 @@ def master_weights(name: str, value: Any) -> bool | str:
     """Whether, or as what, parameters of 16 bits keep what they lose."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    if value not in ("float32", "lost bits", "8 lost bits"):
+    if not isinstance(value, str) or value not in ("float32", "lost bits", "8 lost bits"):
         raise ValueError(f"{name} must be True, False, 'float32', 'lost bits' or '8 lost bits', got {value!r}")
-    return str(value)
+    return value
 
 
 def real(name: str, value: Any) -> float:

@@ -93,7 +93,7 @@ def _by_complex_steps(fun: Callable[[Vector], Any], x: Vector) -> Vector:
     for i, step in enumerate(steps):
         point = x.astype(np.result_type(x.dtype, np.complex64))
         point.imag[i] = step
-        gradient.append(np.imag(fun(point)).item() / step)
+        gradient.append(np.asarray(fun(point)).imag.item() / step)
     return np.array(gradient).astype(x.dtype)
 
 

@@ -137,7 +137,7 @@ def minimize(
                 value, g = objective(solver.ask())
                 solver.tell(value, g)
             if shows:
-                progress.show(nit, value, g, solver.rate)
+                progress.show(nit, value, g if solver.mask is None else g[solver.mask], solver.rate)
     except KeyboardInterrupt:
         if of_minimize["interrupt"] == "raise":
             raise

@@ -107,11 +107,13 @@ def find_lr(
     solver = Solver(x0, method, bounds, **own)
     objective = Objective(fun, jac, args, solver.bounds, needs_value=True)
     values: list[float] = []
-    while not solver.done:
+    nit = -1
+    while solver.nit > nit:  # else the last step has led to what is not finite, or was the last of all
+        nit = solver.nit
         value, g = objective(solver.ask())
         values.append(math.inf if value is None else value)
         solver.tell(value, g)
-        if not math.isfinite(values[-1]) or values[-1] - values[0] > DIVERGED * (values[0] - min(values)) > 0:
+        if values[-1] - values[0] > DIVERGED * (values[0] - min(values)) > 0:
             break
     after = np.array(values[1:])
     after = after[np.isfinite(after)]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays.flat import Flat
+from fastopt.arrays.flat import array_of
 from fastopt.minimization.answers import gradient_of, number_of, what_is_not
 from fastopt.minimization.bounds import Box, bounds_of
 from fastopt.minimization.checkpoints import State, load, saved
@@ -57,6 +57,11 @@ class Solver:
     **options
         The options of `minimize`, but for ``disp`` and ``interrupt``; all others are arguments of the optimizer.
 
+    Attributes
+    ----------
+    mask : ndarray of bool, or None
+        Which variables move, of many starts one after the other; None if all do.
+
     Raises
     ------
     TypeError, ValueError
@@ -85,9 +90,10 @@ class Solver:
         **options: Any,
     ) -> None:
         cls = class_of(method)
-        with contextlib.nullcontext() if comm is None else together(comm):  # what is refused on one rank is on all
+        with _on_all_ranks(comm):
             own, arguments = taken(OWN, options)
             require_arguments(cls, arguments)
+            self._asks_to_stop = callback_of(callback)
             if (x0 is None) == (starts is None):
                 raise TypeError(f"a solver must have either x0 or starts, got {'neither' if x0 is None else 'both'}")
             rows = start_of(x0).reshape(1, -1) if starts is None else starts_of(starts)
@@ -108,10 +114,8 @@ class Solver:
         self._ranks = None if comm is None else Ranks(comm, own, starts)
         self._optimizer = cls(params, **arguments) if self._ranks is None else self._ranks.optimizer(cls, params, arguments)
         self._population = None if starts is None else Population(self._told, len(rows), self._optimizer)
-        mask = self._optimizer.param_groups[0]["mask"]
-        self._mask = mask.buffer if isinstance(mask, Flat) else mask
+        self.mask: Array | None = array_of(self._optimizer.param_groups[0]["mask"])
         self._look_out(of_all)
-        self._asks_to_stop = callback_of(callback)
         if self._ranks is not None:
             self._asks_to_stop = self._ranks.agreed(self._asks_to_stop)
         self._points = points_of(x, moves_by_steps=starts is None)  # of many starts, those that are lost are moved back
@@ -119,8 +123,9 @@ class Solver:
         self._where = ""  # what was not finite
         self._skips = self._nfev = 0
         self._is_asked = self._has_moved = False
-        if own["state"] is not None:
-            load(own["state"], x.reshape(start.shape), self._optimizer, self._memories())
+        with _on_all_ranks(comm):
+            if own["state"] is not None:
+                load(own["state"], x.reshape(start.shape), self._optimizer, self._memories())
 
     def _look_out(self, bounds: Box | None) -> None:
         """Have what looks at points: tests, and others that take note of them."""
@@ -150,7 +155,7 @@ class Solver:
     @property
     def message(self) -> str:
         """Why it has ended, if it has."""
-        return MESSAGES[self._status] + self._where
+        return MESSAGES.get(self._status, MESSAGES[STOPPED]) + self._where
 
     @property
     def nit(self) -> int:
@@ -240,8 +245,8 @@ class Solver:
             raise RuntimeError("the solver must be asked for a point before it is told what was found there")
         told = self._told
         g = gradient_of(gradient, "tell", told.x)
-        if self._mask is not None:
-            g = np.where(self._mask, g, g.dtype.type(0))  # what is left as it is has no say in any test
+        if self.mask is not None:
+            g = np.where(self.mask, g, g.dtype.type(0))  # what is left as it is has no say in any test
         if self._population is not None:
             values = self._population.checked(value)
             if self._own["nonfinite"] == "raise" and (wrong := self._population.wrong(values, g)):
@@ -311,7 +316,7 @@ class Solver:
     def _is_refused(self, value: float | None, g: Array) -> bool:
         """Whether something is not finite; then the same point is asked for again, or that before, or it has ended."""
         told, own = self._told, self._own
-        wrong = what_is_not(told.x, g, value, self._mask)
+        wrong = what_is_not(told.x, g, value, self.mask)
         if self._ranks is not None:
             wrong = self._ranks.refused(wrong)
         if not wrong or self._where:
@@ -388,3 +393,8 @@ class Solver:
             "status": status,
             "message": self.message,
         }
+
+
+def _on_all_ranks(comm: Any) -> contextlib.AbstractContextManager[Any]:
+    """A ``with`` block in which what is refused on one rank is on all."""
+    return contextlib.nullcontext() if comm is None else together(comm)

@@ -256,9 +256,7 @@ class Replicated:
 
     def _changed(self, saved: Any, change: Callable[[Parameter, Any], Any]) -> Any:
         """A state dict with other arrays in the place of those that belong to parameters."""
-        if not isinstance(saved, Mapping) or not all(
-            isinstance(saved.get(key), (Mapping, list)) for key in ("state", "groups")
-        ):
+        if not _is_state_dict(saved, len(self.shared.param_groups)):
             return saved  # which the optimizer of the shard refuses
         owners = dict(zip(self._names(), self._parameters, strict=True))
         state = {
@@ -290,6 +288,16 @@ class Replicated:
 
     def __reduce__(self) -> Any:
         raise TypeError("an optimizer of several ranks can't be copied or pickled; use its state dict")
+
+
+def _is_state_dict(saved: Any, count: int) -> bool:
+    """Whether it has mappings where state dicts of so many groups have some."""
+    if not isinstance(saved, Mapping):
+        return False
+    state, groups = saved.get("state"), saved.get("groups")
+    if not isinstance(state, Mapping) or not isinstance(groups, (list, tuple)) or len(groups) != count:
+        return False
+    return all(isinstance(each, Mapping) for each in (*state.values(), *groups))
 
 
 def _with_changes(owners: list[Parameter], tree: Any, change: Callable[[Parameter, Any], Any]) -> Any:

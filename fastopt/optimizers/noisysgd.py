@@ -78,9 +78,11 @@ class NoisySGD(Optimizer):
 
     def step(self, grads: Any = None, scale: float = 1.0, *, lr: Any = None) -> None:
         before = self.step_count
-        super().step(grads, scale, lr=lr)
-        if self.step_count > before:  # not where it was skipped
-            self._draw(self._generator.bit_generator.state)
+        try:
+            super().step(grads, scale, lr=lr)
+        finally:  # for a signal handler may raise when the step is taken
+            if self.step_count > before:  # not where it was skipped
+                self._draw(self._generator.bit_generator.state)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         super().add_param_group(group)

@@ -101,7 +101,13 @@ class _ScheduleFree(Optimizer):
         -------
         ndarray, Flat, or list, tuple or dict of them
             New arrays, nested as the parameters are (with groups, a list with those of each group).
+
+        Raises
+        ------
+        RuntimeError
+            If rows have steps to catch up with, see `catch_up`.
         """
+        self._stepping.missed.require_none()
         averages = {}
         for group in self._model.groups:
             beta = self._beta(group.hyper)

@@ -93,7 +93,11 @@ class Sophia(Optimizer):
         ------
         TypeError, ValueError
             As `step` does for gradients. Nothing is changed then.
+        RuntimeError
+            While the parameters are swapped with their averages, or rows have steps to catch up with, which take the average
+            as it is.
         """
+        self._require_ready()
         self._stepping.apart(self._averaging, self._model.active, "estimate", estimate)
 
     def _averaging(self, group: Group) -> Pass:

@@ -20,6 +20,9 @@ from fastopt.optimizer import Optimizer
 
 CONSTANTS = {"zero": 0.0, "half": 0.5, "one": 1.0, "two": 2.0}
 
+# Names that no hyper-parameter can have besides `lr`: of options, arguments of all rules, and attributes of classes.
+RESERVED = {*Optimizer.common, *CONSTANTS, "g", "params", "rule", "state_names", "t", "theta", "nonnegative_states"} - {"lr"}
+
 # Names that a rule may use for what follows from a hyper-parameter and the step.
 DERIVED: Mapping[str, Callable[[float, int], float]] = {
     "one_minus_": lambda value, t: 1.0 - value,
@@ -172,37 +175,8 @@ def _optimizer(
     derive: Derive | None,
     nonnegative: Sequence[str],
 ) -> type[CustomOptimizer]:
-    name = function.__name__
-    arguments = _arguments(function)
-    if arguments[:3] != ["theta", "g", "lr"]:
-        raise TypeError(f"{name} must take theta, g and lr first, got {', '.join(arguments[:3])}")
-    taken, others = arguments[3 : 3 + len(states)], arguments[3 + len(states) :]
-    if taken != list(states):
-        raise TypeError(f"{name} must take its states {', '.join(states)} after lr, got {', '.join(taken) or 'none'}")
-    if "lr" not in hyper:
-        raise TypeError(f"{name} must have the hyper-parameter lr, got {', '.join(hyper)}")
-    taken_names = {
-        *Optimizer.common,
-        *CONSTANTS,
-        *states,
-        "g",
-        "params",
-        "rule",
-        "state_names",
-        "t",
-        "theta",
-        "nonnegative_states",
-    } - {"lr"}
-    if clash := [key for key in hyper if key in taken_names]:
-        raise ValueError(f"{name} can't have a hyper-parameter {clash[0]!r}: that name means something else already")
-    known = {*hyper, *CONSTANTS, *(prefix + key for prefix in DERIVED for key in hyper)}
-    if derive is None and (unknown := [argument for argument in others if argument not in known]):
-        raise TypeError(
-            f"{name} takes {unknown[0]!r}, which is neither a state ({', '.join(states) or 'there is none'}) "
-            f"nor a hyper-parameter ({', '.join(hyper)}) nor one of {', '.join(sorted(known - set(hyper)))}; "
-            "give it by coefficients="
-        )
-    if unknown := [name for name in nonnegative if name not in states]:
+    others, name = _others(function, states, hyper, is_open=derive is not None), function.__name__
+    if unknown := [state for state in nonnegative if state not in states]:
         raise ValueError(f"nonnegative must name states, {', '.join(states) or 'of which there are none'}, got {unknown[0]!r}")
     body = {
         **{key: field(value, decay if key.startswith("beta") and key not in COMMON else None) for key, value in hyper.items()},
@@ -213,10 +187,32 @@ def _optimizer(
         "state_names": tuple(states),
         "nonnegative_states": tuple(nonnegative),
         "_starts": dict(states),
-        "_values": {name: _value(name, hyper) for name in others},
+        "_values": {other: _value(other, hyper) for other in others},
         "_derive": None if derive is None else staticmethod(derive),
     }
     return type(name, (CustomOptimizer,), body)
+
+
+def _others(function: Rule, states: Mapping[str, float], hyper: Mapping[str, Any], is_open: bool) -> list[str]:
+    """What a rule takes after its states, of names that are known unless it is open to others; and no name means two things."""
+    arguments, name = _arguments(function), function.__name__
+    if arguments[:3] != ["theta", "g", "lr"]:
+        raise TypeError(f"{name} must take theta, g and lr first, got {', '.join(arguments[:3])}")
+    taken, others = arguments[3 : 3 + len(states)], arguments[3 + len(states) :]
+    if taken != list(states):
+        raise TypeError(f"{name} must take its states {', '.join(states)} after lr, got {', '.join(taken) or 'none'}")
+    if "lr" not in hyper:
+        raise TypeError(f"{name} must have the hyper-parameter lr, got {', '.join(hyper)}")
+    if clash := [key for key in hyper if key in RESERVED or key in states]:
+        raise ValueError(f"{name} can't have a hyper-parameter {clash[0]!r}: that name means something else already")
+    known = {*hyper, *CONSTANTS, *(prefix + key for prefix in DERIVED for key in hyper)}
+    if not is_open and (unknown := [argument for argument in others if argument not in known]):
+        raise TypeError(
+            f"{name} takes {unknown[0]!r}, which is neither a state ({', '.join(states) or 'there is none'}) "
+            f"nor a hyper-parameter ({', '.join(hyper)}) nor one of {', '.join(sorted(known - set(hyper)))}; "
+            "give it by coefficients="
+        )
+    return others
 
 
 def _require_function(function: Any) -> None:

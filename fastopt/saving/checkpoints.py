@@ -51,7 +51,7 @@ def save(path: Path, opt: Any = None, params: Any = None, *, keep_previous: bool
     ValueError
         If there is nothing to save, or an array has no proper name.
     RuntimeError
-        While the parameters of the optimizer are swapped with their averages.
+        As `Optimizer.state_dict` does.
     OSError
         If the file can't be written, or `path` is a folder or a device.
 
@@ -122,7 +122,7 @@ def load(path: Path, opt: Any = None, params: Any = None, **arrays: Any) -> None
     TypeError, ValueError
         If it is no checkpoint, or damaged, or has something else than what is to be filled. Nothing is changed then.
     RuntimeError
-        While the parameters of the optimizer are swapped with their averages.
+        As `Optimizer.state_dict` does.
     """
     named = _named(opt, params, arrays)
     with Archive(path) as archive:

@@ -81,7 +81,7 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
                 for each in made:
                     added.add_param_group(each)
                 self.optimizer = added
-        except Exception:
+        except BaseException:
             self.param_groups.pop()
             raise
 

@@ -234,6 +234,11 @@ def test_differences_are_as_good_as_their_scheme(scheme, dtype):
     assert found.dtype == dtype
 
 
+def test_complex_steps_take_python_s_complex_numbers():
+    x = np.array([1.0, -2.0])
+    np.testing.assert_allclose(differences(lambda x: sum(each**3 for each in x.tolist()), x, -7.0, None, "cs"), [3.0, 12.0])
+
+
 def test_complex_steps_need_real_variables():
     with refused(ValueError, 'jac="cs" must have real variables'):
         fastopt.minimize(lambda z: abs(z[0]), [1j], jac="cs")

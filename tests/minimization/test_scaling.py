@@ -204,3 +204,7 @@ def test_range_tests_end_where_there_is_no_descent():
         fastopt.find_lr(rosen, [0.0, 0.0], jac=rosen_der, lowest=1.0, highest=0.1)
     cliff = lambda x: (float("nan") if x[0] > 1.0 else -x[0], -np.ones(1))  # noqa: E731
     assert np.all(np.isfinite(fastopt.find_lr(cliff, [0.0], jac=True).values))
+    odd = lambda x: (float(x @ x), np.where(abs(x) < 0.5, np.nan, 2 * x))  # noqa: E731
+    found = fastopt.find_lr(odd, [1.0], jac=True)
+    assert found.rates.shape == found.values.shape
+    assert np.all(np.diff(found.values) < 0)  # the point before the last is not evaluated again

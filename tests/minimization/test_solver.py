@@ -135,6 +135,9 @@ def test_a_point_is_the_same_until_something_is_told():
     stopped = fastopt.Solver([1.0])
     stopped.stop()
     assert (stopped.done, stopped.result().status) == (True, 99)
+    own = fastopt.Solver([1.0])
+    own.stop(42)
+    assert (own.result().status, own.result().success, own.message) == (42, False, stopped.message)
 
 
 TOLD = [
@@ -263,6 +266,13 @@ def test_an_interrupt_returns_the_result_so_far_where_asked():
     assert_same_bits(again.x, whole.x)
     with pytest.raises(KeyboardInterrupt):
         fastopt.minimize(fun, np.zeros(2), jac=True)
+
+
+def test_progress_shows_the_norm_of_what_moves(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    options = {"disp": True, "maxiter": 1, "mask": np.array([True, False])}
+    fastopt.minimize(lambda x: (float(x @ x), 2 * x), [3.0, 4.0], jac=True, options=options)
+    assert "step 0 of 1: fun 25, norm 6, lr 0.001\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("has_tqdm", [True, False])

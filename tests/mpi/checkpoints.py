@@ -33,6 +33,13 @@ def state_dicts_go_on_with_any_number_of_ranks(comm):
         shared.load_state_dict(fastopt.SGD(numbers(1)).state_dict())
     with pytest.raises(TypeError):
         shared.load_state_dict(None)
+    for key, value, words in [
+        ("groups", [], r"state_dict\['groups'\] must have length 1, got 0"),
+        ("state", [], r"state_dict\['state'\] must be a mapping, got list"),
+        ("state", {"m": None}, r"state_dict\['state'\]"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=words):
+            shared.load_state_dict(alone.state_dict() | {key: value})
 
 
 @contextlib.contextmanager

@@ -105,5 +105,9 @@ def minimizations_that_ranks_can_not_share_are_refused(comm):
     assert all("lr of group 0" in error for error in errors)
     errors = at_odds(comm, lambda odd: fastopt.Solver(np.zeros(3), bounds=[(0, 1)] * (3 + odd), comm=comm))
     assert all("bounds" in error for error in errors), errors
+    errors = at_odds(comm, lambda odd: fastopt.Solver(np.zeros(3), callback=3 if odd else None, comm=comm))
+    assert all("callback must be callable" in error for error in errors), errors
+    errors = at_odds(comm, lambda odd: fastopt.Solver(np.zeros(3), state=3 if odd else None, comm=comm))
+    assert all("state must be what a result has" in error for error in errors), errors
     for jac in (None, "3-point"):
         assert "jac must give the gradient" in str(error_of(fastopt.minimize, np.sum, np.zeros(3), jac=jac, comm=comm))

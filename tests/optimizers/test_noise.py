@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.step.stepping import Stepping
 from tests.table import assert_same_bits
 
 
@@ -70,6 +71,22 @@ def test_a_failed_step_draws_nothing():
     with pytest.raises(ValueError, match="grads must have the shape"):
         opt.step(np.zeros(6))
     assert_same_bits(steps(opt, theta, 2), steps(other, twin, 2))
+
+
+def test_no_noise_comes_twice_after_a_step_that_was_taken_and_interrupted(monkeypatch):
+    theta, twin = np.zeros(5), np.zeros(5)
+    opt, other = fastopt.NoisySGD(theta), fastopt.NoisySGD(twin)
+    take = Stepping.take
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        take(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stepping, "take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        opt.step(np.zeros(5))
+    assert_same_bits(steps(opt, theta, 1), steps(other, twin, 2))
 
 
 @pytest.mark.parametrize("generator", [{}, {"bit_generator": "MT19937"}, 3, None])

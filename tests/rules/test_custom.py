@@ -164,6 +164,12 @@ def of_numpy_alone(theta, g, lr):
     return theta - lr * np.convolve(g, g)
 
 
+@pytest.mark.parametrize("decorator", [fastopt.rule, fastopt.rule(state="m")])
+def test_a_rule_is_a_function(decorator):
+    with pytest.raises(TypeError, match="a rule must be a Python function, got 3"):
+        decorator(3)
+
+
 @pytest.mark.parametrize("function", [a_branch, a_choice, a_loop], ids=lambda f: f.__name__)
 def test_a_branch_is_refused_at_definition(function):
     with pytest.raises(TypeError, match=rf"the rule {function.__name__} branches in line \d+.*np\.where"):

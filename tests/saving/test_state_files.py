@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import gc
 import os
 import resource
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.arrays import mapped
 from tests import fresh
 from tests.refusal import refused
 from tests.table import assert_same_bits
@@ -166,6 +168,19 @@ def test_one_at_a_time(tmp_path):
     other = subprocess.run([sys.executable, "-c", script], env=fresh.environment(), capture_output=True, text=True)
     assert "ValueError: state_path must be of one optimizer at a time" in other.stderr
     opt.step(np.ones(5))
+
+
+def test_where_there_are_no_locks_the_file_is_let_go(tmp_path, monkeypatch):
+    opened = []
+
+    def flock(file, operation):
+        opened.append(file)
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(mapped.fcntl, "flock", flock)
+    with refused(OSError, "no locks available"):
+        fastopt.Adam(arrays(0), state_path=tmp_path / "states")
+    assert [file.closed for file in opened] == [True]
 
 
 def test_what_does_not_fit_is_refused_and_the_file_stays_as_it_is(tmp_path):

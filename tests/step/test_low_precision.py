@@ -380,6 +380,8 @@ def test_what_is_not_allowed_is_refused():
         fastopt.Adam(w, seed=0.5)
     with refused(ValueError, "master_weights must be", "'lost bits'", "'float64'"):
         fastopt.Adam(w, master_weights="float64")
+    with refused(ValueError, "master_weights must be", "array(['float32', 'lost bits']"):
+        fastopt.Adam(w, master_weights=np.array(["float32", "lost bits"]))
     with refused(ValueError, "'lost bits'", "bfloat16", "params is of float16"):
         fastopt.Adam(low, master_weights="lost bits")
     opt = fastopt.Adam(w)

@@ -217,6 +217,7 @@ def test_what_takes_the_whole_table_waits():
         lambda: copy.deepcopy(optimizer),
         optimizer.swap_ema().__enter__,
         optimizer.reset,
+        lambda: fastopt.to_torch_state_dict(optimizer),
     ):
         with refused(RuntimeError, "rows of params have steps to catch up with; call catch_up() first"):
             call()
@@ -230,6 +231,17 @@ def test_what_takes_the_whole_table_waits():
     for each in (optimizer, loaded):
         each.step(np.ones((4, 2)))
     assert_same(optimizer, loaded)
+
+
+def test_what_optimizers_do_with_whole_tables_besides_steps_waits():
+    sophia, schedule_free = (each(np.ones((4, 2))) for each in (fastopt.Sophia, fastopt.ScheduleFreeSGD))
+    calls = {sophia: lambda: sophia.update_hessian(np.ones((4, 2))), schedule_free: schedule_free.eval_params}
+    for optimizer, call in calls.items():
+        optimizer.step_rows(np.array([1]), np.ones((1, 2)), lazy=False)
+        with refused(RuntimeError, "rows of params have steps to catch up with; call catch_up() first"):
+            call()
+        optimizer.catch_up()
+        call()
 
 
 def test_signal_handlers_see_what_waits_at_once(monkeypatch):

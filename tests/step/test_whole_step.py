@@ -13,6 +13,8 @@ import fastopt
 from fastopt.engine import runtime
 from fastopt.engine.sums import BLOCK
 from fastopt.schedules import BiasCorrected, PlainAverage
+from fastopt.step import averages
+from fastopt.step.plans import Plans
 from tests.peers import SHAPES, assert_equal_paths, gradients, start
 from tests.refusal import refused
 from tests.table import FLOATS, assert_same_bits, every_dtype
@@ -273,6 +275,43 @@ def test_parameters_and_averages_swap_for_a_while():
     np.testing.assert_allclose(params["W"], 0.5)
     np.testing.assert_allclose(opt.ema["b"], 0.75)
     opt.step({"W": np.ones((2, 3)), "b": np.ones(2)})
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_an_interrupt_while_averages_come_in_leaves_all_in_their_places(is_taken, monkeypatch):
+    opt = fastopt.SGD(w := np.ones(3), lr=1.0, ema_decay=0.5)
+    opt.step(np.ones(3))
+    run = Plans.run_vectors
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        if is_taken:
+            run(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Plans, "run_vectors", interrupted)
+    with pytest.raises(KeyboardInterrupt), opt.swap_ema():
+        pass
+    assert (w.tolist(), opt.ema.tolist()) == ([0.0] * 3, [0.5] * 3)
+
+
+def test_averages_that_find_no_memory_to_come_in_leave_all_in_their_places(monkeypatch):
+    params = [np.ones(3), np.ones(3, np.float16), np.ones(3, np.float16)]
+    opt = fastopt.SGD(params, lr=1.0, ema_decay=0.5)
+    opt.step([np.ones(3)] * 3)
+    encoded, calls = averages.encoded, []
+
+    def without_memory(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise MemoryError
+        return encoded(*arguments)
+
+    monkeypatch.setattr(averages, "encoded", without_memory)
+    with pytest.raises(MemoryError), opt.swap_ema():
+        pass
+    for own, average in zip(params, opt.ema, strict=True):
+        assert (own.tolist(), average.tolist()) == ([0.0] * 3, [0.5] * 3)
 
 
 def test_groups_may_have_averages_or_none():

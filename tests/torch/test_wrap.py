@@ -153,11 +153,19 @@ def test_what_can_not_be_stepped_is_refused(torch, wrap):
     assert p.tolist() == [0.0, 0.0]
 
 
-def test_a_group_that_is_refused_leaves_nothing_behind(torch, wrap):
+def test_a_group_that_is_refused_leaves_nothing_behind(torch, wrap, monkeypatch):
     a, b = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     optimizer = wrap(fastopt.SGD, [a], lr=1.0)
     with refused(TypeError, "must be of float32"):
         optimizer.add_param_group({"params": [b, torch.nn.Parameter(torch.ones(2).to(torch.float8_e5m2))]})
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fastopt.SGD, "add_param_group", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.add_param_group({"params": [b]})
+    monkeypatch.undo()
     optimizer.add_param_group({"params": [b]})
     for p in (a, b):
         p.grad = torch.ones_like(p)
