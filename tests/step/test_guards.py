@@ -32,9 +32,10 @@ def always_parallel():
 
 def stepped(opt, guards, g, by_rows):
     """Let an optimizer do all that writes to arrays."""
-    opt.accumulate(g)
-    opt.step()
     opt.step(g)
+    if g.dtype == opt.params.dtype:
+        opt.accumulate(g)
+        opt.step()
     if by_rows:
         rows = guards.copy(np.array([ROWS - 1, 0, 7, 0]))
         for lazy in (True, isinstance(opt.lr, np.ndarray)):  # steps with a rate for each element can't be missed

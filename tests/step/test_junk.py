@@ -102,7 +102,7 @@ def plain(one):
 
 
 def made():
-    return fastopt.Adam({"a": np.arange(3.0), "b": [np.ones((2, 2))]}, ema_decay=0.5)
+    return fastopt.Adam({"a": np.arange(3.0), "b": [np.ones((2, 2))]})
 
 
 def spoilt(tree, place, one):
