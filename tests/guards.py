@@ -57,11 +57,12 @@ class Guards:
 def guarded():
     """A ``with`` block in which all that the package allocates for steps has guards, which are looked at in the end."""
     guards = Guards()
-    own = {"zeros": lambda shape, dtype=np.float64: guards.full(shape, 0, dtype), "full": guards.full, "empty": guards.empty}
-    numpy = types.SimpleNamespace(**vars(np) | own)
+    own = {"zeros": lambda shape, dtype=np.float64: guards.full(shape, 0, dtype), "ones": lambda shape: guards.full(shape, 1)}
+    numpy = types.SimpleNamespace(**vars(np) | own | {"full": guards.full, "empty": guards.empty})
+    package = [module for name, module in sys.modules.items() if name.startswith("fastopt.")]
     with contextlib.ExitStack() as stack:
-        for module in [module for module in sys.modules.values() if vars(module).get("aligned_zeros") is aligned_zeros]:
-            if module.__name__.startswith("fastopt."):
+        for module in package:
+            if hasattr(module, "aligned_zeros"):
                 stack.enter_context(mock.patch.object(module, "aligned_zeros", guards.zeros))
         for module in TABLES:
             stack.enter_context(mock.patch.object(module, "np", numpy))

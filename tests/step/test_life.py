@@ -134,7 +134,7 @@ class Life(RuleBasedStateMachine):
         self.taken(own)
 
     def digest(self):
-        """What can be told apart from all else, in some bytes."""
+        """Of parameters and states."""
         arrays = [array for _, array in leaves([self.arrays, *self.opt.state.values()], "")]
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()
 
