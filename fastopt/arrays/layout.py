@@ -58,13 +58,20 @@ def shaped_like(vector: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
     return vector.reshape(array.shape, order=memory_order(array))
 
 
-def require_array(name: str, array: Any, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> None:
-    """Raise TypeError unless `array` is a plain array of one of these dtypes in the machine's byte order."""
+def require_array(name: str, array: Any, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> NDArray[Any]:
+    """The array in NumPy's own class, as one of another could lie about its shape.
+
+    Raises
+    ------
+    TypeError
+        Unless it is an array of one of these dtypes in the machine's byte order.
+    """
     # A masked array has a mask. To ask for its class would import numpy.ma, at the cost of everyone's first step.
     if not isinstance(array, np.ndarray) or hasattr(array, "mask"):
         raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
     if array.dtype not in dtypes and plain(array.dtype) not in dtypes:
         raise TypeError(f"{name} must be of {_listed(dtypes)}, got {array.dtype}")
+    return np.asarray(array)
 
 
 def _listed(dtypes: Sequence[np.dtype[Any]]) -> str:

@@ -85,8 +85,7 @@ class Parameter:
 
     def __init__(self, name: str, leaf: Any, memory: Memory, complex_mode: str = "parts") -> None:
         array = array_of(leaf)
-        require_array(name, array, NUMBERS)
-        array = np.asarray(array).view()  # an object of its own, whose shape nobody changes, and no subclass
+        array = require_array(name, array, NUMBERS).view()  # an object of its own, whose shape nobody changes
         if not is_contiguous(array):
             raise ValueError(
                 f"{name} must be contiguous, in C or Fortran order; it has strides {array.strides} and shape {array.shape}"
@@ -241,8 +240,7 @@ class Parameter:
         g = self.unwrap(name, g)
         if isinstance(g, np.generic):  # what NumPy makes of 0-d arrays
             g = np.asarray(g)
-        require_array(name, g, COMPLEX if self.is_complex else REAL)
-        g = np.asarray(g)  # no subclass, which could lie about its shape
+        g = require_array(name, g, COMPLEX if self.is_complex else REAL)
         if g.shape != self.shape:
             raise ValueError(f"{name} must have the shape {self.shape} of {self.name}, got {g.shape}")
         if g.flags.num & self.readable == self.readable:

@@ -74,20 +74,19 @@ def checked_copies(parameters: Sequence[Parameter], params: Any, memory: Memory,
             memory.remove(p.copy)
     for p, (name, leaf) in zip(parameters, matching_leaves(params, tree, "copy_to"), strict=True):
         array = p.unwrap(name, leaf)
-        require_array(name, array, NUMBERS)
+        array = require_array(name, array, NUMBERS)
         p.require_writable(name, array)
         memory.add(name, array)
     return map_leaves(lambda leaf: leaf, tree)
 
 
 def checked_arrays(
-    parameters: Sequence[Parameter], params: Any, key: str, tree: Any, check: Callable[[str, Any], None] = require_array
+    parameters: Sequence[Parameter], params: Any, key: str, tree: Any, check: Callable[[str, Any], NDArray[Any]] = require_array
 ) -> Any:
     """Read-only copies of arrays in the shapes of the parameters, nested as these are."""
     copies = []
     for p, (name, leaf) in zip(parameters, matching_leaves(params, tree, key), strict=True):
-        array = p.unwrap(name, leaf)
-        check(name, array)
+        array = check(name, p.unwrap(name, leaf))
         if array.shape != p.shape:
             raise ValueError(f"{name} must have the shape {p.shape} of {p.name}, got {array.shape}")
         if array.dtype.kind == "c" and (p.is_paired or not p.is_complex):
@@ -95,13 +94,13 @@ def checked_arrays(
         dtype = {"b": np.dtype(np.bool_), "c": p.array.dtype}.get(array.dtype.kind, p.dtype)
         vector = aligned_zeros(array.size, dtype)
         with np.errstate(all="ignore"):  # what doesn't fit is infinite, and refused as such
-            p.shaped(vector)[...] = np.asarray(array)
+            p.shaped(vector)[...] = array
         if key == "bounds" and np.any(np.isnan(vector)):
             raise ValueError(f"{name} must hold no NaN")
         if key != "bounds" and not np.all((vector >= 0) & (vector < np.inf)):
             raise ValueError(f"{name} must hold finite numbers of at least 0, in the parameter's dtype {vector.dtype}")
         if not np.can_cast(array.dtype, vector.dtype, "safe"):
-            _require_kept(name, np.asarray(array), p.shaped(vector))
+            _require_kept(name, array, p.shaped(vector))
         owner = vector.base if isinstance(vector.base, np.ndarray) else vector
         owner.flags.writeable = vector.flags.writeable = False  # the owner too, or users could make it writable again
         copies.append(p.view(vector))
@@ -119,15 +118,16 @@ def _require_kept(name: str, array: NDArray[Any], rounded: NDArray[Any]) -> None
             raise ValueError(f"{name} must be within the range of {made.dtype}, the parameter's dtype, got {what}")
 
 
-def require_mask(name: str, array: Any) -> None:
-    """Raise TypeError unless `array` is a plain array of bool."""
+def require_mask(name: str, array: Any) -> NDArray[Any]:
+    """The array in NumPy's own class; TypeError unless it is one of bool."""
     if not isinstance(array, np.ndarray) or array.dtype != np.bool_:
         raise TypeError(f"{name} must be a NumPy array of bool, got {getattr(array, 'dtype', type(array).__name__)}")
+    return np.asarray(array)
 
 
-def require_bounds(name: str, array: Any) -> None:
-    """Raise TypeError unless `array` is a plain array of a floating dtype."""
-    require_array(name, array, (*FLOATS, *COMPLEX))
+def require_bounds(name: str, array: Any) -> NDArray[Any]:
+    """The array as `require_array` gives it; TypeError unless it is of a floating dtype."""
+    return require_array(name, array, (*FLOATS, *COMPLEX))
 
 
 def place(parameters: Sequence[Parameter], name: str, tree: Any) -> None:

@@ -54,9 +54,9 @@ def touched_rows(p: Parameter, name: str, rows: Any, grads_name: str, grads: Any
     elif not isinstance(rows, np.ndarray):
         indptr, rows, weights = _of_batch(p, name, rows)
         sources = np.repeat(np.arange(len(indptr) - 1, dtype=np.int64), np.diff(indptr))
-    require_indices(name, rows)
+    rows = require_indices(name, rows)
     shape = (len(rows) if sources is None else len(indptr) - 1, *p.shape[1:])
-    require_array(grads_name, grads, COMPLEX if p.is_complex else FLOATS)
+    grads = require_array(grads_name, grads, COMPLEX if p.is_complex else FLOATS)
     if grads.shape != shape:
         each = name if sources is None else f"the batch of {name}"
         raise ValueError(f"{grads_name} must have the shape {shape}, for {each} and rows of {p.name}, got {grads.shape}")
@@ -78,15 +78,15 @@ def chosen_rows(p: Parameter, name: str, rows: Any) -> NDArray[Any]:
     require_table(p)
     if not isinstance(rows, np.ndarray):
         _, rows, _ = _of_batch(p, name, rows)
-    require_indices(name, rows)
-    return _there(p, name, rows)
+    return _there(p, name, require_indices(name, rows))
 
 
-def require_indices(name: str, indices: Any) -> None:
-    """Raise TypeError or ValueError unless it is a vector of int32 or int64."""
-    require_array(name, indices, INDICES)
-    if indices.ndim != 1 or indices.size > MOST:
-        raise ValueError(f"{name} must be a vector of at most {MOST} indices, got the shape {indices.shape}")
+def require_indices(name: str, indices: Any) -> NDArray[Any]:
+    """The indices as `require_array` gives them; TypeError or ValueError unless they are a vector of int32 or int64."""
+    found = require_array(name, indices, INDICES)
+    if found.ndim != 1 or found.size > MOST:
+        raise ValueError(f"{name} must be a vector of at most {MOST} indices, got the shape {found.shape}")
+    return found
 
 
 def _there(p: Parameter, name: str, given: NDArray[Any]) -> NDArray[Any]:
@@ -143,9 +143,8 @@ def _of_batch(p: Parameter, name: str, batch: Any) -> tuple[NDArray[Any], NDArra
     if not isinstance(batch, tuple) or len(batch) != 3:
         raise TypeError(f"{name} must be a NumPy array, a sparse matrix or (indptr, indices, data), got {type(batch).__name__}")
     indptr, indices, data = batch
-    require_indices(names[0], indptr)
-    require_indices(names[1], indices)
-    require_array(names[2], data)
+    indptr, indices = require_indices(names[0], indptr), require_indices(names[1], indices)
+    data = require_array(names[2], data)
     if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(indices) or np.any(np.diff(indptr) < 0):
         raise ValueError(f"{names[0]} must rise from 0 to {len(indices)}, the number of indices")
     if data.shape != indices.shape:

@@ -67,7 +67,7 @@ class Embedded:
         TypeError
             If it is of another dtype.
         """
-        require_array("theta", theta, [self._dtype])
+        theta = require_array("theta", theta, [self._dtype])
         state = self._make(theta.copy("K")).state
         return tuple(np.array(state[name]) for name in self.state_names)
 

@@ -61,7 +61,11 @@ def digest(function: Callable[..., Any]) -> str:
 
 def _code_parts(value: Any, seen: set[int]) -> Iterator[bytes]:
     """What a function is made of, with that of everything it refers to; constants as they are."""
-    if isinstance(value, (bool, int, float, complex, str, bytes, tuple, type, np.generic, np.dtype)):
+    if isinstance(value, tuple):  # maybe of functions, whose representations are other ones in each process
+        yield f"{type(value)} {len(value)}".encode()
+        for item in value:
+            yield from _code_parts(item, seen)
+    elif isinstance(value, (bool, int, float, complex, str, bytes, type, np.generic, np.dtype)):
         yield repr(value).encode()
     elif isinstance(value, np.ndarray):
         yield f"{value.dtype} {value.shape}".encode() + value.tobytes()

@@ -220,18 +220,18 @@ def _checked_state(p: Parameter, state: str, saved: Mapping[str, Any], may_diffe
     scales = saved[state + SCALES].get(p.name) if isinstance(saved.get(state + SCALES), Mapping) else None
     may_differ &= state not in masters.DTYPES
     dtypes = [full, *(REAL if may_differ else ())] if scales is None else [*CODES]
-    require_array(name, array, [complex_of(dtype) if is_complex else dtype for dtype in dict.fromkeys(dtypes)])
+    array = require_array(name, array, [complex_of(dtype) if is_complex else dtype for dtype in dict.fromkeys(dtypes)])
     if array.shape != own.shape:
         raise ValueError(f"{name} must have the shape {own.shape}, got {array.shape}")
     if scales is None and address(array) == address(own) and array.dtype == own.dtype:
         return p.states[state]  # itself, which may be larger than memory
-    vector = _bits(p.detached(np.asarray(array))).reshape(-1, order=p.order)
+    vector = _bits(p.detached(array)).reshape(-1, order=p.order)
     vector = vector if vector.dtype.names is None else vector.view(vector.dtype[0])
     vector = parts(vector)
     if scales is None:
         return vector
     name = f"state_dict['state'][{state + SCALES!r}][{p.name!r}]"
-    require_array(name, scales, [SCALE])
+    scales = require_array(name, scales, [SCALE])
     codes = with_scales(vector, p.sizes_of(vector))
     if scales.shape != codes.scales.shape:
         raise ValueError(f"{name} must have the shape {codes.scales.shape}, got {scales.shape}")

@@ -118,14 +118,15 @@ class Accumulation:
         if not isinstance(saved, Mapping) or not isinstance(sums := saved.get("sums"), Mapping):
             raise TypeError(f"accumulated gradients must be a mapping with 'count' and 'sums', got {saved!r:.100}")
         count = integer("the count of accumulated gradients", saved.get("count"))
-        parameters = {p.name: p for p in self._model.parameters}
-        for name, array in sums.items():
+        parameters, found = {p.name: p for p in self._model.parameters}, {}
+        for name, given in sums.items():
             if name not in parameters or not count:
                 raise ValueError(f"accumulated gradients must belong to the parameters, got some of {name!r}")
-            require_array(f"the accumulated gradient of {name}", array, [parameters[name].dtype])
-            if array.shape != parameters[name].theta.shape:
-                raise ValueError(f"the accumulated gradient of {name} must have {parameters[name].theta.size} elements")
-        return count, {parameters[name]: array for name, array in sums.items()}
+            p, array = parameters[name], require_array(f"the accumulated gradient of {name}", given, [parameters[name].dtype])
+            if array.shape != p.theta.shape:
+                raise ValueError(f"the accumulated gradient of {name} must have {p.theta.size} elements")
+            found[p] = array
+        return count, found
 
     def go_on(self, count: int, sums: Mapping[Parameter, NDArray[Any]]) -> None:
         """Be as after so many gradients with these sums, which are copied."""

@@ -50,8 +50,8 @@ def test_functions_are_found_in_the_cache_by_a_later_process(tmp_path):
     script = """
 import fastopt.capi
 from fastopt.capi import _compiled
-fastopt.capi.address("sgd", "float32")
-report(hits=_compiled("sgd", np.dtype(np.float32)).cache_hits)
+fastopt.capi.address("sgd", "uint16")
+report(hits=_compiled("sgd", np.dtype(np.uint16)).cache_hits)
 """
     env = {"NUMBA_CACHE_DIR": str(tmp_path)}
     assert [fresh.run(script, tmp_path, **env)["hits"] for _ in range(2)] == [0, 1]

@@ -150,6 +150,19 @@ def test_settings_of_numba_are_in_the_digest(setting: str, monkeypatch: pytest.M
     assert without_memory(bytecode_only) != before
 
 
+def in_a_tuple(sign: float) -> Callable[[float], float]:
+    """A function that refers to another one by a tuple."""
+    held = ("held", lambda x: sign * x)
+    return lambda x: held[1](x)  # type: ignore[operator]
+
+
+def test_functions_in_tuples_are_told_apart_by_what_they_do() -> None:
+    functions = [in_a_tuple(sign) for sign in (1.0, 1.0, -1.0)]  # all at once, or they might have the same address
+    one, same, other = map(digest.digest, functions)
+    assert one == same
+    assert one != other
+
+
 def test_the_sources_of_the_engine_are_in_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = sorted((fresh.ROOT / "fastopt" / "engine").glob("*.py"))
     assert [path.read_bytes() for path in paths if path.name != "__init__.py"] == digest._SOURCES

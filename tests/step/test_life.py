@@ -1,9 +1,15 @@
 """Whole lives of optimizers, drawn at random: whatever is done with one, it is where NumPy is, and writes nowhere else."""
 
+import contextlib
 import copy
+import hashlib
 import itertools
+import os
 import pickle
+import signal
 import tempfile
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +17,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import fastopt
+from fastopt.arrays.tree import leaves
 from fastopt.schedules import Exponential
+from tests.alarms import interrupted
+from tests.guards import guarded
 from tests.refusal import refused
+from tests.selection import drawn
 from tests.step.slowly import Slowly
 
 SHARED = {"lr": 0.125, "weight_decay": 0.0}
 HYPER = {"SGD": {**SHARED, "momentum": 0.5}, "Adam": {**SHARED, "betas": (0.5, 0.75)}}
+STATES = {"SGD": {"p": "m"}, "Adam": {"m": "m", "v": "v"}}  # and what they are called where they are computed slowly
+
 WHOLE = {"clip_norm": 2.0, "nonfinite": "skip", "ema_decay": 0.75}
-GUARD = 8
+ALL = WHOLE | {"clip_value": 0.75, "maximize": True, "decoupled_weight_decay": True, "l1": 0.125, "bounds": (-1.0, 0.75)}
+ALL["zero_grad"] = True
+ALONE = [{name: ALL[name]} for name in ALL]
+ALL_BUT_ONE = [{name: ALL[name] for name in ALL if name != other} for other in ALL]
+OPTIONS = drawn([{}, WHOLE, ALL, *ALONE, *ALL_BUT_ONE], lambda options: (bool(options), options == ALL))
 
 seeds = st.integers(0, 2**16)
 rates = st.sampled_from([0.0, 0.0625, 0.25, 1])
@@ -29,29 +45,29 @@ class Life(RuleBasedStateMachine):
 
     @initialize(
         formula=st.sampled_from(sorted(HYPER)),
-        is_whole=st.booleans(),
+        options=st.sampled_from(OPTIONS),
         form=st.sampled_from(["list", "dict", "groups"]),
         sizes=st.lists(st.integers(0, 40), min_size=1, max_size=3),
         seed=seeds,
     )
-    def begin(self, formula, is_whole, form, sizes, seed):
-        self.rng, self.form, self.guards, self.waiting = np.random.default_rng(seed), form, [], []
-        self.formula, self.whole = formula, WHOLE if is_whole else {}
+    def begin(self, formula, options, form, sizes, seed):
+        self.rng, self.form, self.waiting = np.random.default_rng(seed), form, []
+        self.formula, self.options = formula, options
+        self.stack = contextlib.ExitStack()
+        self.guards = self.stack.enter_context(guarded())
         self.arrays = [[self.guarded(size)] for size in sizes]
         if form != "groups":
             self.arrays = [[array for (array,) in self.arrays]]
         self.opt = self.made(self.arrays)
-        self.slow = Slowly(formula, self.arrays, HYPER[formula], self.whole)
+        self.slow = Slowly(formula, self.arrays, HYPER[formula], options)
 
     def guarded(self, size):
         """A new array, in the middle of memory that nobody may touch."""
-        buffer = self.rng.normal(size=size + 2 * GUARD)
-        self.guards.append((buffer, buffer.copy(), size))
-        return buffer[GUARD : GUARD + size]
+        return self.guards.copy(self.rng.normal(size=size))
 
-    def made(self, arrays, **changes):
+    def made(self, arrays):
         """An optimizer with these arrays in groups."""
-        return getattr(fastopt, self.formula)(self.nested(arrays), **{**HYPER[self.formula], **self.whole, **changes})
+        return getattr(fastopt, self.formula)(self.nested(arrays), **{**HYPER[self.formula], **self.options})
 
     def nested(self, arrays):
         """Parameters of groups as the optimizer takes them."""
@@ -65,7 +81,7 @@ class Life(RuleBasedStateMachine):
     def gradients(self, seed, spoil=False):
         """Gradients as `step` takes them, in guarded memory, and copies of those by groups."""
         rng = np.random.default_rng(seed)
-        own = [[self.guarded(array.size) for array in arrays] for arrays in self.arrays]
+        self.handed = own = [[self.guarded(array.size) for array in arrays] for arrays in self.arrays]
         for g in (g for arrays in own for g in arrays):
             g[:] = rng.normal(size=g.size)
             if spoil and g.size:
@@ -74,20 +90,71 @@ class Life(RuleBasedStateMachine):
         given = [self.formed(each) for each in own] if given is own and self.form == "dict" else given
         return self.formed(given) if given is own[0] else given, [[g.copy() for g in arrays] for arrays in own]
 
-    @rule(seed=seeds, scale=st.sampled_from([1.0, 1.0, 0.5, 2]))
-    def step(self, seed, scale):
+    def taken(self, own, scale=1.0):
+        """Do slowly what was done with these gradients."""
+        self.slow.step(own, scale)
+        self.leaves_gradients(own, is_zeroing=self.options.get("zero_grad"))
+
+    def leaves_gradients(self, own, is_zeroing=False):
+        """What was handed over last is as it was, or zero."""
+        for group, handed, before in zip(self.slow.groups, self.handed, own, strict=True):
+            for g, old in zip(handed, before, strict=True):
+                np.testing.assert_array_equal(g, np.zeros_like(old) if is_zeroing and not group["frozen"] else old)
+
+    @rule(seed=seeds, scale=st.sampled_from([1.0, 1.0, 0.5, 2]), lr=st.none() | rates)
+    def step(self, seed, scale, lr):
         given, own = self.gradients(seed)
         if self.waiting:
             with refused(ValueError, "accumulate", opt=self.opt):
-                self.opt.step(given, scale)
+                self.opt.step(given, scale, lr=lr)
+            self.leaves_gradients(own)
             return
-        self.opt.step(given, scale)
-        self.slow.step(own, scale)
+        self.opt.step(given, scale, lr=lr)
+        if lr is not None:
+            self.slow.set_rate(float(lr))
+        self.taken(own, scale)
+
+    @precondition(lambda self: not self.waiting)
+    @rule(seed=seeds, place=st.sampled_from(["background", "thread"]))
+    def step_in_another_thread(self, seed, place):
+        given, own = self.gradients(seed)
+        with ThreadPoolExecutor(1) as pool:
+            step = self.opt.step_async(given) if place == "background" else pool.submit(self.opt.step, given)
+        step.result()
+        self.taken(own)
+
+    @precondition(lambda self: not self.waiting)
+    @rule(seed=seeds)
+    def step_in_a_fork_and_here(self, seed):
+        given, own = self.gradients(seed)
+        self.opt.warmup()
+        found = in_a_fork(lambda: self.opt.step(given) or self.digest())
+        self.opt.step(given)
+        assert found == self.digest()
+        self.taken(own)
+
+    def digest(self):
+        """Of parameters and states."""
+        arrays = [array for _, array in leaves([self.arrays, *self.opt.state.values()], "")]
+        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()
+
+    @precondition(lambda self: not self.waiting)
+    @rule(seed=seeds, seconds=st.sampled_from([2e-5, 1e-4, 3e-4]))
+    def break_a_step_off(self, seed, seconds):
+        given, own = self.gradients(seed)
+        self.opt.warmup()
+        is_broken_off = interrupted(seconds, lambda: self.opt.step(given))
+        if self.opt.step_count > self.slow.count:
+            self.taken(own)
+        else:
+            assert is_broken_off
+            self.leaves_gradients(own)
 
     @rule(seed=seeds)
     def accumulate(self, seed):
         given, own = self.gradients(seed)
         self.opt.accumulate(given)
+        self.leaves_gradients(own)
         self.waiting.append(own)
 
     @precondition(lambda self: self.waiting)
@@ -105,24 +172,22 @@ class Life(RuleBasedStateMachine):
         self.opt.discard()
         self.waiting = []
 
-    @precondition(lambda self: self.whole and not self.waiting)
+    @precondition(lambda self: "nonfinite" in self.options and not self.waiting)
     @rule(seed=seeds)
     def skip_a_step(self, seed):
         given, own = self.gradients(seed, spoil=True)
         self.opt.step(given)
-        self.slow.step(own)
+        self.taken(own)
 
     @rule(lr=rates)
     def assign_a_rate(self, lr):
         self.opt.lr = lr
-        for group in self.slow.groups:
-            group["lr"] = float(lr)
+        self.slow.set_rate(float(lr))
 
     @rule()
     def follow_a_schedule(self):
         self.opt.lr = Exponential(0.25, 0.75)
-        for group in self.slow.groups:
-            group["lr"] = lambda step: 0.25 * 0.75**step
+        self.slow.set_rate(lambda step: 0.25 * 0.75**step)
 
     @precondition(lambda self: not self.waiting)  # else nothing was accumulated for those that were frozen
     @rule(place=st.integers(0, 9), lr=rates, weight_decay=st.sampled_from([0.0, 0.25]), frozen=st.booleans())
@@ -153,10 +218,19 @@ class Life(RuleBasedStateMachine):
         self.slow.add([array])
 
     @precondition(lambda self: not self.waiting)
-    @rule(way=st.sampled_from(["copy", "pickle"]))
+    @rule(
+        way=st.sampled_from([copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair)), lambda pair: map(copy.copy, pair)])
+    )
     def go_on_with_a_copy(self, way):
-        pair = self.opt, self.arrays
-        self.opt, self.arrays = copy.deepcopy(pair) if way == "copy" else pickle.loads(pickle.dumps(pair))
+        self.opt, self.arrays = way((self.opt, self.arrays))
+        self.rebind()  # for copies of arrays have no guards
+
+    @precondition(lambda self: not self.waiting)
+    @rule()
+    def go_on_from_a_state_dict(self):
+        saved = self.opt.state_dict()
+        self.opt.reset()
+        self.opt.load_state_dict(saved)
 
     @precondition(lambda self: not any(callable(group["lr"]) for group in self.slow.groups))
     @rule()
@@ -186,11 +260,11 @@ class Life(RuleBasedStateMachine):
         self.opt.reset()
         self.slow.reset()
 
-    @precondition(lambda self: self.whole)
+    @precondition(lambda self: "ema_decay" in self.options)
     @rule()
     def look_at_averages(self):
         with self.opt.swap_ema():
-            self.agree("average")
+            self.agree(self.arrays, "average")
             with refused(RuntimeError, "swap_ema"):
                 self.opt.step(self.gradients(0)[0])
 
@@ -199,27 +273,52 @@ class Life(RuleBasedStateMachine):
         fastopt.set_num_threads(threads)
         fastopt.set_parallel_threshold(threshold)
 
-    def agree(self, name):
-        for own, group in zip(self.arrays, self.slow.groups, strict=True):
-            for array, slow in zip(own, group[name], strict=True):
-                np.testing.assert_allclose(array, slow, rtol=1e-9, atol=1e-9)
+    def agree(self, found, name):
+        """Compare with what was computed slowly."""
+        expected = itertools.chain(*(group[name] for group in self.slow.groups))
+        for (where, array), slow in zip(leaves(found, name), expected, strict=True):
+            np.testing.assert_allclose(array, slow, rtol=1e-9, atol=1e-9, err_msg=where)
 
     @invariant()
     def is_where_plain_numpy_is(self):
         if hasattr(self, "slow"):
-            self.agree("theta")
+            self.agree(self.arrays, "theta")
+            for name, slow in STATES[self.formula].items():
+                self.agree(self.opt.state[name], slow)
+            if "ema_decay" in self.options:
+                self.agree(self.opt.ema, "average")
             assert self.opt.step_count == self.slow.count
             assert self.opt.skipped_steps == self.slow.skipped
             assert [group.step_count for group in self.opt.param_groups] == [group["steps"] for group in self.slow.groups]
 
     @invariant()
     def leaves_all_other_memory_alone(self):
-        for buffer, before, size in getattr(self, "guards", []):
-            np.testing.assert_array_equal(buffer[:GUARD], before[:GUARD])
-            np.testing.assert_array_equal(buffer[GUARD + size :], before[GUARD + size :])
+        if hasattr(self, "guards"):
+            self.guards.check()
 
     def teardown(self):
         fastopt.set_parallel_threshold(None)
+        if hasattr(self, "stack"):
+            self.stack.close()
+
+
+def in_a_fork(function):
+    """The bytes that a function returns in a forked child; none if it fails there, or hangs."""
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # forking with threads is what this is about
+        pid = os.fork()
+    if pid == 0:
+        try:
+            signal.alarm(30)
+            os.write(write, function())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        found = pipe.read()
+    os.waitpid(pid, 0)
+    return found
 
 
 TestLife = Life.TestCase

@@ -1,31 +1,14 @@
 """An exception that a signal handler raises during a step finds it taken whole, or not at all."""
 
 import random
-import signal
 
 import numpy as np
 import pytest
 
 import fastopt
+from tests.alarms import interrupted
 
 TRIES = 60  # of each case; seventeen cases make a thousand
-
-
-class AlarmError(Exception):
-    """What the handler raises."""
-
-
-@pytest.fixture
-def alarm():
-    """Let an exception come up after some seconds."""
-
-    def handler(number, frame):
-        raise AlarmError
-
-    before = signal.signal(signal.SIGALRM, handler)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
 
 
 CASES = {
@@ -65,7 +48,7 @@ def assert_same(found, expected):
 
 @pytest.mark.parametrize("count", [1, 50, 500])
 @pytest.mark.parametrize("case", CASES)
-def test_no_step_is_torn(case, count, alarm):
+def test_no_step_is_torn(case, count):
     optimizer, grads = made(case, count)
     reference, _ = made(case, count)
     fastopt.warmup(optimizer)  # to compile takes longer than any of these steps
@@ -75,12 +58,7 @@ def test_no_step_is_torn(case, count, alarm):
     random.seed(count)
     caught = 0
     for _ in range(TRIES):
-        try:
-            alarm(random.uniform(1e-5, 3e-4))
-            for _ in range(1000):
-                optimizer.step(grads)
-        except AlarmError:
-            caught += 1
+        caught += interrupted(random.uniform(1e-5, 3e-4), lambda: [optimizer.step(grads) for _ in range(1000)])
         while reference.step_count < optimizer.step_count:
             reference.step(grads)
             path = {reference.step_count: seen(reference)}
@@ -89,7 +67,7 @@ def test_no_step_is_torn(case, count, alarm):
 
 
 @pytest.mark.parametrize("count", [1, 40, 2000])
-def test_no_step_of_rows_is_torn(count, alarm):
+def test_no_step_of_rows_is_torn(count):
     tables = [np.ones((100, 3), np.float32), np.ones((50, 3), np.float32)]
     optimizer = fastopt.Adam([*tables, bias := np.ones(8, np.float32)], clip_norm=1e6)
     rows, grads = np.arange(count) % 50, np.ones((count, 3), np.float32)
@@ -99,12 +77,7 @@ def test_no_step_of_rows_is_torn(count, alarm):
     random.seed(count)
     caught = 0
     for _ in range(TRIES):
-        try:
-            alarm(random.uniform(1e-5, 3e-4))
-            for _ in range(1000):
-                optimizer.step_rows(*batch)
-        except AlarmError:
-            caught += 1
+        caught += interrupted(random.uniform(1e-5, 3e-4), lambda: [optimizer.step_rows(*batch) for _ in range(1000)])
         # Of equal gradients there are equal steps: of all rows that are touched as often as the first one, and of the bias.
         for array, first in ((tables[0], tables[0][0, 0]), (tables[1], tables[0][0, 0]), (bias, tables[0][0, 0])):
             touched = array[: 1 if count == 1 and array is not bias else 40 if array is not bias else 8]
