@@ -9,7 +9,10 @@ class AlarmError(Exception):
 
 
 def _alarm(number, frame):
-    raise AlarmError
+    if frame.f_globals.get("__name__", "").startswith("coverage."):  # the lock that coverage.py takes there would stay locked
+        signal.setitimer(signal.ITIMER_REAL, 1e-4)
+    else:
+        raise AlarmError
 
 
 def interrupted(seconds, act):
