@@ -143,6 +143,20 @@ def test_optimizer_over_flat_gives_the_bits_of_the_structure(row, dtype):
             assert_same_bits(actual, array, name)
 
 
+@pytest.mark.parametrize("mode", ["parts", "modulus"])
+def test_tensors_of_a_complex_flat_find_their_part_of_a_gradient(mode):
+    structure = {"a": np.ones(3, np.complex64), "b": np.full((2, 2), 1j, np.complex64)}
+    flat = fastopt.flatten(structure)
+    one, other = (fastopt.LARS(params, lr=0.1, complex_mode=mode) for params in (structure, flat))
+    for step in range(3):
+        grads = flat.like()
+        grads.buffer[:] = np.exp(1j * (np.arange(7) + step))
+        one.step(grads.tree)
+        other.step(np.repeat(grads.buffer, 2)[::2])  # which is copied first
+    for name, array in structure.items():
+        assert_same_bits(flat.tree[name], array, name)
+
+
 def test_state_of_flat_has_its_layout():
     flat = fastopt.flatten(params())
     opt = fastopt.Adam(flat)
