@@ -27,14 +27,21 @@ def load(source: Any, i: Any, dtype: Any) -> Any:
     """
     if isinstance(source, Formatted):
         decode, array = source.form.decode, source.array
-        return Pair(dtype(decode(array[i, 0])), dtype(decode(array[i, 1]))) if array.ndim == 2 else dtype(decode(array[i]))
+        if array.ndim == 2:
+            return Pair(_copy(decode(array[i, 0]), dtype), _copy(decode(array[i, 1]), dtype))
+        return _copy(decode(array[i]), dtype)
     if isinstance(source, tuple):
         return tuple(load(each, i, dtype) for each in source)
     if not isinstance(source, np.ndarray):
         return dtype(source)
     if source.ndim == 2:
-        return Pair(dtype(source[i, 0]), dtype(source[i, 1]))
-    return source[i] if source.dtype == bool else dtype(source[i])
+        return Pair(_copy(source[i, 0], dtype), _copy(source[i, 1], dtype))
+    return source[i] if source.dtype == bool else _copy(source[i], dtype)
+
+
+def _copy(numbers: Any, dtype: Any) -> Any:
+    """Numbers of some dtype; an array of one stays an array, which older versions of NumPy make a number of, with a warning."""
+    return np.array(numbers, dtype)[()]
 
 
 def store(destination: Any, i: Any, values: Any, dtype: Any, bits: Any) -> Any:

@@ -57,7 +57,7 @@ def add_lanes(sums: Any) -> None:
 
 def _doubled(x: Any) -> Any:
     """A number or a pair in double precision."""
-    return Pair(np.float64(x.x), np.float64(x.y)) if isinstance(x, Pair) else np.float64(x)
+    return Pair(_doubled(x.x), _doubled(x.y)) if isinstance(x, Pair) else np.asarray(x, np.float64)
 
 
 @implementation_of(_doubled)
