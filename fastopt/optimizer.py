@@ -187,6 +187,8 @@ class Optimizer(Description):
         ------
         TypeError, ValueError
             As `step` does for gradients. Nothing is changed then.
+        RuntimeError
+            While another thread takes a step.
         """
         self._accumulation.add(grads)
 

@@ -59,7 +59,7 @@ def shaped_like(vector: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
 
 
 def require_array(name: str, array: Any, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> NDArray[Any]:
-    """The array in NumPy's own class, as one of another could lie about its shape.
+    """The array in NumPy's own class, as one of another could lie about what it is.
 
     Raises
     ------
@@ -69,9 +69,10 @@ def require_array(name: str, array: Any, dtypes: Sequence[np.dtype[Any]] = FLOAT
     # A masked array has a mask. To ask for its class would import numpy.ma, at the cost of everyone's first step.
     if not isinstance(array, np.ndarray) or hasattr(array, "mask"):
         raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
-    if array.dtype not in dtypes and plain(array.dtype) not in dtypes:
-        raise TypeError(f"{name} must be of {_listed(dtypes)}, got {array.dtype}")
-    return np.asarray(array)
+    found: NDArray[Any] = np.asarray(array)
+    if found.dtype not in dtypes and plain(found.dtype) not in dtypes:
+        raise TypeError(f"{name} must be of {_listed(dtypes)}, got {found.dtype}")
+    return found
 
 
 def _listed(dtypes: Sequence[np.dtype[Any]]) -> str:

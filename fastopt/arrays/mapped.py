@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +24,8 @@ CHUNK = 1 << 20  # bytes of zeros that are written at once where nothing better 
 class MappedFile:
     """A file with vectors, one after the other, of which this process is the only one to write.
 
+    The end of one that wasn't begun with does what `release` does.
+
     Parameters
     ----------
     path : path
@@ -33,6 +36,8 @@ class MappedFile:
     path : str
     is_new : bool
         Whether there was no such file, or an empty one.
+    release : callable
+        Lets others have the file as it was, and removes one that wasn't there.
 
     Raises
     ------
@@ -59,6 +64,7 @@ class MappedFile:
             raise ValueError(f"state_path must be of one optimizer at a time, but another one has {self.path}") from None
         self._size = os.fstat(self._file.fileno()).st_size
         self.is_new = self._size == 0
+        self.release = weakref.finalize(self, _release, self._file, self.path if self.is_new else None)
         self._end = 0
         self._memories: list[mmap.mmap] = []
 
@@ -107,6 +113,7 @@ class MappedFile:
             self._reserve(size, room)
             self._write_zeros(self._end, size - self._end)
             os.fsync(file)
+            self.release.detach()
         except BaseException:
             os.pwrite(file, before, self._end)
             os.ftruncate(file, size)
@@ -126,17 +133,9 @@ class MappedFile:
             self._file.truncate()
             os.fsync(self._file.fileno())
 
-    def release(self) -> None:
-        """Let others have the file as it was; one that wasn't there is removed."""
-        if self.is_new:
-            Path(self.path).unlink(missing_ok=True)
-        self.let_go()
-
     def let_go(self) -> None:
         """Let others have the file as it is."""
-        if not self._file.closed:
-            fcntl.flock(self._file, fcntl.LOCK_UN)  # for maps have the file, too, as long as somebody has a view of them
-            self._file.close()
+        _release(self._file)
 
     def _reserve(self, begin: int, length: int) -> None:
         with errors_of(self.path):
@@ -146,10 +145,18 @@ class MappedFile:
                 self._write_zeros(begin, length)
 
     def _write_zeros(self, begin: int, length: int) -> None:
-        self._file.seek(begin)
-        for at in range(0, length, CHUNK):
-            self._file.write(bytes(min(CHUNK, length - at)))
-        self._file.flush()
+        end = begin + length
+        while begin < end:  # past the file's buffer, which an interrupt would leave with zeros to write
+            begin += os.pwrite(self._file.fileno(), bytes(min(CHUNK, end - begin)), begin)
+
+
+def _release(file: BinaryIO, made: str | None = None) -> None:
+    """Let others have a file; one that was made in vain is removed."""
+    if made is not None:
+        Path(made).unlink(missing_ok=True)
+    if not file.closed:
+        fcntl.flock(file, fcntl.LOCK_UN)  # for maps have the file, too, as long as somebody has a view of them
+        file.close()
 
 
 @contextlib.contextmanager
@@ -160,4 +167,5 @@ def errors_of(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         if error.errno is not None:
             error.filename = os.fspath(path)
+            del error.filename2  # of two names
         raise

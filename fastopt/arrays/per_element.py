@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from fastopt.arrays.parameters import Parameter
 from fastopt.arrays.tree import leaves, map_leaves, matching_leaves, with_leaves
 from fastopt.description.hyperparameters import common_range, real
 from fastopt.engine.formats import encoded
+
+# Of arrays that are no rates.
+DTYPES: Mapping[str, Sequence[np.dtype[Any]]] = {"mask": (np.dtype(np.bool_),), "bounds": (*FLOATS, *COMPLEX)}
 
 
 def is_tree(value: Any) -> bool:
@@ -32,7 +35,7 @@ def checked_tree(parameters: Sequence[Parameter], params: Any, memory: Memory, k
         return checked_bounds(parameters, params, value)
     if key == "copy_to":
         return checked_copies(parameters, params, memory, value)
-    return checked_arrays(parameters, params, key, value, require_mask if key == "mask" else require_array)
+    return checked_arrays(parameters, params, key, value)
 
 
 def checked_bounds(parameters: Sequence[Parameter], params: Any, value: Any) -> tuple[Any, Any]:
@@ -45,7 +48,7 @@ def checked_bounds(parameters: Sequence[Parameter], params: Any, value: Any) -> 
         if isinstance(side, (complex, np.complexfloating)):  # a bound for each part, which only arrays have
             side = with_leaves(params, [np.full(p.shape, side, np.complex128) for p in parameters])
         if is_tree(side):
-            sides.append(checked_arrays(parameters, params, "bounds", side, require_bounds))
+            sides.append(checked_arrays(parameters, params, "bounds", side))
         elif math.isnan(number := real("bounds", unbounded if side is None else side)):
             raise ValueError(f"bounds must hold no NaN, got {value!r}")
         else:
@@ -73,20 +76,17 @@ def checked_copies(parameters: Sequence[Parameter], params: Any, memory: Memory,
         if p.copy is not None:
             memory.remove(p.copy)
     for p, (name, leaf) in zip(parameters, matching_leaves(params, tree, "copy_to"), strict=True):
-        array = p.unwrap(name, leaf)
-        array = require_array(name, array, NUMBERS)
+        array = require_array(name, p.unwrap(name, leaf), NUMBERS)
         p.require_writable(name, array)
         memory.add(name, array)
     return map_leaves(lambda leaf: leaf, tree)
 
 
-def checked_arrays(
-    parameters: Sequence[Parameter], params: Any, key: str, tree: Any, check: Callable[[str, Any], NDArray[Any]] = require_array
-) -> Any:
+def checked_arrays(parameters: Sequence[Parameter], params: Any, key: str, tree: Any) -> Any:
     """Read-only copies of arrays in the shapes of the parameters, nested as these are."""
     copies = []
     for p, (name, leaf) in zip(parameters, matching_leaves(params, tree, key), strict=True):
-        array = check(name, p.unwrap(name, leaf))
+        array = require_array(name, p.unwrap(name, leaf), DTYPES.get(key, FLOATS))
         if array.shape != p.shape:
             raise ValueError(f"{name} must have the shape {p.shape} of {p.name}, got {array.shape}")
         if array.dtype.kind == "c" and (p.is_paired or not p.is_complex):
@@ -116,18 +116,6 @@ def _require_kept(name: str, array: NDArray[Any], rounded: NDArray[Any]) -> None
             index = tuple(map(int, np.unravel_index(lost[0], given.shape)))
             what = f"{float(given[index])} at index {index}, which is {'0' if made[index] == 0 else 'infinite'} there"
             raise ValueError(f"{name} must be within the range of {made.dtype}, the parameter's dtype, got {what}")
-
-
-def require_mask(name: str, array: Any) -> NDArray[Any]:
-    """The array in NumPy's own class; TypeError unless it is one of bool."""
-    if not isinstance(array, np.ndarray) or array.dtype != np.bool_:
-        raise TypeError(f"{name} must be a NumPy array of bool, got {getattr(array, 'dtype', type(array).__name__)}")
-    return np.asarray(array)
-
-
-def require_bounds(name: str, array: Any) -> NDArray[Any]:
-    """The array as `require_array` gives it; TypeError unless it is of a floating dtype."""
-    return require_array(name, array, (*FLOATS, *COMPLEX))
 
 
 def place(parameters: Sequence[Parameter], name: str, tree: Any) -> None:

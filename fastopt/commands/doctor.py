@@ -68,12 +68,11 @@ def kernels() -> Finding:
     if not works:
         mend = "set NUMBA_CACHE_DIR to a folder that you alone can write to; without one, each process compiles anew"
         return Finding("cache", found, mend)
-    for processor, kernels in _other_processors().items():
-        missing = kernels - _kernels(cache.folder())
-        if 2 * len(missing) > len(kernels):
-            found = (
-                f"{len(missing)} of the {len(kernels)} kernels for {processor} in NUMBA_CACHE_DIR are not there for this one"
-            )
+    own = _kernels(cache.folder())
+    for processor, others in _other_processors().items():
+        missing = len(others - own)
+        if 2 * missing > len(others):
+            found = f"{missing} of the {len(others)} kernels for {processor} in NUMBA_CACHE_DIR are not there for this one"
             return Finding("cache", found, "run python -m fastopt warmup, for what you use, once on each kind of processor")
     return Finding("cache", found)
 

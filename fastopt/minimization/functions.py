@@ -12,6 +12,7 @@ from fastopt.minimization.options import OF_MINIMIZE, OWN, Method, class_of, map
 from fastopt.minimization.progress import Progress
 from fastopt.minimization.solver import Solver
 from fastopt.minimization.stopping import INTERRUPTED, MESSAGES, NOT_FINITE
+from fastopt.mpi.agreement import together
 from fastopt.optimizer import Optimizer
 
 
@@ -123,13 +124,16 @@ def minimize(
     >>> result.success, result.x.round(4)
     (True, array([1., 1.]))
     """
-    of_minimize, given = taken(OF_MINIMIZE, mapping_of(options, tol))
-    if comm is not None and (isinstance(jac, str) or not jac):
-        raise ValueError(f"jac must give the gradient with comm: all ranks would take differences at once; got {jac!r}")
+    with together(comm):  # what is refused on one rank is on all
+        of_minimize, given = taken(OF_MINIMIZE, mapping_of(options, tol))
+        if comm is not None and (isinstance(jac, str) or not jac):
+            raise ValueError(f"jac must give the gradient with comm: all ranks would take differences at once; got {jac!r}")
     solver = Solver(x0, method, bounds, callback, comm=comm, **given)
     shows = of_minimize["disp"]
     progress = Progress(shows, given.get("maxiter", OWN["maxiter"][0]))
-    objective = Objective(fun, jac, args, solver.bounds, needs_value=solver.on_any_rank(solver.needs_value or shows))
+    needs_value = solver.on_any_rank(solver.needs_value or shows)
+    with together(comm):
+        objective = Objective(fun, jac, args, solver.bounds, needs_value)
     try:
         while not solver.done:
             nit = solver.nit

@@ -89,8 +89,8 @@ class Solver:
         comm: Any = None,
         **options: Any,
     ) -> None:
-        cls = class_of(method)
-        with _on_all_ranks(comm):
+        with together(comm):  # what is refused on one rank is on all
+            cls = class_of(method)
             own, arguments = taken(OWN, options)
             require_arguments(cls, arguments)
             self._asks_to_stop = callback_of(callback)
@@ -123,7 +123,7 @@ class Solver:
         self._where = ""  # what was not finite
         self._skips = self._nfev = 0
         self._is_asked = self._has_moved = False
-        with _on_all_ranks(comm):
+        with together(comm):
             if own["state"] is not None:
                 load(own["state"], x.reshape(start.shape), self._optimizer, self._memories())
 
@@ -265,20 +265,27 @@ class Solver:
         self._skips = 0
         self._judge()
         if self._status is None:
-            told.before = self._points.before(told.before)
             self._step(g)
-            told.nit += 1
-            told.gradient, told.is_seen = None, False
             if told.nit <= STANDING and not self._has_moved:
                 self._look_whether_it_moves(g)
         else:
             told.gradient = g.copy()  # it is the caller's
 
     def _step(self, g: Array) -> None:
-        if self._scaling is None:
-            self._optimizer.step(g)
-        else:
-            self._scaling.step(self._optimizer, g)
+        """Take a step, and be at another point."""
+        told, count = self._told, self._optimizer.step_count
+        told.before = self._points.before(told.before)
+        here = told.nit, told.gradient, told.is_seen
+        told.nit, told.gradient, told.is_seen = told.nit + 1, None, False
+        try:
+            if self._scaling is None:
+                self._optimizer.step(g)
+            else:
+                self._scaling.step(self._optimizer, g)
+        except BaseException:
+            if self._optimizer.step_count == count:  # else an interrupt has followed the step
+                told.nit, told.gradient, told.is_seen = here
+            raise
         if self._population is not None and self._population.restore() and self._scaling is not None:
             self._scaling.take()
 
@@ -386,15 +393,5 @@ class Solver:
         return {"x": x, "fun": told.value, "jac": g, "nit": told.nit, **more}
 
     def _ended(self, value: float) -> dict[str, Any]:
-        status = self._status
-        return {
-            "nfev": self._nfev,
-            "success": is_success(status, self._own, has_improved=value <= self._told.first),
-            "status": status,
-            "message": self.message,
-        }
-
-
-def _on_all_ranks(comm: Any) -> contextlib.AbstractContextManager[Any]:
-    """A ``with`` block in which what is refused on one rank is on all."""
-    return contextlib.nullcontext() if comm is None else together(comm)
+        success = is_success(self._status, self._own, has_improved=value <= self._told.first)
+        return {"nfev": self._nfev, "success": success, "status": self._status, "message": self.message}

@@ -19,6 +19,11 @@ from fastopt.optimizer import Optimizer
 def together(comm: Any) -> Iterator[dict[str, Any]]:
     """A ``with`` block after which all ranks go on, or none.
 
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm or None
+        The ranks; None where there is one alone.
+
     Yields
     ------
     dict
@@ -32,6 +37,9 @@ def together(comm: Any) -> Iterator[dict[str, Any]]:
         If the ranks have different values.
     """
     same: dict[str, Any] = {}
+    if comm is None:
+        yield same
+        return
     own: BaseException | None = None
     try:
         yield same

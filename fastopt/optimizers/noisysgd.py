@@ -77,6 +77,8 @@ class NoisySGD(Optimizer):
         return "noise", math.sqrt(hyper["eta"] / t ** hyper["gamma"])
 
     def step(self, grads: Any = None, scale: float = 1.0, *, lr: Any = None) -> None:
+        if not self._is_drawn:
+            self._draw(self._drawn_from)
         before = self.step_count
         try:
             super().step(grads, scale, lr=lr)
@@ -106,9 +108,11 @@ class NoisySGD(Optimizer):
 
     def _draw(self, state: Mapping[str, Any]) -> None:
         """Fill the arrays of noise from a state of the generator on."""
-        self._generator.bit_generator.state = self._drawn_from = state
+        self._drawn_from, self._is_drawn = state, False  # until all is drawn, which takes longer than a step
+        self._generator.bit_generator.state = state
         for p in self._model.parameters:
             noise = p.elements["noise"]
             for begin in range(0, noise.size, CHUNK):
                 part = noise[begin : begin + CHUNK]
                 part[...] = self._generator.standard_normal(part.size)
+        self._is_drawn = True

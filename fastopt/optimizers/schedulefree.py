@@ -20,6 +20,7 @@ from fastopt.engine.decisions import decision
 from fastopt.engine.formats import decoded
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.conventions import normalized
+from fastopt.step.averages import SWAPPED
 
 
 @rule
@@ -105,8 +106,10 @@ class _ScheduleFree(Optimizer):
         Raises
         ------
         RuntimeError
-            If rows have steps to catch up with, see `catch_up`.
+            While the parameters are swapped with their averages, or rows have steps to catch up with, see `catch_up`.
         """
+        if self._barred == SWAPPED:
+            raise RuntimeError(SWAPPED)
         self._stepping.missed.require_none()
         averages = {}
         for group in self._model.groups:

@@ -7,15 +7,14 @@ read where the file lies in memory, so that a file can't ask for more than it is
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import mmap
 import os
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
@@ -31,6 +30,8 @@ HANDED_OVER = 1 << 24
 HEAD, LENGTHS = 30, 26
 
 KINDS = "biufc"
+
+Result = TypeVar("Result")
 
 READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -99,11 +100,7 @@ class Archive:
         self._path = os.fspath(path)
         self._file = open(path, "rb")  # noqa: SIM115 - closed by `__exit__`
         try:
-            with _damage(self._path):
-                self._memory = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-                self._archive = zipfile.ZipFile(self._file)
-                self._members = {info.filename: info for info in self._archive.infolist()}
-                self.description: Any = json.loads(self._checked(DESCRIPTION).read())
+            self.description: Any = _sound(self._path, self._begun)
         except BaseException:
             self._file.close()
             raise
@@ -125,15 +122,23 @@ class Archive:
         member = f"{name}.npy"
         if member not in self._members:
             raise ValueError(f"{self._path} has no array {name!r}")
-        with _damage(self._path):
-            info, file = self._members[member], self._checked(member)
-            shape, is_fortran, dtype = READERS[npy.read_magic(file)](file)
-            if dtype.kind not in KINDS:
-                raise ValueError(f"{name} is of {dtype}")
-            if info.file_size != file.tell() + dtype.itemsize * math.prod(shape):
-                raise ValueError(f"{name} is of another length than its head says")
-            begin = info.header_offset + HEAD + sum(struct.unpack_from("<HH", self._memory, info.header_offset + LENGTHS))
-            return np.ndarray(shape, dtype, self._memory, begin + file.tell(), order="F" if is_fortran else "C")
+        return _sound(self._path, lambda: self._array(name, member))
+
+    def _begun(self) -> Any:
+        self._memory = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._archive = zipfile.ZipFile(self._file)
+        self._members = {info.filename: info for info in self._archive.infolist()}
+        return json.loads(self._checked(DESCRIPTION).read())
+
+    def _array(self, name: str, member: str) -> NDArray[Any]:
+        info, file = self._members[member], self._checked(member)
+        shape, is_fortran, dtype = READERS[npy.read_magic(file)](file)
+        if dtype.kind not in KINDS:
+            raise ValueError(f"{name} is of {dtype}")
+        if info.file_size != file.tell() + dtype.itemsize * math.prod(shape):
+            raise ValueError(f"{name} is of another length than its head says")
+        begin = info.header_offset + HEAD + sum(struct.unpack_from("<HH", self._memory, info.header_offset + LENGTHS))
+        return np.ndarray(shape, dtype, self._memory, begin + file.tell(), order="F" if is_fortran else "C")
 
     def _checked(self, member: str) -> Any:
         """A file of the archive at its begin, when all of it has agreed with its checksum."""
@@ -147,12 +152,15 @@ class Archive:
         return file
 
 
-@contextlib.contextmanager
-def _damage(path: str) -> Iterator[None]:
-    """Have every error be one of the file, whatever the libraries that read it make of it."""
+def _sound(path: str, read: Callable[[], Result]) -> Result:
+    """What reading gives, if the file is sound: every error is one of the file, whatever libraries make of it."""
     try:
-        yield
+        return read()
     except MemoryError:  # which a sound file may bring about
         raise
     except Exception as error:
-        raise ValueError(f"{path} is no checkpoint, or a damaged one: {error!r}") from error
+        try:
+            read()
+        except type(error):
+            raise ValueError(f"{path} is no checkpoint, or a damaged one: {error!r}") from error
+        raise  # what comes up but once is the exception of a signal handler

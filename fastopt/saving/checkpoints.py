@@ -179,7 +179,7 @@ def _named(opt: Any, params: Any, arrays: Mapping[str, Any]) -> Arrays:
         raise ValueError("there is nothing to save or load: give an optimizer, parameters or other arrays")
     if wrong := [name for name, array in named.items() if not isinstance(array, np.ndarray) or hasattr(array, "mask")]:
         raise TypeError(f"{wrong[0]} must be a NumPy array, got {type(named[wrong[0]]).__name__}")
-    return named
+    return {name: np.asarray(array) for name, array in named.items()}  # of another class it may refuse to be filled
 
 
 def _checked_description(path: str, description: Any) -> Mapping[str, Any]:

@@ -74,8 +74,7 @@ def with_other_arrays(saved: dict[str, Any], model: Model, params: Any) -> dict[
     """
     others = {}
     for p, (name, leaf) in zip(model.parameters, matching_leaves(model.structure, params, "params"), strict=True):
-        array = p.unwrap(name, leaf)
-        array = require_array(name, array, [p.array.dtype])
+        array = require_array(name, p.unwrap(name, leaf), [p.array.dtype])
         if array.shape != p.shape:
             raise ValueError(f"{name} must have the shape {p.shape} as before, got {array.shape}")
         require_writable(name, array)

@@ -49,20 +49,24 @@ def replacing(path: str | os.PathLike[str], keep_previous: bool = False) -> Iter
     begin, end = f".{target.name}.", ".part"
     # In the same folder, for no file system renames across folders of others.
     temporary = target.with_name(f"{begin}{uuid.uuid4().hex}{end}")
-    with errors_of(path), open(temporary, "xb") as file:
+    with errors_of(path):
         try:
-            _lock(file)
-            for other in target.parent.glob("*" + end):
-                if other.name.startswith(begin) and other != temporary:
-                    _remove_if_left(other)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            if keep_previous and target.exists():
-                _keep(target)
-            os.replace(temporary, target)
+            with open(temporary, "xb") as file:
+                _lock(file)
+                for other in target.parent.glob("*" + end):
+                    if other.name.startswith(begin) and other != temporary:
+                        _remove_if_left(other)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                if keep_previous and target.exists():
+                    _keep(target)
+                if sys.platform == "win32":  # where open files can't be renamed, and there are no locks to hold until then
+                    file.close()
+                os.replace(temporary, target)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise
     _sync_folder(target.parent)
 

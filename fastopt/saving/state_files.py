@@ -43,20 +43,24 @@ def go_on(optimizer: Any) -> None:
     file: MappedFile | None = optimizer._model.file
     if file is None:
         return
+    end: weakref.finalize[..., Any] | None = None
     try:
         if not file.is_new:
             _load(optimizer, file)
         saved = optimizer.state_dict(copy=False)
         longest = dict.fromkeys(_numbers(saved["state"], optimizer._model.parameters), 2**32 - 1)
         description, arrays = _contents(saved, longest)
-        file.begin(room=2 * len(json.dumps(description, indent=1)) + sum(a.nbytes + PAGE for a in arrays.values()) + PAGE)
+        room = 2 * len(json.dumps(description, indent=1)) + sum(a.nbytes + PAGE for a in arrays.values()) + PAGE
+        stand_in = object.__new__(type(optimizer))
+        stand_in.__dict__ = optimizer.__dict__  # the same, so that it is what the optimizer was when this is no more
+        _open.add(optimizer)
+        end = weakref.finalize(optimizer, _close_unasked, stand_in)
+        file.begin(room)  # last: from then on there is a file to close, whatever comes up
     except BaseException:
+        if end is not None:
+            end.detach()
         file.release()
         raise
-    stand_in = object.__new__(type(optimizer))
-    stand_in.__dict__ = optimizer.__dict__  # the same, so that it is what the optimizer was when this is no more
-    weakref.finalize(optimizer, _close_unasked, stand_in)
-    _open.add(optimizer)
 
 
 def close(self: Any) -> None:

@@ -17,7 +17,7 @@ from fastopt.engine.compile import part
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan, Work
-from fastopt.step.plans import Dtypes, Plans, Vectors
+from fastopt.step.plans import RESTART, Dtypes, Plans, Vectors
 
 
 @part
@@ -61,15 +61,25 @@ class Accumulation:
 
     def add(self, grads: Any) -> None:
         """Add the gradient of each parameter to its sum."""
+        while self._add(grads, self.count) == RESTART:  # another thread, or a signal handler, has added one meanwhile
+            pass
+
+    def _add(self, grads: Any, count: int) -> int:
         begun, active = self._known_sums(), {p for group in self._model.active for p in group.parameters}
         wanted = begun, active, self._whole["threads"]
         if self._built_for != wanted:
             self._begun, self._built_for = begun, None  # until there are plans for it
-            self._buffers |= {p: aligned_zeros(p.theta.size, p.dtype) for p in active - self._buffers.keys()}
+            for p in active - self._buffers.keys():
+                self._buffers.setdefault(p, aligned_zeros(p.theta.size, p.dtype))
             self._plans.renew(functools.partial(_built, self._model, self._works(active), self._counter, wanted[2]))
             self._built_for = wanted
-        self._attempt = self.count, active
-        self._plans.run(grads, "grads", lambda plan, found, token: plan.call(steps.UPDATE, token, 1.0, found))
+        self._attempt = count, active
+
+        def run(plan: Plan, found: Any, token: int) -> int:
+            ended = plan.call(steps.UPDATE, token, 1.0, found, count)
+            return RESTART if ended == steps.INTERRUPTED else ended
+
+        return self._plans.run(grads, "grads", run)
 
     def taken(self, grads: Any) -> Vectors:
         """What a step without gradients takes; with some, that is an error.

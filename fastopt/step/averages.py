@@ -57,22 +57,26 @@ def swap_ema(self: Any) -> Iterator[None]:
     others = [p for group in averaged for p in group.parameters if not _is_alike(p)]
     kept: dict[Parameter, NDArray[Any]] = {}
     exchanges = np.zeros(1, np.int64)  # counted in the call that does one, so that it is known whatever interrupts
+    exchange = self._stepping.exchange(_exchange, alike, exchanges)  # one, so that the way back needs nothing new
 
     def go_back() -> None:
-        for p, theta in kept.items():
-            p.theta[...] = theta
+        if self._barred not in (None, SWAPPED):  # a child that was forked meanwhile, whose states are the parent's
+            return
+        for p in list(kept):
+            p.theta[...] = kept[p]
+            del kept[p]
         if exchanges[0] % 2:
-            self._stepping.exchange(_exchange, alike, exchanges)
+            exchange()
         self._barred = None
 
     try:
         try:
+            self._barred = SWAPPED  # first, so that nobody steps what is half way
             if alike:
-                self._stepping.exchange(_exchange, alike, exchanges)
+                exchange()
             for p in others:
                 kept[p] = p.theta.copy()
                 p.theta[...] = encoded(decoded(p.states[AVERAGE]), p.theta.dtype)
-            self._barred = SWAPPED
             yield
         finally:
             go_back()

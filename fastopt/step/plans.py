@@ -22,6 +22,9 @@ Build = Callable[[Dtypes], Plan]
 # Runs a plan: with an object that has gradients, or with those that are known if it is None; and a number for this step.
 Run = Callable[[Plan, Any, int], int]
 
+# How a run ends that begins anew with what is prepared for it.
+RESTART = -1
+
 
 class Vectors(dict[Parameter, NDArray[Any]]):
     """Gradients of the optimizer's own, as vectors that spans take."""

@@ -22,8 +22,9 @@ from fastopt.step.missed import Missed, stands_still
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import ONE_AT_A_TIME, Work
+from fastopt.step.plans import RESTART
 from fastopt.step.row_plan import RowPlan
-from fastopt.step.stepping import RESTART, Stepping
+from fastopt.step.stepping import Stepping
 
 Dense = dict[Parameter, NDArray[Any]]
 

@@ -22,7 +22,7 @@ from fastopt.step.missed import MissedSteps
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import ONE_AT_A_TIME, Plan, Work
-from fastopt.step.plans import Dtypes, Plans, Run, Vectors
+from fastopt.step.plans import RESTART, Dtypes, Plans, Run, Vectors
 
 NO_NORM = -1.0
 
@@ -32,9 +32,6 @@ APART = (
     "this optimizer was loaded from a file that has each array as often as it was referred to, so its parameters are nobody "
     "else's, and stepping them changes no model; take them from opt.params, or give it the model's by opt.rebind(params)"
 )
-
-# How a step ends that begins anew with what is prepared for it.
-RESTART = -1
 
 
 class Stepping:
@@ -132,11 +129,11 @@ class Stepping:
         counts = {"step_count": self.counter, "accumulated": self.accumulated, "threads": self._whole["threads"]}
         return {**counts, "norm": self._norm, "finds_nonfinite": self._whole["nonfinite"] != "propagate"}
 
-    def exchange(self, pass_of: PassOf, groups: Sequence[Group], counter: NDArray[Any]) -> None:
-        """Run a pass that takes no gradient over some groups, and count it."""
+    def exchange(self, pass_of: PassOf, groups: Sequence[Group], counter: NDArray[Any]) -> Callable[[], int]:
+        """What runs a pass that takes no gradient over some groups, and counts it."""
         plans = self._plans_of(pass_of, groups, counter)
         vectors = {p: p.formed(p.theta) for group in groups for p in group.parameters}
-        plans.run_vectors(vectors, lambda plan, found, token: plan.call(steps.UPDATE, token))
+        return functools.partial(plans.run_vectors, vectors, lambda plan, found, token: plan.call(steps.UPDATE, token))
 
     @property
     def last_norm(self) -> float | None:

@@ -42,7 +42,7 @@ def require_zeroable(
         if not isinstance(array, np.ndarray) or not array.flags.writeable:
             raise ValueError(f"{name} is read-only, but zero_grad=True must write to it")
         if p.is_copy(vectors[p]):
-            apart[p] = array
+            apart[p] = np.asarray(array)  # for another class may refuse zeros when the step is taken
         else:
             memory.add(name, vectors[p])
     others = {p: vector for p, vector in vectors.items() if p not in zeroed and not p.is_copy(vector)}

@@ -68,11 +68,12 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
         TypeError, ValueError
             If a tensor can't be stepped in place, or a hyper-parameter is not allowed. Nothing is changed.
         """
-        super().add_param_group(param_group)
-        if not self._is_begun:  # by the constructor, which takes all groups at once
-            return
-        self._places = []
+        count = len(self.param_groups)
         try:
+            super().add_param_group(param_group)
+            if not self._is_begun:  # by the constructor, which takes all groups at once
+                return
+            self._places = []
             made = self._groups_of(self.param_groups[-1])
             if self.optimizer is None and made:
                 self.optimizer = self._class(made, **self._arguments)
@@ -82,7 +83,7 @@ class WrappedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-igno
                     added.add_param_group(each)
                 self.optimizer = added
         except BaseException:
-            self.param_groups.pop()
+            del self.param_groups[count:]
             raise
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override, unused-ignore]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import rosen, rosen_der
 
 import fastopt
+from fastopt.step.stepping import Stepping
 from tests.minimization.test_minimize import both, bowl, slope
 from tests.refusal import refused
 from tests.table import assert_same_bits
@@ -266,6 +267,25 @@ def test_an_interrupt_returns_the_result_so_far_where_asked():
     assert_same_bits(again.x, whole.x)
     with pytest.raises(KeyboardInterrupt):
         fastopt.minimize(fun, np.zeros(2), jac=True)
+
+
+def test_an_interrupt_right_after_a_step_returns_what_was_evaluated(monkeypatch):
+    take, taken = Stepping.take, []
+
+    def interrupted(*arguments):
+        take(*arguments)
+        taken.append(arguments)
+        if len(taken) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepping, "take", interrupted)
+        result = fastopt.minimize(both, np.zeros(2), jac=True, options={"lr": 0.1, "interrupt": "return"})
+    assert (result.status, result.nit, result.jac) == (6, 2, None)
+    assert result.fun == bowl(result.x)
+    again = fastopt.minimize(both, result.state["x"], jac=True, options={"lr": 0.1, "maxiter": 17, "state": result.state})
+    whole = fastopt.minimize(both, np.zeros(2), jac=True, options={"lr": 0.1, "maxiter": 20})
+    assert_same_bits(again.x, whole.x)
 
 
 def test_progress_shows_the_norm_of_what_moves(capsys, monkeypatch):

@@ -109,5 +109,11 @@ def minimizations_that_ranks_can_not_share_are_refused(comm):
     assert all("callback must be callable" in error for error in errors), errors
     errors = at_odds(comm, lambda odd: fastopt.Solver(np.zeros(3), state=3 if odd else None, comm=comm))
     assert all("state must be what a result has" in error for error in errors), errors
+    errors = at_odds(comm, lambda odd: fastopt.Solver(np.zeros(3), "newton" if odd else "adam", comm=comm))
+    assert all("newton" in error for error in errors), errors
+    for odd, words in [({"fun": 3}, "fun must be callable"), ({"options": 3}, "options"), ({"jac": None}, "jac must")]:
+        usual = {"fun": np.sum, "x0": np.zeros(3), "jac": True, "comm": comm}
+        errors = at_odds(comm, lambda is_odd, odd=odd, usual=usual: fastopt.minimize(**usual | (odd if is_odd else {})))
+        assert all(words in error for error in errors), errors
     for jac in (None, "3-point"):
         assert "jac must give the gradient" in str(error_of(fastopt.minimize, np.sum, np.zeros(3), jac=jac, comm=comm))

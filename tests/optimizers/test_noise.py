@@ -1,6 +1,7 @@
 """NoisySGD's random numbers: the same for every dtype and structure, in runs that go on, and after steps that failed."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -86,6 +87,23 @@ def test_no_noise_comes_twice_after_a_step_that_was_taken_and_interrupted(monkey
     monkeypatch.setattr(Stepping, "take", interrupted)
     with pytest.raises(KeyboardInterrupt):
         opt.step(np.zeros(5))
+    assert_same_bits(steps(opt, theta, 1), steps(other, twin, 2))
+
+
+def test_noise_that_an_interrupt_has_left_half_drawn_is_drawn_again():
+    theta, twin = np.zeros(1000), np.zeros(1000)
+    opt, other = fastopt.NoisySGD(theta), fastopt.NoisySGD(twin)
+    generator, drawn = opt._generator, []
+
+    def standard_normal(size):
+        drawn.append(size)
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return generator.standard_normal(size)
+
+    opt._generator = SimpleNamespace(bit_generator=generator.bit_generator, standard_normal=standard_normal)
+    with pytest.raises(KeyboardInterrupt):
+        opt.step(np.zeros(1000))
     assert_same_bits(steps(opt, theta, 1), steps(other, twin, 2))
 
 

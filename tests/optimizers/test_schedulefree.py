@@ -125,3 +125,10 @@ def test_a_run_that_is_resumed_has_the_same_bits(optimizer):
             each.step(g)
     for each in (resumed, loaded):
         assert_same_bits(each.eval_params(), opt.eval_params())
+
+
+def test_there_is_no_average_while_parameters_and_those_of_ema_decay_are_swapped():
+    opt = fastopt.ScheduleFreeSGD(np.ones(2), ema_decay=0.5)
+    with opt.swap_ema(), pytest.raises(RuntimeError, match="swapped"):
+        opt.eval_params()
+    assert opt.eval_params().tolist() == [1.0, 1.0]

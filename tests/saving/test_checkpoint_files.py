@@ -1,6 +1,7 @@
 """Checkpoints in files: going on with the same bits, ends at any moment, and files that are refused."""
 
 import copy
+import errno
 import io
 import json
 import os
@@ -9,6 +10,8 @@ import struct
 import sys
 import threading
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from ml_dtypes import bfloat16
 import fastopt
 from fastopt import schedules
 from fastopt.saving import checkpoints
+from fastopt.saving.archive import Archive
 from fastopt.saving.replacing import replacing
 from tests import fresh
 from tests.refusal import refused, snapshot
@@ -136,6 +140,19 @@ def test_arrays_beside_the_optimizer(path):
     assert halved.tobytes() == half.tobytes()
 
 
+class Stubborn(np.ndarray):
+    """An array that nothing can be assigned to, as one with units may be."""
+
+    def __setitem__(self, key, value):
+        raise TypeError("no units")
+
+
+def test_arrays_of_other_classes_are_filled(path):
+    fastopt.save(path, lengths=np.arange(3.0))
+    fastopt.load(path, lengths=(lengths := np.zeros(3).view(Stubborn)))
+    assert lengths.tolist() == [0.0, 1.0, 2.0]
+
+
 def test_numbers_are_saved_as_arrays(path):
     fastopt.save(path, epoch=3, loss=0.5, last=np.float32(2), both=[1, 2.0])
     filled = {
@@ -195,6 +212,22 @@ def test_a_file_that_was_cut_off_is_refused(sound, tmp_path_factory, data):
     whole, opt, into = sound
     length = data.draw(st.integers(0, len(whole) - 1))
     assert not load_or_refuse(tmp_path_factory.getbasetemp() / "short.npz", whole[:length], opt, into)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_time_limit_is_no_damage(limit, path, monkeypatch):
+    fastopt.save(path, opt := small())
+    checked, names = Archive._checked, []
+
+    def interrupted(self, member):
+        names.append(member)
+        if len(names) == limit:
+            raise TimeoutError("of a signal handler")
+        return checked(self, member)
+
+    monkeypatch.setattr(Archive, "_checked", interrupted)
+    with pytest.raises(TimeoutError, match="of a signal handler"):
+        fastopt.load(path, opt)
 
 
 class Dangerous:
@@ -388,6 +421,29 @@ def test_the_previous_file_is_kept_if_asked_for(path):
         found = [each.read_text() for each in sorted(path.parent.glob("run*"), reverse=True)]
         assert found == files
     assert link.is_symlink()
+
+
+def test_on_windows_files_are_closed_before_they_are_renamed_or_removed(path, monkeypatch):
+    closed, replace, unlink = [], os.replace, Path.unlink
+    monkeypatch.setattr("fastopt.saving.replacing.sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr(os, "replace", lambda *names: closed.append(file.closed) or replace(*names))
+    monkeypatch.setattr(Path, "unlink", lambda *names: closed.append(file.closed) or unlink(*names))
+    with replacing(path) as file:
+        file.write(b"new")
+    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+        _ = 1 / 0
+    assert closed == [True, True]
+    assert (path.read_bytes(), os.listdir(path.parent)) == (b"new", [path.name])
+
+
+def test_errors_of_renaming_name_the_path_that_was_given(path, monkeypatch):
+    def denied(source, target):
+        raise PermissionError(errno.EPERM, "denied", os.fspath(source), None, os.fspath(target))
+
+    monkeypatch.setattr(os, "replace", denied)
+    with pytest.raises(PermissionError) as raised, replacing(path):
+        pass
+    assert str(raised.value) == f"[Errno {errno.EPERM}] denied: {str(path)!r}"
 
 
 def test_what_a_killed_process_has_left_is_removed_and_nothing_else(path):

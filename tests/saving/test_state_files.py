@@ -159,6 +159,28 @@ def test_a_forked_child_leaves_the_states_of_its_parent_alone(tmp_path):
     assert found == {"status": 0, "steps": 1}
 
 
+FORKED_MEANWHILE = """
+w = np.ones(5)
+opt = fastopt.SGD(w, lr=1.0, ema_decay=0.5, state_path="states")
+opt.step(np.ones(5))
+with opt.swap_ema():
+    child = os.fork()
+if not child:
+    try:
+        opt.step(np.ones(5))
+    except RuntimeError as error:
+        os._exit("parent" not in str(error))
+    os._exit(1)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+report(status=status, w=w.tolist(), ema=opt.ema.tolist())
+"""
+
+
+def test_a_child_that_was_forked_during_a_swap_swaps_nothing_back(tmp_path):
+    found = fresh.run(FORKED_MEANWHILE, tmp_path)
+    assert found == {"status": 0, "w": [0.0] * 5, "ema": [0.5] * 5}
+
+
 def test_one_at_a_time(tmp_path):
     path = tmp_path / "states"
     opt = fastopt.Adam(np.ones(5), state_path=path)

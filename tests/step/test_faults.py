@@ -1,5 +1,6 @@
 """An exception at any line, an interrupt or no memory: nothing is torn, and the next step is what it should be."""
 
+import contextlib
 import copy
 import functools
 import importlib.util
@@ -230,6 +231,27 @@ def test_what_was_loaded_in_part_is_loaded_again(case, tmp_path):
         np.testing.assert_equal((snapshot(opt), opt.lr), (snapshot(after), 0.5))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file that its end closes
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_file_of_states_can_be_gone_on_from(steps, tmp_path):
+    path, params, held = tmp_path / "states", [np.ones(3), np.ones(2)], []
+
+    def act():
+        held.append(fastopt.Adam(params, state_path=path))
+
+    with contextlib.closing(fastopt.Adam(params, state_path=path)) as opt:
+        for _ in range(steps):
+            opt.step(gradients(opt))
+    for fault in faults_of(act):
+        held.clear()  # by that the last one is closed
+        if not steps:
+            path.unlink(missing_ok=True)
+        lines_before(fault, act)
+        held.clear()
+        with contextlib.closing(fastopt.Adam(params, state_path=path)) as opt:
+            assert opt.step_count == steps
+
+
 NO_MEMORY = """
 import copy, _testcapi
 
@@ -299,6 +321,26 @@ if sys.version_info < (3, 12) and importlib.util.find_spec("_testcapi"):
 
 # Those that neither change how gradients come, nor forbid a step, nor take what was accumulated.
 ALONE = [case for case in CASES if case not in ("accumulation", "averages", "a skipped step", "one more group")]
+
+
+def test_a_signal_handler_may_accumulate():
+    def act(opt):
+        opt.accumulate(gradients(opt))
+
+    act(made({}, steps=1))
+    added = []
+    for fault in (faults := faults_of(functools.partial(act, made({}, steps=1)))):
+        opt, before = made({}, steps=1), len(added)
+
+        def handler(opt=opt):
+            opt.accumulate([0.25 * g for g in gradients(opt)])
+            added.append(opt)
+
+        lines_before(fault, functools.partial(act, opt), handler)
+        others = len(added) - before
+        expected = {f"params[{i}]": (1.0 + 0.25 * others) * g for i, g in enumerate(gradients(opt))}
+        np.testing.assert_equal(sums(opt), {"count": 1 + others, "sums": expected})
+    assert len(added) > len(faults) // 2
 
 
 @pytest.mark.parametrize("case", ALONE)

@@ -64,8 +64,9 @@ def test_masks_come_in_the_structure_of_the_parameters_and_can_go():
 @pytest.mark.parametrize(
     ("mask", "error", "words"),
     [
-        (np.ones(3), TypeError, ("mask", "array of bool", "float64")),
+        (np.ones(3), TypeError, ("mask", "must be of bool", "float64")),
         (np.ones(4, bool), ValueError, ("mask", "(3,)", "(4,)")),
+        (np.ma.masked_array(np.ones(3, bool), [True, False, False]), TypeError, ("mask", "MaskedArray")),
         ([np.ones(3, bool)], TypeError, ("mask",)),
         (True, TypeError, ("mask",)),
     ],

@@ -24,6 +24,14 @@ class Liar(np.ndarray):
         return (3,)
 
 
+class OtherLiar(np.ndarray):
+    """An array that says that it has another dtype."""
+
+    @property
+    def dtype(self):
+        return np.dtype(np.float64)
+
+
 class Raising:
     """An object that can't be asked for anything."""
 
@@ -90,6 +98,7 @@ def junk():
         "masked": np.ma.masked_array(np.ones(3), [False, True, False]),
         "an array of records": np.zeros(3).view(np.recarray),
         "a liar": np.ones(5).view(Liar),
+        "another liar": np.ones(3, int).view(OtherLiar),
     }
 
 
@@ -154,6 +163,7 @@ def stepped(opt):
 
 @pytest.mark.parametrize("use", USES)
 @example(name="a liar", place=2)
+@example(name="another liar", place=2)
 @given(name=st.sampled_from(sorted(junk())), place=st.integers(0, 40))
 def test_junk_is_refused_or_right(use, name, place):
     opt, other = made(), made()

@@ -295,6 +295,23 @@ def test_an_interrupt_while_averages_come_in_leaves_all_in_their_places(is_taken
     assert (w.tolist(), opt.ema.tolist()) == ([0.0] * 3, [0.5] * 3)
 
 
+def test_nobody_steps_what_is_half_way(monkeypatch):
+    opt = fastopt.SGD(w := np.ones(3), lr=1.0, ema_decay=0.5)
+    opt.step(np.ones(3))
+    run = Plans.run_vectors
+
+    def followed(*arguments):  # by a signal handler, say
+        ended = run(*arguments)
+        with pytest.raises(RuntimeError, match="swapped"):
+            opt.step(np.ones(3))
+        return ended
+
+    monkeypatch.setattr(Plans, "run_vectors", followed)
+    with opt.swap_ema():
+        assert w.tolist() == [0.5] * 3
+    assert (w.tolist(), opt.ema.tolist()) == ([0.0] * 3, [0.5] * 3)
+
+
 def test_averages_that_find_no_memory_to_come_in_leave_all_in_their_places(monkeypatch):
     params = [np.ones(3), np.ones(3, np.float16), np.ones(3, np.float16)]
     opt = fastopt.SGD(params, lr=1.0, ema_decay=0.5)
@@ -456,6 +473,20 @@ def test_gradients_are_zeroed_wherever_they_lie(dtype):
     opt.step(grads)
     assert all((p == -1).all() for p in w)
     assert not any(g.any() for g in grads)
+
+
+class Stubborn(np.ndarray):
+    """An array that nothing can be assigned to, as one with units may be."""
+
+    def __setitem__(self, key, value):
+        raise TypeError("no units")
+
+
+def test_so_are_those_of_classes_that_refuse_zeros():
+    opt = fastopt.SGD(w := np.zeros((3, 4)), lr=1.0, zero_grad=True)
+    opt.step(g := np.ones((4, 3)).T.view(Stubborn))
+    assert (w == -1).all()
+    assert not g.any()
 
 
 def test_gradients_that_can_not_be_zeroed_are_refused():

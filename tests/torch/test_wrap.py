@@ -159,13 +159,17 @@ def test_a_group_that_is_refused_leaves_nothing_behind(torch, wrap, monkeypatch)
     with refused(TypeError, "must be of float32"):
         optimizer.add_param_group({"params": [b, torch.nn.Parameter(torch.ones(2).to(torch.float8_e5m2))]})
 
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
+    for cls in (fastopt.SGD, torch.optim.Optimizer):
+        add = cls.add_param_group
 
-    monkeypatch.setattr(fastopt.SGD, "add_param_group", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        optimizer.add_param_group({"params": [b]})
-    monkeypatch.undo()
+        def interrupted(*arguments, add=add):
+            add(*arguments)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cls, "add_param_group", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                optimizer.add_param_group({"params": [b]})
     optimizer.add_param_group({"params": [b]})
     for p in (a, b):
         p.grad = torch.ones_like(p)
