@@ -107,7 +107,9 @@ CASES = {
 
 def faults_of(act):
     """Lines to fail before, spread over what an action takes."""
-    return np.unique(np.linspace(1, lines_before(0, act), TRIES).astype(int))
+    faults = np.unique(np.linspace(1, lines_before(0, act), TRIES).astype(int))
+    assert len(faults) > 1, "no line was seen"
+    return faults
 
 
 def made(options, steps):
@@ -136,9 +138,8 @@ def test_nothing_is_torn(case):
     options, act = CASES[case]
     begin = functools.partial(made, options, steps=0 if case == "the first step" else 1)
     act(after := begin())
-    lines = lines_before(0, functools.partial(act, begin()))
     ended = 0
-    for fault in np.unique(np.linspace(1, lines, TRIES).astype(int)):
+    for fault in (faults := faults_of(functools.partial(act, begin()))):
         opt = begin()
         before = numbers(opt)
         ended += lines_before(fault, functools.partial(act, opt)) is None
@@ -150,7 +151,7 @@ def test_nothing_is_torn(case):
         for each in (opt, other):
             each.step(gradients(each))
         np.testing.assert_equal(numbers(opt), numbers(other))
-    assert ended > min(lines, PROFILES["everyday"]) // 2
+    assert ended > min(len(faults), PROFILES["everyday"]) // 2
 
 
 def sums(opt):
@@ -305,9 +306,8 @@ ALONE = [case for case in CASES if case not in ("accumulation", "averages", "a s
 def test_a_signal_handler_may_take_a_step(case):
     options, act = CASES[case]
     begin = functools.partial(made, options, steps=1)
-    lines = lines_before(0, functools.partial(act, begin()))
     taken = []
-    for fault in np.unique(np.linspace(1, lines, TRIES).astype(int)):
+    for fault in (faults := faults_of(functools.partial(act, begin()))):
         opt = begin()
 
         def handler(opt=opt):
@@ -319,4 +319,4 @@ def test_a_signal_handler_may_take_a_step(case):
         for each in (opt, other):
             each.step(gradients(each))
         np.testing.assert_equal(numbers(opt), numbers(other))
-    assert len(taken) > min(lines, PROFILES["everyday"]) // 2
+    assert len(taken) > min(len(faults), PROFILES["everyday"]) // 2
