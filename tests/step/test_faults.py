@@ -31,6 +31,13 @@ def fail():
     raise FaultError
 
 
+def is_of_fault(error):
+    """Whether this came up, or while it was on its way: an archive can't be closed from some lines of Python 3.12 on."""
+    while error and not isinstance(error, FaultError):
+        error = error.__context__
+    return error is not None
+
+
 def lines_before(fault, act, happen=fail):
     """Do something, and let an exception come up, or something else happen, before the line of the package with this number.
 
@@ -56,7 +63,9 @@ def lines_before(fault, act, happen=fail):
     sys.settrace(trace)
     try:
         act()
-    except FaultError:
+    except Exception as error:
+        if not is_of_fault(error):
+            raise
         return None
     finally:
         sys.settrace(before)
@@ -191,6 +200,7 @@ BESIDE = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an archive that its end can't close
 @pytest.mark.parametrize("case", BESIDE)
 def test_what_is_made_of_an_optimizer_leaves_it_and_files_whole(case, tmp_path):
     opt, path = made({}, steps=1), tmp_path / "run.npz"
