@@ -37,13 +37,14 @@ def pytest_sessionstart(session):
 
 
 @pytest.fixture(autouse=True)
-def _thread_count():
-    """Give the next test the number of threads that this one found."""
+def _threads():
+    """Give the next test the number of threads and the threshold that this one found."""
     import fastopt
 
-    before = fastopt.get_num_threads()
+    count, threshold = fastopt.get_num_threads(), fastopt.get_parallel_threshold()
     yield
-    fastopt.set_num_threads(before)
+    fastopt.set_num_threads(count)
+    fastopt.set_parallel_threshold(threshold)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import zlib
 from collections import Counter, defaultdict
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 PROFILES = {"everyday": 25, "thorough": 100}  # how many examples Hypothesis tries
 
@@ -40,8 +40,10 @@ def asks_for_thorough(config):
 def pytest_configure(config):
     """Choose the profile of Hypothesis, before the tests are imported."""
     reproducible = {"derandomize": True, "database": None} if os.environ.get("CI") else {}
+    # An example may compile, and to draw one may take long where others are at work.
+    patient = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
     for profile, examples in PROFILES.items():
-        settings.register_profile(profile, max_examples=examples, deadline=None, **reproducible)  # an example may compile
+        settings.register_profile(profile, max_examples=examples, **patient, **reproducible)
     settings.load_profile("thorough" if asks_for_thorough(config) else "everyday")
 
 

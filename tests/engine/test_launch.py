@@ -221,7 +221,6 @@ def test_a_threshold_decides_over_what_was_found_out(machine, size, seconds):
     for threshold, threads in ((0, 2), (2**40, 1)):
         fastopt.set_parallel_threshold(threshold)
         assert machine.used(known, 100) == [threads] * 100
-    fastopt.set_parallel_threshold(None)
 
 
 def test_trials_go_on_after_the_machine_was_asleep(machine):

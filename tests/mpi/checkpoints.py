@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from mpi4py import MPI
 
 import fastopt
 from fastopt import mpi
+from tests.disks import disk_of
 from tests.mpi.ranks import at_odds, case, error_of, numbers, path_of, sum_of
 
 
@@ -40,17 +40,6 @@ def state_dicts_go_on_with_any_number_of_ranks(comm):
     ]:
         with pytest.raises((TypeError, ValueError), match=words):
             shared.load_state_dict(alone.state_dict() | {key: value})
-
-
-@contextlib.contextmanager
-def disk_of(size):
-    """Let no file of this rank have more bytes, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @case

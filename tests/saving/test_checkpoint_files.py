@@ -1,38 +1,21 @@
-"""Checkpoints in files: going on with the same bits, ends at any moment, and files that are refused."""
+"""Checkpoints in files: going on with the same bits, arrays beside the optimizer, and what can not be saved or filled."""
 
-import copy
-import errno
-import io
 import json
 import os
-import pickle
-import struct
 import sys
 import threading
-import zipfile
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 
 import fastopt
 from fastopt import schedules
 from fastopt.saving import checkpoints
-from fastopt.saving.archive import Archive
-from fastopt.saving.replacing import replacing
-from tests import fresh
-from tests.refusal import refused, snapshot
+from tests.refusal import refused
 from tests.saving.test_checkpoint import assert_same_run, every_structure, run
+from tests.stubborn import Stubborn
 from tests.table import assert_same_bits, every_dtype, every_row
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run.npz"
 
 
 @pytest.mark.wide(by=lambda row, dtype, make: (row.rule, dtype, make))
@@ -140,19 +123,6 @@ def test_arrays_beside_the_optimizer(path):
     assert halved.tobytes() == half.tobytes()
 
 
-class Stubborn(np.ndarray):
-    """An array that nothing can be assigned to, as one with units may be."""
-
-    def __setitem__(self, key, value):
-        raise TypeError("no units")
-
-
-def test_arrays_of_other_classes_are_filled(path):
-    fastopt.save(path, lengths=np.arange(3.0))
-    fastopt.load(path, lengths=(lengths := np.zeros(3).view(Stubborn)))
-    assert lengths.tolist() == [0.0, 1.0, 2.0]
-
-
 def test_numbers_are_saved_as_arrays(path):
     fastopt.save(path, epoch=3, loss=0.5, last=np.float32(2), both=[1, 2.0])
     filled = {
@@ -169,148 +139,6 @@ def small():
     opt = fastopt.Adam({"W": np.ones((2, 3), np.float32), "b": np.ones(2)})
     run(opt, 2)
     return opt
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    """A checkpoint as bytes, the optimizer that it has, and another one to fill."""
-    path = tmp_path_factory.mktemp("sound") / "run.npz"
-    opt = small()
-    fastopt.save(path, opt)
-    return path.read_bytes(), opt, fastopt.Adam({"W": np.zeros((2, 3), np.float32), "b": np.zeros(2)})
-
-
-def load_or_refuse(path, data, opt, into):
-    """Load a file, with all that it should have as the result, or else an error and nothing changed."""
-    path.write_bytes(data)
-    before = copy.deepcopy(into)
-    try:
-        fastopt.load(path, into)
-    except (ValueError, TypeError) as error:
-        refusal = str(error)
-    else:
-        np.testing.assert_equal(snapshot(into), snapshot(opt))
-        return True
-    assert refusal
-    assert_same_run(into, before)
-    np.testing.assert_equal(snapshot(into), snapshot(before))
-    return False
-
-
-@given(data=st.data())
-def test_a_flipped_bit_never_changes_what_is_loaded(sound, tmp_path_factory, data):
-    whole, opt, _ = sound
-    into = fastopt.Adam({"W": np.zeros((2, 3), np.float32), "b": np.zeros(2)})
-    bit = data.draw(st.integers(0, 8 * len(whole) - 1))
-    flipped = bytearray(whole)
-    flipped[bit // 8] ^= 1 << bit % 8
-    load_or_refuse(tmp_path_factory.getbasetemp() / "flipped.npz", bytes(flipped), opt, into)
-
-
-@given(data=st.data())
-def test_a_file_that_was_cut_off_is_refused(sound, tmp_path_factory, data):
-    whole, opt, into = sound
-    length = data.draw(st.integers(0, len(whole) - 1))
-    assert not load_or_refuse(tmp_path_factory.getbasetemp() / "short.npz", whole[:length], opt, into)
-
-
-@pytest.mark.parametrize("limit", [1, 2])
-def test_a_time_limit_is_no_damage(limit, path, monkeypatch):
-    fastopt.save(path, opt := small())
-    checked, names = Archive._checked, []
-
-    def interrupted(self, member):
-        names.append(member)
-        if len(names) == limit:
-            raise TimeoutError("of a signal handler")
-        return checked(self, member)
-
-    monkeypatch.setattr(Archive, "_checked", interrupted)
-    with pytest.raises(TimeoutError, match="of a signal handler"):
-        fastopt.load(path, opt)
-
-
-class Dangerous:
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
-
-
-def archive(files, compression=zipfile.ZIP_STORED):
-    memory = io.BytesIO()
-    with zipfile.ZipFile(memory, "w", compression) as made:
-        for name, content in files.items():
-            made.writestr(name, content)
-    return memory.getvalue()
-
-
-def npy(array, **how):
-    memory = io.BytesIO()
-    np.lib.format.write_array(memory, np.asanyarray(array), **how)
-    return memory.getvalue()
-
-
-def head(text):
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
-
-
-def described(sound, **changes):
-    """The files of a checkpoint with another description."""
-    with zipfile.ZipFile(io.BytesIO(sound)) as made:
-        files = {name: made.read(name) for name in made.namelist()}
-    description = json.loads(files["description.json"]) | changes
-    return files | {"description.json": json.dumps(description)}
-
-
-B = "params['b'].npy"
-HOSTILE = {
-    "empty": lambda sound: b"",
-    "text": lambda sound: b"lr = 0.1\n" * 100,
-    "pickle": lambda sound: pickle.dumps(Dangerous()),
-    "pickle in the archive": lambda sound: archive(described(sound) | {B: npy(np.array([Dangerous()], object))}),
-    "another archive": lambda sound: archive({"a.npy": npy(np.ones(3))}),
-    "another description": lambda sound: archive({"description.json": "[1, 2]"}),
-    "no JSON": lambda sound: archive({"description.json": b"\xff\xfe{"}),
-    "JSON that is nested too deeply": lambda sound: archive({"description.json": "[" * 100_000}),
-    "compressed": lambda sound: archive(described(sound), zipfile.ZIP_DEFLATED),
-    "a bomb": lambda sound: archive({"description.json": b" " * 10**7}, zipfile.ZIP_DEFLATED),
-    "huge": lambda sound: archive(
-        described(sound) | {B: head("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }\n")}
-    ),
-    "negative": lambda sound: archive(
-        described(sound) | {B: head("{'descr': '<f8', 'fortran_order': False, 'shape': (-2,), }\n")}
-    ),
-    "code for a head": lambda sound: archive(described(sound) | {B: head("__import__('os').mkdir('executed')\n")}),
-    "a missing array": lambda sound: archive({name: data for name, data in described(sound).items() if name != B}),
-    "other numbers": lambda sound: archive(described(sound) | {B: npy(np.ones(2, np.float32))}),
-    "another shape": lambda sound: archive(described(sound) | {B: npy(np.ones((2, 1)))}),
-    "another version": lambda sound: archive(described(sound, version=2)),
-    "no dtypes": lambda sound: archive(described(sound, dtypes=None)),
-    "no optimizer": lambda sound: archive(described(sound, optimizer=None)),
-    "another optimizer": lambda sound: archive(described(sound, optimizer={"optimizer": "SGD"})),
-    "a number for an optimizer": lambda sound: archive(described(sound, optimizer=7)),
-    "a reference to nothing": lambda sound: archive(described(sound, optimizer={"$array": "nothing"})),
-    "a reference of a wrong kind": lambda sound: archive(described(sound, optimizer={"$array": [1]})),
-    "an unknown kind": lambda sound: archive(described(sound, optimizer={"$code": "1"})),
-    "items that can be no keys": lambda sound: archive(described(sound, optimizer={"$items": [[[], 1]]})),
-    "accumulated gradients of nobody": lambda sound: archive(
-        described(sound, accumulated={"count": 1, "sums": {"x": {"$array": "params['b']"}}})
-    ),
-    "accumulated gradients of another size": lambda sound: archive(
-        described(sound, accumulated={"count": 1, "sums": {"params['b']": {"$array": "optimizer/state/m/params['W']"}}})
-    ),
-    "an uncountable number of accumulated gradients": lambda sound: archive(
-        described(sound, accumulated={"count": -1, "sums": {}})
-    ),
-    "accumulated gradients of a wrong kind": lambda sound: archive(described(sound, accumulated=[])),
-}
-
-
-@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
-def test_files_of_other_kinds_are_refused(make, sound, path, monkeypatch):
-    monkeypatch.chdir(path.parent)
-    whole, opt, into = sound
-    assert not load_or_refuse(path, make(whole), opt, into)
-    assert not os.path.exists("executed")
 
 
 def test_what_is_to_be_filled_must_fit(path):
@@ -407,166 +235,6 @@ def test_asynchronous_checkpoints_have_what_was_there_at_the_call(path):
         missing.result(timeout=60)
 
 
-def test_the_previous_file_is_kept_if_asked_for(path):
-    link = path.with_name("link")
-    link.symlink_to(path)
-    for keep, content, files in [
-        (True, b"1", ["1"]),
-        (True, b"2", ["1", "2"]),
-        (False, b"3", ["1", "3"]),
-        (True, b"4", ["3", "4"]),
-    ]:
-        with replacing(link, keep) as file:
-            file.write(content)
-        found = [each.read_text() for each in sorted(path.parent.glob("run*"), reverse=True)]
-        assert found == files
-    assert link.is_symlink()
-
-
-def test_on_windows_files_are_closed_before_they_are_renamed_or_removed(path, monkeypatch):
-    closed, replace, unlink = [], os.replace, Path.unlink
-    monkeypatch.setattr("fastopt.saving.replacing.sys", SimpleNamespace(platform="win32"))
-    monkeypatch.setattr(os, "replace", lambda *names: closed.append(file.closed) or replace(*names))
-    monkeypatch.setattr(Path, "unlink", lambda *names: closed.append(file.closed) or unlink(*names))
-    with replacing(path) as file:
-        file.write(b"new")
-    with pytest.raises(ZeroDivisionError), replacing(path) as file:
-        _ = 1 / 0
-    assert closed == [True, True]
-    assert (path.read_bytes(), os.listdir(path.parent)) == (b"new", [path.name])
-
-
-def test_errors_of_renaming_name_the_path_that_was_given(path, monkeypatch):
-    def denied(source, target):
-        raise PermissionError(errno.EPERM, "denied", os.fspath(source), None, os.fspath(target))
-
-    monkeypatch.setattr(os, "replace", denied)
-    with pytest.raises(PermissionError) as raised, replacing(path):
-        pass
-    assert str(raised.value) == f"[Errno {errno.EPERM}] denied: {str(path)!r}"
-
-
-def test_what_a_killed_process_has_left_is_removed_and_nothing_else(path):
-    left, others = path.with_name(".run.npz.0123.part"), [".run.npz", ".other.npz.0123.part", ".run.npz.0123"]
-    for each in (left, *(path.with_name(name) for name in others)):
-        each.write_bytes(b"left")
-    with replacing(path) as outer:
-        outer.write(b"outer")
-        with replacing(path) as inner:  # by another one, while the first one is at work
-            inner.write(b"inner")
-        assert path.read_bytes() == b"inner"
-    assert path.read_bytes() == b"outer"
-    assert sorted(os.listdir(path.parent)) == sorted([path.name, *others])
-
-
-KILLED = """
-import random, signal, time
-path = "run.npz"
-w, count = np.zeros(20_000, np.float32), np.array(0)
-opt = fastopt.SGD(w, momentum=0.9)
-fastopt.save(path, opt, count=count)
-rng, read, write = random.Random({seed}), *os.pipe()
-found = []
-for _ in range({kills}):
-    child = os.fork()
-    if child == 0:
-        while True:
-            count += 1
-            w += 1
-            opt.state["p"][...] = w
-            fastopt.save(path, opt, count=count, keep_previous=True)
-            os.write(write, b".")
-    time.sleep(rng.random() * {longest})
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    os.set_blocking(read, False)
-    done = 0
-    try:
-        while data := os.read(read, 65536):
-            done += len(data)
-    except BlockingIOError:
-        pass
-    before = int(count)
-    for each in (path, path + ".previous"):
-        if os.path.exists(each):
-            fastopt.load(each, opt, count=count)
-            assert np.all(w == count) and np.all(opt.state["p"] == count), "old and new are mixed"
-    fastopt.load(path, opt, count=count)
-    assert before + done <= int(count) <= before + done + 1, (before, done, int(count))
-    found.append(int(count) - before)
-left = [name for name in os.listdir() if name.endswith(".part")]
-report(kills=len(found), saves=sum(found), left=len(left))
-"""
-
-
-def test_a_process_that_is_killed_leaves_the_old_or_the_new_checkpoint(tmp_path):
-    found = fresh.run(KILLED.format(seed=1, kills=20, longest=0.05), tmp_path)
-    assert found["kills"] == 20
-    assert found["saves"] > 0
-    assert found["left"] <= 1
-
-
-FULL = """
-import resource, signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write that is too long is an error, as on a full disk
-opt = fastopt.SGD(w := np.ones(10_000))
-fastopt.save("run.npz", opt)
-before = open("run.npz", "rb").read()
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-errors = []
-for save in (fastopt.save, lambda *given: fastopt.save_async(*given).result()):
-    try:
-        save("run.npz", opt)
-    except OSError as error:
-        errors.append((error.strerror, error.filename))
-report(errors=errors, same=open("run.npz", "rb").read() == before, files=os.listdir())
-"""
-
-
-def test_a_full_disk_is_an_error_and_the_old_checkpoint_stays(tmp_path):
-    found = fresh.run(FULL, tmp_path)
-    assert found == {"errors": [["File too large", "run.npz"]] * 2, "same": True, "files": ["run.npz"]}
-
-
-PLACES = {
-    "no folder": lambda folder: folder / "none" / "run.npz",
-    "a file for a folder": lambda folder: folder / "file" / "run.npz",
-    "a folder of the system": lambda folder: "/proc/run.npz",  # where root, too, makes no file
-    "too long a name": lambda folder: folder / ("x" * 300),
-}
-WRITERS = {
-    "save": fastopt.save,
-    "save_async": lambda path, opt: fastopt.save_async(path, opt).result(),
-    "state_path": lambda path, opt: fastopt.Adam(np.ones(3), state_path=path),
-}
-
-
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_where_no_file_can_be_the_error_names_it_and_the_run_goes_on(place, write, tmp_path):
-    (tmp_path / "file").touch()
-    opt = small()
-    other, path = copy.deepcopy(opt), place(tmp_path)
-    with refused(OSError, repr(str(path)), opt=opt):
-        write(path, opt)
-    assert os.listdir(tmp_path) == ["file"]
-    for each in (opt, other):
-        run(each, 1)
-    assert_same_run(opt, other)
-
-
-@pytest.mark.parametrize("save", [fastopt.save, WRITERS["save_async"]])
-def test_what_is_no_file_is_never_replaced(save, tmp_path):
-    (folder := tmp_path / "folder").mkdir()
-    os.mkfifo(fifo := tmp_path / "fifo")
-    (link := tmp_path / "link").symlink_to(fifo)
-    for path in (folder, fifo, link):
-        with refused(FileExistsError, "other than a file", repr(str(path))):
-            save(path, small())
-    assert (folder.is_dir(), fifo.is_fifo(), link.is_fifo()) == (True,) * 3
-    assert len(os.listdir(tmp_path)) == 3
-
-
 @pytest.mark.parametrize("options", [{}, {"master_weights": True}, {"rounding": "stochastic"}], ids=str)
 def test_parameters_of_16_bits_go_on_with_what_was_accumulated(options, path):
     g = np.linspace(0.0, 1.0, 6, dtype=np.float32)
@@ -586,3 +254,9 @@ def test_who_writes_in_the_background_gives_way_to_those_who_step():
 
     here, there = niceness(), checkpoints._background.submit(niceness).result()
     assert there == (min(here + 8, 19) if sys.platform == "linux" else here)
+
+
+def test_arrays_of_other_classes_are_filled(path):
+    fastopt.save(path, lengths=np.arange(3.0))
+    fastopt.load(path, lengths=(lengths := np.zeros(3).view(Stubborn)))
+    assert lengths.tolist() == [0.0, 1.0, 2.0]

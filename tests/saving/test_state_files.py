@@ -5,7 +5,6 @@ import copy
 import errno
 import gc
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 import fastopt
 from fastopt.arrays import mapped
 from tests import fresh
+from tests.disks import disk_of
 from tests.refusal import refused
 from tests.table import assert_same_bits
 
@@ -280,29 +280,24 @@ def test_damage_behind_the_states_is_found(tmp_path):
 
 
 @contextlib.contextmanager
-def disk_of(size):
-    """A ``with`` block in which no file may have more bytes, as on a disk that is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"File too large: '.*states'"):
-            yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+def too_large_for(size):
+    """A ``with`` block in which a disk of so many bytes is too small."""
+    with disk_of(size), pytest.raises(OSError, match=r"File too large: '.*states'"):
+        yield
 
 
 def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path):
     path = tmp_path / "states"
-    with disk_of(1 << 20):  # which takes m, but not v
+    with too_large_for(1 << 20):  # which takes m, but not v
         fastopt.Adam(np.ones(200_000, np.float32), state_path=path)
     assert not path.exists()
     params = closed(path)
     before = path.read_bytes()
-    with disk_of(len(before)):
+    with too_large_for(len(before)):
         fastopt.Adam(params, state_path=path)
     assert path.read_bytes() == before
     opt = fastopt.Adam(params, state_path=path)
-    with disk_of(1000):
+    with too_large_for(1000):
         opt.close()
     opt.step(arrays(1))
     opt.close()

@@ -32,6 +32,13 @@ def fail():
     raise FaultError
 
 
+def is_of_fault(error):
+    """Whether this came up, or while it was on its way: an archive can't be closed from some lines of Python 3.12 on."""
+    while error and not isinstance(error, FaultError):
+        error = error.__context__
+    return error is not None
+
+
 def lines_before(fault, act, happen=fail):
     """Do something, and let an exception come up, or something else happen, before the line of the package with this number.
 
@@ -57,7 +64,9 @@ def lines_before(fault, act, happen=fail):
     sys.settrace(trace)
     try:
         act()
-    except FaultError:
+    except Exception as error:
+        if not is_of_fault(error):
+            raise
         return None
     finally:
         sys.settrace(before)
@@ -108,7 +117,9 @@ CASES = {
 
 def faults_of(act):
     """Lines to fail before, spread over what an action takes."""
-    return np.unique(np.linspace(1, lines_before(0, act), TRIES).astype(int))
+    faults = np.unique(np.linspace(1, lines_before(0, act), TRIES).astype(int))
+    assert len(faults) > 1, "no line was seen"
+    return faults
 
 
 def made(options, steps):
@@ -137,9 +148,8 @@ def test_nothing_is_torn(case):
     options, act = CASES[case]
     begin = functools.partial(made, options, steps=0 if case == "the first step" else 1)
     act(after := begin())
-    lines = lines_before(0, functools.partial(act, begin()))
     ended = 0
-    for fault in np.unique(np.linspace(1, lines, TRIES).astype(int)):
+    for fault in (faults := faults_of(functools.partial(act, begin()))):
         opt = begin()
         before = numbers(opt)
         ended += lines_before(fault, functools.partial(act, opt)) is None
@@ -151,7 +161,7 @@ def test_nothing_is_torn(case):
         for each in (opt, other):
             each.step(gradients(each))
         np.testing.assert_equal(numbers(opt), numbers(other))
-    assert ended > min(lines, PROFILES["everyday"]) // 2
+    assert ended > min(len(faults), PROFILES["everyday"]) // 2
 
 
 def sums(opt):
@@ -191,6 +201,7 @@ BESIDE = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an archive that its end can't close
 @pytest.mark.parametrize("case", BESIDE)
 def test_what_is_made_of_an_optimizer_leaves_it_and_files_whole(case, tmp_path):
     opt, path = made({}, steps=1), tmp_path / "run.npz"
@@ -347,9 +358,8 @@ def test_a_signal_handler_may_accumulate():
 def test_a_signal_handler_may_take_a_step(case):
     options, act = CASES[case]
     begin = functools.partial(made, options, steps=1)
-    lines = lines_before(0, functools.partial(act, begin()))
     taken = []
-    for fault in np.unique(np.linspace(1, lines, TRIES).astype(int)):
+    for fault in (faults := faults_of(functools.partial(act, begin()))):
         opt = begin()
 
         def handler(opt=opt):
@@ -361,4 +371,4 @@ def test_a_signal_handler_may_take_a_step(case):
         for each in (opt, other):
             each.step(gradients(each))
         np.testing.assert_equal(numbers(opt), numbers(other))
-    assert len(taken) > min(lines, PROFILES["everyday"]) // 2
+    assert len(taken) > min(len(faults), PROFILES["everyday"]) // 2

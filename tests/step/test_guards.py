@@ -23,13 +23,6 @@ CASES |= {
 WHOLE_ONLY = ("all at once", "8 bits")  # not by rows
 
 
-@pytest.fixture
-def always_parallel():
-    fastopt.set_parallel_threshold(0)
-    yield
-    fastopt.set_parallel_threshold(None)
-
-
 def stepped(opt, guards, g, by_rows):
     """Let an optimizer do all that writes to arrays."""
     opt.step(g)
@@ -49,10 +42,11 @@ def stepped(opt, guards, g, by_rows):
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("case", CASES)
-def test_nothing_is_written_beside_arrays(case, threads, always_parallel):
+def test_nothing_is_written_beside_arrays(case, threads):
     optimizer, dtype, options = CASES[case]
     rng = np.random.default_rng(0)
     fastopt.set_num_threads(threads)
+    fastopt.set_parallel_threshold(0)
     with guarded() as guards:
         if "copy_to" in options:
             options = options | {"copy_to": guards.full(SHAPE, 0, options["copy_to"])}

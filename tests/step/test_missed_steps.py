@@ -1,8 +1,6 @@
 """Steps of touched rows with ``lazy=False``: rows that were not touched catch up, and have the bits of whole steps."""
 
 import copy
-import signal
-import threading
 
 import ml_dtypes
 import numpy as np
@@ -14,18 +12,15 @@ from hypothesis import strategies as st
 import fastopt
 from fastopt.step import missed
 from fastopt.step import rows as row_steps
-from fastopt.step.plan import Plan
-from fastopt.step.row_plan import RowPlan
 from tests.refusal import refused
 from tests.row import Row
-from tests.table import TABLE
+from tests.step.test_rows import ELEMENTWISE
 
 ROWS, WIDTH = 20, 6
-ELEMENTWISE = [row for row in TABLE if row.make(np.zeros(1)).param_groups[0].measure is None and not row.optimizer.elements]
 
 
 # Without eps, zero by zero is no number in a whole step: there it is better to stand still.
-ELEMENTWISE = [row for row in ELEMENTWISE if row.numbers.get("eps") != 0.0]
+CATCHING_UP = [row for row in ELEMENTWISE if row.numbers.get("eps") != 0.0]
 
 
 def table(rng, dtype=np.float32, shape=(ROWS, WIDTH)):
@@ -97,15 +92,12 @@ def test_any_pattern_has_the_bits_of_whole_steps(seed, case, count, rows, thread
     start = table(rng, shape=(rows, WIDTH))
     fastopt.set_num_threads(threads)
     fastopt.set_parallel_threshold(0)
-    try:
-        assert_follows_whole_steps(lambda: optimizer(start.copy(), **options), drawn(rng, count, rows=rows))
-    finally:
-        fastopt.set_parallel_threshold(None)
+    assert_follows_whole_steps(lambda: optimizer(start.copy(), **options), drawn(rng, count, rows=rows))
 
 
 @pytest.mark.wide
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("row", ELEMENTWISE, ids=str)
+@pytest.mark.parametrize("row", CATCHING_UP, ids=str)
 def test_every_rule_catches_up(row: Row, dtype):
     rng = np.random.default_rng(1)
     start = table(rng, dtype)
@@ -244,49 +236,6 @@ def test_what_optimizers_do_with_whole_tables_besides_steps_waits():
         call()
 
 
-def test_signal_handlers_see_what_waits_at_once(monkeypatch):
-    rows, few, whole = np.array([1]), np.ones((1, 2)), np.ones((4, 2))
-    optimizer = fastopt.Adam(np.ones((4, 2)))
-    run, catch_up = RowPlan.run_rows, RowPlan.catch_up
-
-    def run_rows(*arguments):
-        ended = run(*arguments)
-        with refused(RuntimeError, "call catch_up() first"):
-            optimizer.step(whole)
-        return ended
-
-    def caught_up(*arguments):
-        catch_up(*arguments)
-        optimizer.step(whole)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(RowPlan, "run_rows", run_rows)
-    monkeypatch.setattr(RowPlan, "catch_up", caught_up)
-    optimizer.step_rows(rows, few, lazy=False)
-    assert optimizer.step_count == 1
-    with pytest.raises(KeyboardInterrupt):
-        optimizer.catch_up()
-    optimizer.step(whole)
-    assert optimizer.step_count == 3
-
-
-def test_a_whole_step_gives_way_to_rows_of_a_signal_handler_and_waits_for_them(monkeypatch):
-    optimizer = fastopt.Adam(np.ones((4, 2)), clip_norm=1.0)
-    optimizer.step(np.ones((4, 2)))
-    optimizer.clip_norm = None  # so that the next step takes a plan of its own
-    call = Plan.call
-
-    def interrupted(*arguments):
-        monkeypatch.undo()
-        optimizer.step_rows(np.array([1]), np.ones((1, 2)), lazy=False)
-        return call(*arguments)
-
-    monkeypatch.setattr(Plan, "call", interrupted)
-    with refused(RuntimeError, "rows of params have steps to catch up with; call catch_up() first"):
-        optimizer.step(np.ones((4, 2)))
-    assert optimizer.step_count == 2
-
-
 def test_where_rows_stand_still_there_is_nothing_to_wait_for():
     optimizer = fastopt.AdaGrad(np.ones((4, 2)))
     optimizer.step_rows(np.array([1]), np.ones((1, 2)), lazy=False)
@@ -350,55 +299,6 @@ def test_tables_beside_more_choices_than_plans_are_kept_for(monkeypatch):
         assert np.array_equal(own, each.params)
 
 
-def test_other_threads_are_refused_while_one_steps():
-    """As they would write to what its threads read; here they come while it asks its schedule."""
-    errors = []
-
-    def attempt(call):
-        try:
-            call()
-        except RuntimeError as error:
-            errors.append(str(error))
-
-    def rate(step):
-        while step == 1 and calls:
-            thread = threading.Thread(target=attempt, args=(calls.pop(),))
-            thread.start()
-            thread.join()
-        return 0.1
-
-    batch = np.array([1]), np.ones((1, WIDTH), np.float32)
-    optimizer = fastopt.Adam(table(np.random.default_rng(11)), lr=rate)
-    calls = [optimizer.catch_up, lambda: optimizer.step_rows(*batch, lazy=False)]
-    for _ in range(2):
-        optimizer.step_rows(*batch, lazy=False)
-    assert errors == ["another thread takes a step of this optimizer; it takes one at a time"] * 2
-    assert optimizer.step_count == 2
-    thread = threading.Thread(target=attempt, args=(optimizer.catch_up,))
-    thread.start()
-    thread.join()
-    optimizer.state_dict()
-    assert len(errors) == 2
-
-
-def test_a_step_in_a_signal_handler_while_rows_catch_up(monkeypatch):
-    start = table(np.random.default_rng(12))
-    optimizer, whole = fastopt.Adam(start.copy()), fastopt.Adam(start.copy())
-    for row in (1, 2):
-        touching(optimizer, whole, row)
-    launch = RowPlan._launch
-
-    def interrupted(*arguments):
-        monkeypatch.undo()
-        touching(optimizer, whole, 3)
-        return launch(*arguments)
-
-    monkeypatch.setattr(RowPlan, "_launch", interrupted)
-    optimizer.catch_up()
-    assert_same(optimizer, whole)
-    optimizer.state_dict()
-
-
 def test_skipped_steps_are_not_missed():
     w = np.ones((4, 2))
     optimizer = fastopt.Adam(w, nonfinite="skip")
@@ -406,43 +306,3 @@ def test_skipped_steps_are_not_missed():
     optimizer.catch_up()
     assert (optimizer.step_count, optimizer.skipped_steps) == (0, 1)
     assert np.array_equal(w, np.ones((4, 2)))
-
-
-def test_an_interrupt_leaves_rows_and_their_steps_together():
-    """A handler that raises while rows are stepped finds a step that was taken and can be caught up with, or none."""
-    rng = np.random.default_rng(8)
-    start = table(rng, shape=(400, WIDTH))
-    optimizer, whole = fastopt.Adam(start.copy()), fastopt.Adam(start.copy())
-    batches = drawn(rng, 150, rows=400)
-    optimizer.step_rows(*batches[0], lazy=False)  # which compiles, and is not to be interrupted
-
-    class StoppedError(Exception):
-        pass
-
-    is_stepping = False
-
-    def stop(*_):
-        if is_stepping:
-            raise StoppedError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    try:
-        taken = 1
-        for rows, grads in batches[1:]:
-            while taken == optimizer.step_count:
-                try:
-                    is_stepping = True
-                    signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 5e-4))  # once
-                    optimizer.step_rows(rows, grads, lazy=False)
-                    is_stepping = False
-                except StoppedError:
-                    is_stepping = False
-            taken = optimizer.step_count
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert taken == len(batches)
-    for rows, grads in batches:
-        whole.step(scattered(start, rows, grads))
-    optimizer.catch_up()
-    assert_same(optimizer, whole)
