@@ -1,6 +1,7 @@
 """The C library as files: what programs in C and Fortran do with it, and the command that writes it."""
 
 import ctypes
+import os
 import shutil
 import subprocess
 import sys
@@ -93,8 +94,14 @@ def in_python():
     return theta, w
 
 
+def require(compiler):
+    """Leave a test out where there is no such compiler; in CI they are all installed."""
+    if not shutil.which(compiler):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{compiler} must be installed for this test")
+
+
 def output(command, folder):
-    assert shutil.which(command[0]), f"{command[0]} must be installed for this test"
+    require(command[0])
     subprocess.run([*command, "-o", "program", "-L.", "-lfastopt", "-Wl,-rpath,."], cwd=folder, check=True)
     return subprocess.run(["./program"], cwd=folder, check=True, capture_output=True, text=True).stdout.split()
 
@@ -194,4 +201,5 @@ def test_compilers_take_the_declarations_of_all_functions(tmp_path, monkeypatch)
     assert linked == [(name, dtype) for name in FUNCTIONS for dtype in dtypes_of(name)]
     (tmp_path / "program.c").write_text('#include "fastopt.h"\n')
     for compiler, name in (("cc", "program.c"), ("c++", "program.c"), ("gfortran", "fastopt.f90")):
+        require(compiler)
         subprocess.run([compiler, "-Wall", "-Werror", "-fsyntax-only", name], cwd=tmp_path, check=True)
