@@ -20,7 +20,7 @@ ROW = re.compile(
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(_thread_count):
+def _one_thread(_threads):
     """No step waits for a CPU that another process holds, and the results are the same bits anyway."""
     fastopt.set_num_threads(1)
 
