@@ -126,3 +126,10 @@ def test_what_has_no_gradient_stands_still(row):
     for _ in range(3):
         opt.step(g)
     assert np.array_equal(np.flatnonzero(theta != np.linspace(-1.0, 1.0, 9)), [4])
+
+
+def test_prodigy_sums_gradients_with_their_signs():
+    """Algorithm 4 needs only the norm of the sum, but who looks at the state sees the gradients' direction."""
+    opt = fastopt.Prodigy(np.ones(2), lr=0.2, d0=1e-3)
+    opt.step(g := np.array([3.0, -2.0]))
+    np.testing.assert_allclose(opt.state["s"], 1e-3 * 0.2 * np.sqrt(1 - 0.999) / (1 - 0.9) * g, rtol=1e-12)
