@@ -14,6 +14,7 @@ import pytest
 
 import fastopt
 from fastopt.engine.sums import BLOCK, LANES
+from fastopt.minimization import points
 from tests import fresh
 from tests.table import RULES
 
@@ -128,6 +129,22 @@ def minimized() -> list[Any]:
     return [result.x, result.nit, result.success]
 
 
+def large_points(dtype: Any) -> list[Any]:
+    """Points that are copied around the caches, and looked at for what is not finite."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(points, "LARGE_BYTES", 0)
+        slopes, start, few = (0.5, np.nan), np.ones(3001, dtype), {"maxiter": 3}
+        results = [fastopt.minimize(np.sum, start, jac=lambda x, g=g: np.full_like(x, g), options=few) for g in slopes]
+    return [[each.x, each.nit, each.status] for each in results]
+
+
+def out_of_range() -> list[Any]:
+    """Gradients whose squares are no float64, or all zero."""
+    optimizer = fastopt.SGD([np.zeros(3), np.zeros(2)], lr=0.1, clip_norm=1.0)
+    sizes = iter([(1e-200, 0.0), (1e200, 1.0), (0.0, 0.0), (1.0, 1e-200)])
+    return stepped(optimizer, lambda t: [np.full(size, g) for size, g in zip((3, 2), next(sizes), strict=True)], 4)
+
+
 @fastopt.rule(state="p", hyper="lr beta=0.9")
 def own(theta, g, lr, p, beta, one_minus_beta):
     p = np.where(g > theta, p, beta * p + one_minus_beta * np.exp(-np.abs(g)))
@@ -145,8 +162,14 @@ def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "mask", lambda: with_options(fastopt.SGD, mask=[g > 0 for g in arrays(0)], momentum=0.9)
     yield "skipped", lambda: with_options(nonfinite="skip")
     yield "subnormal", lambda: with_options(fastopt.SGD, momentum=0.9, flush_subnormals=True)
-    functions = (in_groups, accumulated, averaged, copied, flat, zeroed, long_sums, inside_of_compiled_code, minimized)
+    functions = (in_groups, accumulated, averaged, copied, flat, zeroed, long_sums, inside_of_compiled_code, minimized, out_of_range)
     yield from ((function.__name__, function) for function in functions)
+    for dtype in (np.float32, np.float64):
+        yield f"large points {dtype.__name__}", lambda dtype=dtype: large_points(dtype)
+    for rounding in ("nearest", "stochastic"):
+        blocks = {"state_dtype": "int8", "rounding": rounding, "seed": 3}
+        yield f"blocks {rounding}", lambda blocks=blocks: with_options(clip_norm=1.0, **blocks)
+        yield f"complex blocks {rounding}", lambda blocks=blocks: complex_numbers("modulus", **blocks)
     yield "rows", lambda: touched(True)
     yield "rows that catch up", lambda: touched(False, state_dtype="float16", rounding="stochastic")
     yield "states of rows", lambda: touched(False, per_row=True)
