@@ -162,7 +162,18 @@ def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "mask", lambda: with_options(fastopt.SGD, mask=[g > 0 for g in arrays(0)], momentum=0.9)
     yield "skipped", lambda: with_options(nonfinite="skip")
     yield "subnormal", lambda: with_options(fastopt.SGD, momentum=0.9, flush_subnormals=True)
-    functions = (in_groups, accumulated, averaged, copied, flat, zeroed, long_sums, inside_of_compiled_code, minimized, out_of_range)
+    functions = (
+        in_groups,
+        accumulated,
+        averaged,
+        copied,
+        flat,
+        zeroed,
+        long_sums,
+        out_of_range,
+        inside_of_compiled_code,
+        minimized,
+    )
     yield from ((function.__name__, function) for function in functions)
     for dtype in (np.float32, np.float64):
         yield f"large points {dtype.__name__}", lambda dtype=dtype: large_points(dtype)
