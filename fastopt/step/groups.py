@@ -244,7 +244,7 @@ class Group(MutableMapping[str, Any]):
 
     def scale_if(self, scales: bool) -> None:
         """Let the rule take a scale of the gradient from now on, or none."""
-        if self.scales != scales:
+        if self.scales != scales or not self._is_wrapped:
             self.scales = scales
             self._wrap()
             self._changes.note_plan()
@@ -298,6 +298,7 @@ class Group(MutableMapping[str, Any]):
 
     def _wrap(self) -> None:
         """Make the rule and the measure with what the options do around them."""
+        self._is_wrapped = False  # until all of it is done: an interrupt may come up, or memory end
         hyper, own = self.hyper, self._description.own_options
         self.wrapped = Wrapped(self._chosen, hyper, own, scales=self.scales)
         self.rule = self.wrapped.rule
@@ -307,6 +308,7 @@ class Group(MutableMapping[str, Any]):
         measure = self._chosen if hyper["cautious"] else self._description.measure(hyper)
         self._wrapped_measure = None if measure is None else Wrapped(measure, hyper, own, True, self.scales)
         self.measure = None if self._wrapped_measure is None else self._wrapped_measure.rule
+        self._is_wrapped = True
 
     def fill_copies(self) -> None:
         """Bring the copies up to date."""

@@ -288,6 +288,7 @@ CASES = {
     "a step": (made, step),
     "the first step": (lambda: made(0, clip_norm=0.1), step),
     "a step with other numbers": (made, step_otherwise),
+    "a scaled step": (lambda: made(ema_decay=0.5, cautious=True), lambda opt: opt.step(GRADIENTS, scale=0.5)),
     "accumulation": (made, lambda opt: opt.accumulate(GRADIENTS)),
     "a state dict": (made, lambda opt: opt.state_dict()),
     "a copy": (made, copy.deepcopy),
@@ -297,7 +298,7 @@ found = {}
 for case, (begin, act) in CASES.items():
     act(after := begin())
     fails = torn = 0
-    for number in [*range(25), *range(25, 1500, 60)]:
+    for number in NUMBERS:
         opt = begin()
         before = numbers(opt)
         _testcapi.set_nomemory(number, number + 1)
@@ -324,9 +325,12 @@ report(**found)
 # interpreter, whoever makes it.
 if sys.version_info < (3, 12) and importlib.util.find_spec("_testcapi"):
 
-    def test_no_memory_for_any_one_object_tears_nothing(tmp_path):
+    @pytest.mark.parametrize(
+        "numbers", ["[*range(50), *range(50, 1500, 100)]", pytest.param("range(1500)", marks=pytest.mark.thorough)]
+    )
+    def test_no_memory_for_any_one_object_tears_nothing(numbers, tmp_path):
         """Objects of Python and NumPy fail to be made, one at a time; what arrays hold comes from elsewhere: not covered."""
-        found = fresh.run(NO_MEMORY, tmp_path)
+        found = fresh.run(f"NUMBERS = {numbers}\n{NO_MEMORY}", tmp_path)
         assert set(map(tuple, found.values())) == {(True, 0)}, found
 
 
