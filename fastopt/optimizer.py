@@ -23,7 +23,7 @@ from fastopt.step.changes import Changes, OfWhole
 from fastopt.step.groups import Group
 from fastopt.step.model import Model, checked_all
 from fastopt.step.rows import RowSteps, catch_up, step_rows
-from fastopt.step.shared import SharedStepping
+from fastopt.step.shared_steps import SharedStepping
 from fastopt.step.stepping import Stepping
 
 # The attributes of every optimizer.

@@ -9,12 +9,12 @@ from unittest import mock
 import numpy as np
 
 from fastopt.arrays.layout import PAGE, aligned_zeros
-from fastopt.step import decided, groups, missed, plan, row_plan, stepping
+from fastopt.step import decided, groups, missed_steps, plan, row_plan, stepping
 
 UNTOUCHED = b"\xff"  # as numbers of all formats they are NaN, and as places out of reach
 
 # Where steps find what they count, sum up and look up. What has a value for each element comes from `aligned_zeros`.
-TABLES = (decided, groups, missed, plan, row_plan, stepping)
+TABLES = (decided, groups, missed_steps, plan, row_plan, stepping)
 
 
 class Guards:

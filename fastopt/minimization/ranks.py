@@ -13,7 +13,7 @@ from fastopt.mpi.agreement import together
 from fastopt.mpi.owned import owned
 from fastopt.mpi.sums import InRankOrder
 from fastopt.optimizer import Optimizer
-from fastopt.step.shared import Allreduce
+from fastopt.step.shared_steps import Allreduce
 
 # Options that look at all variables, and the values with which they don't.
 ALONE: Mapping[str, tuple[Any, ...]] = {"noisy": (False,), "history": (None,)}

@@ -18,7 +18,7 @@ from fastopt.mpi.agreement import checksums, comparable, described, named_arrays
 from fastopt.mpi.shards import Shards
 from fastopt.mpi.sums import InRankOrder
 from fastopt.optimizer import Optimizer
-from fastopt.step.shared import Allreduce
+from fastopt.step.shared_steps import Allreduce
 
 # What a step would do with all of a parameter or of its gradient, where it has only a part of it, or a sum.
 REFUSED: Mapping[str, str] = {

@@ -36,7 +36,7 @@ class ADOPT(Optimizer):
 
     Notes
     -----
-    The state: ``"m"``, the average of the normed gradients, and ``"v"``, that of the squared gradients; both start at 0.
+    The state: ``"m"``, the average of the normalized gradients, and ``"v"``, that of the squared gradients; both start at 0.
     The first step only sets ``"v"``.
 
     References

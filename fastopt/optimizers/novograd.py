@@ -74,7 +74,7 @@ class NovoGrad(Optimizer):
         (0.9, 0.25), doc=r"Decay rates :math:`\beta_1, \beta_2` of the momentum and of the squared norm, in [0, 1)."
     )
     eps: float = hyper(1e-6, doc=r":math:`\epsilon`, added to the root.")
-    weight_decay: float = hyper(0.0, doc=r"Weight decay :math:`\lambda`: it is added to the normed gradient.")
+    weight_decay: float = hyper(0.0, doc=r"Weight decay :math:`\lambda`: it is added to the normalized gradient.")
 
     def measure(self, hyper: Mapping[str, Any]) -> Rule | None:
         return gradient_norm

@@ -17,7 +17,7 @@ from fastopt.engine import rows, steps
 from fastopt.engine.launch import Launch
 from fastopt.engine.loop import ITEM, NOISE
 from fastopt.engine.tables import ROW, address
-from fastopt.step.missed import Missed
+from fastopt.step.missed_steps import Missed
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import Plan, Work, free

@@ -18,7 +18,7 @@ from fastopt.description.hyperparameters import boolean
 from fastopt.description.recipe import Description
 from fastopt.engine import steps
 from fastopt.step.groups import Group
-from fastopt.step.missed import Missed, stands_still
+from fastopt.step.missed_steps import Missed, stands_still
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import ONE_AT_A_TIME, Work

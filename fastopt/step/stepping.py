@@ -18,7 +18,7 @@ from fastopt.engine import steps
 from fastopt.step import clipping, numbers
 from fastopt.step.changes import Changes
 from fastopt.step.groups import Group
-from fastopt.step.missed import MissedSteps
+from fastopt.step.missed_steps import MissedSteps
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
 from fastopt.step.plan import ONE_AT_A_TIME, Plan, Work

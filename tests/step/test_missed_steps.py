@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastopt
-from fastopt.step import missed
+from fastopt.step import missed_steps
 from fastopt.step import rows as row_steps
 from tests.refusal import refused
 from tests.row import Row
@@ -143,7 +143,7 @@ def test_what_was_missed_is_taken_as_it_was_then():
 
 
 def test_more_steps_than_are_kept(monkeypatch):
-    monkeypatch.setattr(missed, "MOST", 4)
+    monkeypatch.setattr(missed_steps, "MOST", 4)
     rng = np.random.default_rng(5)
     start = table(rng)
     assert_follows_whole_steps(lambda: fastopt.Adam(start.copy()), drawn(rng, 19))

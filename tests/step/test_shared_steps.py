@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastopt
-from fastopt.step.shared import rooted, squared
+from fastopt.step.shared_steps import rooted, squared
 from tests.refusal import refused
 from tests.table import RULES, assert_same_bits, form
 
