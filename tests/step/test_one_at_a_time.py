@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.engine.tables import address
+from fastopt.step.plan import Plan
 from tests.refusal import refused
 
 ROWS = np.array([1, 3])
@@ -58,6 +60,33 @@ def test_whatever_would_write_is_refused_during_a_step(name):
     assert tables(opt) == of_step
     opt._model.memory.busy[0] = 0
     CALLS[name](opt)
+
+
+@pytest.mark.parametrize("method", ["step", "accumulate"])
+def test_copies_of_gradients_are_not_those_of_a_signal_handler(method, monkeypatch):
+    opt = fastopt.SGD(w := np.zeros((3, 2)), lr=1.0)
+    write = Plan.write_gradients
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        assert opt.norm(np.full((2, 3), 2.0).T) == np.sqrt(24)
+        write(*arguments)
+
+    monkeypatch.setattr(Plan, "write_gradients", interrupted)
+    getattr(opt, method)(np.ones((2, 3)).T)
+    if method == "accumulate":
+        opt.step()
+    assert (w == -1).all()
+
+
+def test_memory_of_a_copy_is_taken_again_when_that_is_no_more():
+    opt = fastopt.SGD(np.zeros((3, 2)))
+    ((p,),) = [group.parameters for group in opt.param_groups]
+    first, second = (p.gradient("g", np.ones((2, 3)).T) for _ in range(2))
+    places = address(first), address(second)
+    assert places[0] != places[1]
+    del first
+    assert address(p.gradient("g", np.ones((2, 3)).T)) == places[0]
 
 
 def test_rows_are_refused_while_a_thread_steps_the_table():
