@@ -21,7 +21,7 @@ from fastopt.step.groups import Group
 from fastopt.step.missed import Missed, stands_still
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
-from fastopt.step.plan import ONE_AT_A_TIME, Work
+from fastopt.step.plan import ONE_AT_A_TIME, BusyError, Work
 from fastopt.step.plans import RESTART
 from fastopt.step.row_plan import RowPlan
 from fastopt.step.stepping import Stepping
@@ -59,7 +59,7 @@ class RowSteps:
     def turn(self) -> Iterator[None]:
         """A ``with`` block that no other thread is in: plans have tables in which each call writes what it is about."""
         if not self._lock.acquire(blocking=False):
-            raise RuntimeError(ONE_AT_A_TIME)
+            raise BusyError(ONE_AT_A_TIME)
         try:
             yield
         finally:

@@ -21,7 +21,7 @@ from fastopt.step.groups import Group
 from fastopt.step.missed import MissedSteps
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
-from fastopt.step.plan import ONE_AT_A_TIME, Plan, Work
+from fastopt.step.plan import ONE_AT_A_TIME, BusyError, Plan, Work
 from fastopt.step.plans import RESTART, Dtypes, Plans, Run, Vectors
 
 NO_NORM = -1.0
@@ -208,7 +208,7 @@ class Stepping:
     def _require_turn(self) -> None:
         """Raise RuntimeError if another thread takes a step, of which these may be the numbers."""
         if self._busy[0]:
-            raise RuntimeError(ONE_AT_A_TIME)
+            raise BusyError(ONE_AT_A_TIME)
 
     def _follow_schedules(self, scheduled: Sequence[Scheduled]) -> None:
         """Call each schedule once, before all else, for it is the caller's code and may change anything."""
