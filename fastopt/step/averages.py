@@ -47,6 +47,7 @@ def swap_ema(self: Any) -> Iterator[None]:
     """Let the parameters hold their averages within a ``with`` block, to evaluate them.
 
     Meanwhile `ema` has the parameters, if it is of their dtype, and the optimizer takes no step and gives no state dict.
+    The end of the block waits while another thread computes a norm, or accumulates.
 
     Raises
     ------

@@ -261,10 +261,11 @@ class Stepping:
                 clipping.look_again(plan, groups, self._model.vectors(grads, "grads"), 1.0)
             return steps.DONE if ended == steps.OUT_OF_RANGE else ended
 
-        if self._of_norms is None or self._changes.of_plan:
-            self._of_norms = self._plans_of(clipping.squares_pass, groups)
-        self._of_norms.run(grads, "grads", run)
-        return self._of_norms.prepared()
+        plans = self._of_norms
+        if plans is None or self._changes.of_plan:
+            plans = self._of_norms = self._plans_of(clipping.squares_pass, groups)
+        plans.run(grads, "grads", run)
+        return plans.prepared()
 
     def _plans_of(self, pass_of: PassOf, groups: Sequence[Group], counter: NDArray[Any] | None = None) -> Plans:
         """Plans of a pass of its own over some groups, which count their calls."""

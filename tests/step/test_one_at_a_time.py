@@ -79,6 +79,20 @@ def test_copies_of_gradients_are_not_those_of_a_signal_handler(method, monkeypat
     assert (w == -1).all()
 
 
+def test_a_norm_is_what_it_is_though_a_signal_handler_has_changed_what_steps_do(monkeypatch):
+    opt = fastopt.SGD(np.zeros((3, 2)), lr=1.0)
+    write = Plan.write_gradients
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        opt.weight_decay = 0.5
+        opt.step(np.ones((3, 2)))
+        write(*arguments)
+
+    monkeypatch.setattr(Plan, "write_gradients", interrupted)
+    assert opt.norm(np.full((2, 3), 2.0).T) == np.sqrt(24)
+
+
 def test_memory_of_a_copy_is_taken_again_when_that_is_no_more():
     opt = fastopt.SGD(np.zeros((3, 2)))
     ((p,),) = [group.parameters for group in opt.param_groups]
