@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -25,9 +26,10 @@ from fastopt.step.model import Model, checked_all
 from fastopt.step.rows import RowSteps, catch_up, step_rows
 from fastopt.step.shared_steps import SharedStepping
 from fastopt.step.stepping import Stepping
+from fastopt.step.turn import Turn
 
 # The attributes of every optimizer.
-OWN = ("_accumulation", "_background", "_barred", "_changes", "_model", "_rows", "_stepping", "_whole")
+OWN = ("_accumulation", "_background", "_barred", "_changes", "_model", "_rows", "_stepping", "_turn", "_whole")
 
 
 class Optimizer(Description):
@@ -67,6 +69,7 @@ class Optimizer(Description):
         self._rows = RowSteps(model, self._stepping)
         self._accumulation = Accumulation(model, self._stepping.accumulated, self._whole)
         self._background = Background()
+        self._turn = Turn()  # to take steps of rows, and to accumulate
         self._barred: str | None = None  # why no step can be taken, but for rows that wait
 
     def _others(self) -> dict[str, Any]:
@@ -188,9 +191,10 @@ class Optimizer(Description):
         TypeError, ValueError
             As `step` does for gradients. Nothing is changed then.
         RuntimeError
-            While another thread takes a step.
+            While another thread takes a step, or accumulates.
         """
-        self._accumulation.add(grads)
+        with self._turn:
+            self._accumulation.add(grads)
 
     def discard(self) -> None:
         """Forget the gradients that were accumulated since the last step."""
@@ -353,11 +357,13 @@ class Optimizer(Description):
 
     def _take_accumulated(self, grads: Any, scale: float) -> None:
         """Take a step with the gradients that were added up."""
-        with self._stepping.telling_failure(self):
-            self._require_ready()
-            count = self._accumulation.count if self._whole["reduction"] == "mean" else 1
-            taken = self._accumulation.taken(grads)
-        self._stepping.take_vectors(self, taken, scale, count)
+        with contextlib.ExitStack() as turn:
+            with self._stepping.telling_failure(self):
+                turn.enter_context(self._turn)
+                self._require_ready()
+                count = self._accumulation.count if self._whole["reduction"] == "mean" else 1
+                taken = self._accumulation.taken(grads)
+            self._stepping.take_vectors(self, taken, scale, count)
 
     def __repr__(self) -> str:
         parts = list(map(repr, self._model.groups))

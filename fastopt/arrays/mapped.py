@@ -108,10 +108,10 @@ class MappedFile:
             If the disk is full. What follows the vectors is still there then, as after any other exception.
         """
         size, file = max(self._size, self._end), self._file.fileno()
-        before = os.pread(file, size - self._end, self._end)
+        before = os.pread(file, min(CHUNK, size - self._end), self._end)  # its begin, without which the rest is nothing
         try:
             self._reserve(size, room)
-            self._write_zeros(self._end, size - self._end)
+            self._write_zeros(self._end, len(before))
             os.fsync(file)
             self.release.detach()
         except BaseException:

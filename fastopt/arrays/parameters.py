@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Collection, MutableMapping, Sequence
 from typing import Any
 
@@ -36,6 +37,10 @@ from fastopt.engine.tables import address
 
 # The state that holds the average of theta.
 AVERAGE = "theta_ema"
+
+
+class Copied(np.ndarray[Any, Any]):
+    """A copy of a gradient, as a vector that spans take. When it is no more, its memory is kept for the next one."""
 
 
 class Parameter:
@@ -109,8 +114,7 @@ class Parameter:
         self.scalars: MutableMapping[str, NDArray[Any]] = {}
         self._memory = memory
         memory.add(name, self.theta)
-        self._scratch: NDArray[Any] | None = None
-        self._scratch_parts = self.theta[:0]
+        self._kept: list[NDArray[Any]] = []  # memory for a copy of a gradient, while there is none
 
     def start(self, name: str, value: Any) -> None:
         """Fill a state: with a vector as `theta` is one, or with a number, which is real where rules take pairs."""
@@ -227,8 +231,7 @@ class Parameter:
         name : str
             How messages call it.
         g : Flat, or ndarray of one of `REAL` (complex for complex parameters) in the parameter's shape
-            Only read. If its elements don't lie in the parameter's order, it is copied to a buffer that is kept for the
-            next time.
+            Only read. If its elements don't lie in the parameter's order, what is given is a `Copied`.
 
         Raises
         ------
@@ -249,15 +252,14 @@ class Parameter:
             return self.formed(parts(g.reshape(-1, order=self.order)))
         if any(np.shares_memory(g, array) for array in (self.theta, *self.states.values())):
             raise ValueError(f"{name} overlaps {self.name} or its state; a gradient needs memory of its own")
-        if self._scratch is None or self._scratch.dtype != g.dtype:
-            self._scratch = aligned_zeros(g.size, g.dtype)
-            self._scratch_parts = self.formed(parts(self._scratch))
-        shaped_like(self._scratch, self.array)[...] = g
-        return self._scratch_parts
-
-    def is_copy(self, vector: NDArray[Any]) -> bool:
-        """Whether a vector that `gradient` gave is a copy of the gradient."""
-        return vector is self._scratch_parts
+        # A signal handler, or another thread, may need a copy before this one is used: theirs has memory of its own.
+        memory = self._kept.pop() if self._kept else None
+        if memory is None or memory.dtype != g.dtype:
+            memory = aligned_zeros(g.size, g.dtype)
+        shaped_like(memory, self.array)[...] = g
+        copied = self.formed(parts(memory)).view(Copied)
+        weakref.finalize(copied, _keep, self._kept, memory)
+        return copied
 
     def written(self) -> list[NDArray[Any]]:
         """The vectors that steps write to besides the parameter itself."""
@@ -266,6 +268,11 @@ class Parameter:
     def detached(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array, or a copy if it lies in memory that steps write to."""
         return array if self._memory.overlapped(array) is None else array.copy("K")
+
+
+def _keep(kept: list[NDArray[Any]], memory: NDArray[Any]) -> None:
+    """Keep memory for the next copy; that of one is enough."""
+    kept[:] = [memory]
 
 
 def require_writable(name: str, array: NDArray[Any]) -> None:

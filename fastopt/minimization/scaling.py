@@ -133,7 +133,15 @@ class Scaling:
         g = (parts(g) * self._sizes).view(g.dtype)
         if self._unit is None:
             self._unit = math.sqrt(float(np.mean(np.square(parts(g), dtype=np.float64)))) or 1.0
-        optimizer.step(g, scale=1.0 / self._unit)
+        count = optimizer.step_count
+        try:
+            optimizer.step(g, scale=1.0 / self._unit)
+        finally:  # for an interrupt may follow the step
+            if optimizer.step_count > count:
+                self._give()
+
+    def _give(self) -> None:
+        """Have what was stepped in the caller's units."""
         np.multiply(parts(self._stepped), self._sizes, out=parts(self.x))
         if self._bounds is not None and self.bounds is not None:
             self._bounds.meet(self.x, self._stepped, self.bounds)

@@ -108,6 +108,7 @@ class NoisySGD(Optimizer):
 
     def _draw(self, state: Mapping[str, Any]) -> None:
         """Fill the arrays of noise from a state of the generator on."""
+        state = {**state}  # told from that of a signal handler that steps, and draws, meanwhile
         self._drawn_from, self._is_drawn = state, False  # until all is drawn, which takes longer than a step
         self._generator.bit_generator.state = state
         for p in self._model.parameters:
@@ -115,4 +116,4 @@ class NoisySGD(Optimizer):
             for begin in range(0, noise.size, CHUNK):
                 part = noise[begin : begin + CHUNK]
                 part[...] = self._generator.standard_normal(part.size)
-        self._is_drawn = True
+        self._is_drawn = self._drawn_from is state

@@ -81,8 +81,8 @@ def close(self: Any) -> None:
         contents = _contents(saved, _checksums(_numbers(saved["state"], self._model.parameters)))
         with file.finishing() as stream:
             write(stream, *contents)
+        self._barred = CLOSED  # before anybody else may have the file
         file.let_go()
-        self._barred = CLOSED
 
 
 def _close_unasked(stand_in: Any) -> None:

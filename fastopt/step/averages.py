@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,9 @@ from fastopt.engine.compile import part
 from fastopt.engine.formats import decoded, encoded
 from fastopt.step.groups import Group
 from fastopt.step.passes import Pass
+from fastopt.step.plan import BusyError
+
+PAUSE = 1e-3  # seconds
 
 SWAPPED = "the parameters are swapped with their averages; leave the block of swap_ema() first"
 
@@ -43,6 +47,7 @@ def swap_ema(self: Any) -> Iterator[None]:
     """Let the parameters hold their averages within a ``with`` block, to evaluate them.
 
     Meanwhile `ema` has the parameters, if it is of their dtype, and the optimizer takes no step and gives no state dict.
+    The end of the block waits while another thread computes a norm, or accumulates.
 
     Raises
     ------
@@ -65,8 +70,11 @@ def swap_ema(self: Any) -> Iterator[None]:
         for p in list(kept):
             p.theta[...] = kept[p]
             del kept[p]
-        if exchanges[0] % 2:
-            exchange()
+        while exchanges[0] % 2:
+            try:
+                exchange()
+            except BusyError:  # another thread computes a norm, say, which ends, while the block can't be left again
+                time.sleep(PAUSE)
         self._barred = None
 
     try:

@@ -48,6 +48,10 @@ _tokens = itertools.count(1)
 _plans: weakref.WeakSet[Plan] = weakref.WeakSet()
 
 
+class BusyError(RuntimeError):
+    """Another thread takes a step."""
+
+
 class Work(NamedTuple):
     """What a step does with the parameters of a group. Some passes may not be there."""
 
@@ -353,7 +357,7 @@ NO_CELLS = np.zeros(0, np.int64)
 def free(ended: int) -> int:
     """How a call ended, unless it did because another thread takes a step."""
     if ended == steps.BUSY:
-        raise RuntimeError(ONE_AT_A_TIME)
+        raise BusyError(ONE_AT_A_TIME)
     return ended
 
 

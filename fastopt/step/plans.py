@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.arrays.parameters import Parameter
+from fastopt.arrays.parameters import Copied, Parameter
 from fastopt.engine import steps
 from fastopt.step.model import Model
 from fastopt.step.plan import Plan
@@ -92,9 +92,10 @@ class Plans:
                 vectors = {p: (path, p.gradient(path, g), g) for p, path, g in self._model.named(grads, name)}
                 plan, apart, token = self._known(vectors)
                 ended = run(plan, None, token)
-            if ended != steps.INTERRUPTED:  # by a signal handler that took a step
+            if ended == steps.DONE:  # else they are still to be taken
                 for array in apart:
                     array[...] = 0
+            if ended != steps.INTERRUPTED:  # by a signal handler that took a step
                 return ended
 
     def run_vectors(self, vectors: Mapping[Parameter, NDArray[Any]], run: Run) -> int:
@@ -116,7 +117,7 @@ class Plans:
         apart = require_zeroable(zeroed, vectors, given) if zeroed else []
         token = plan.begin()
         plan.write_gradients(vectors, token)
-        if not any(p.is_copy(vector) for p, vector in vectors.items()):
+        if not any(isinstance(vector, Copied) for vector in vectors.values()):
             plan.accept(vectors)
         return plan, apart, token
 

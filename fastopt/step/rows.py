@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +19,7 @@ from fastopt.step.groups import Group
 from fastopt.step.missed_steps import Missed, stands_still
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
-from fastopt.step.plan import ONE_AT_A_TIME, Work
+from fastopt.step.plan import Work
 from fastopt.step.plans import RESTART
 from fastopt.step.row_plan import RowPlan
 from fastopt.step.stepping import Stepping
@@ -53,17 +51,6 @@ class RowSteps:
         self._missed = stepping.missed
         self._plan_of: dict[Parameter, RowPlan] = {}  # with which these rows can catch up
         self._still: dict[Parameter, bool] = {}
-        self._lock = threading.RLock()  # reentrant for signal handlers, and for schedules
-
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """A ``with`` block that no other thread is in: plans have tables in which each call writes what it is about."""
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError(ONE_AT_A_TIME)
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     def take(self, description: Description, rows: Any, grads: Any, param: Any, lazy: bool, scale: float) -> None:
         """Take a step; see `Optimizer.step_rows`."""
@@ -259,7 +246,7 @@ def step_rows(self: Any, rows: Any, grads: Any, param: Any = None, *, lazy: bool
 
     After an error, parameters, state and step counter are as they were.
     """
-    with self._rows.turn():
+    with self._turn:
         if self._barred:
             raise RuntimeError(self._barred)
         self._rows.take(self, rows, grads, param, boolean("lazy", lazy), scale)
@@ -283,5 +270,5 @@ def catch_up(self: Any, rows: Any = None, param: Any = None) -> None:
     RuntimeError
         While another thread takes a step.
     """
-    with self._rows.turn():
+    with self._turn:
         self._rows.catch_up(rows, param)

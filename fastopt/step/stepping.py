@@ -21,7 +21,7 @@ from fastopt.step.groups import Group
 from fastopt.step.missed_steps import MissedSteps
 from fastopt.step.model import Model
 from fastopt.step.passes import Pass
-from fastopt.step.plan import ONE_AT_A_TIME, Plan, Work
+from fastopt.step.plan import ONE_AT_A_TIME, BusyError, Plan, Work
 from fastopt.step.plans import RESTART, Dtypes, Plans, Run, Vectors
 
 NO_NORM = -1.0
@@ -208,7 +208,7 @@ class Stepping:
     def _require_turn(self) -> None:
         """Raise RuntimeError if another thread takes a step, of which these may be the numbers."""
         if self._busy[0]:
-            raise RuntimeError(ONE_AT_A_TIME)
+            raise BusyError(ONE_AT_A_TIME)
 
     def _follow_schedules(self, scheduled: Sequence[Scheduled]) -> None:
         """Call each schedule once, before all else, for it is the caller's code and may change anything."""
@@ -261,10 +261,11 @@ class Stepping:
                 clipping.look_again(plan, groups, self._model.vectors(grads, "grads"), 1.0)
             return steps.DONE if ended == steps.OUT_OF_RANGE else ended
 
-        if self._of_norms is None or self._changes.of_plan:
-            self._of_norms = self._plans_of(clipping.squares_pass, groups)
-        self._of_norms.run(grads, "grads", run)
-        return self._of_norms.prepared()
+        plans = self._of_norms
+        if plans is None or self._changes.of_plan:
+            plans = self._of_norms = self._plans_of(clipping.squares_pass, groups)
+        plans.run(grads, "grads", run)
+        return plans.prepared()
 
     def _plans_of(self, pass_of: PassOf, groups: Sequence[Group], counter: NDArray[Any] | None = None) -> Plans:
         """Plans of a pass of its own over some groups, which count their calls."""

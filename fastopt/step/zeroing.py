@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.arrays.overlaps import Memory
-from fastopt.arrays.parameters import Parameter
+from fastopt.arrays.parameters import Copied, Parameter
 
 
 def require_zeroable(
@@ -41,11 +41,11 @@ def require_zeroable(
         name, array = named[p]
         if not isinstance(array, np.ndarray) or not array.flags.writeable:
             raise ValueError(f"{name} is read-only, but zero_grad=True must write to it")
-        if p.is_copy(vectors[p]):
+        if isinstance(vectors[p], Copied):
             apart[p] = np.asarray(array)  # for another class may refuse zeros when the step is taken
         else:
             memory.add(name, vectors[p])
-    others = {p: vector for p, vector in vectors.items() if p not in zeroed and not p.is_copy(vector)}
+    others = {p: vector for p, vector in vectors.items() if p not in zeroed and not isinstance(vector, Copied)}
     for p, vector in others.items():
         if other := memory.overlapped(vector):
             raise ValueError(f"{other} and {named[p][0]} overlap in memory, but zero_grad=True writes to the first")

@@ -269,7 +269,9 @@ def test_an_interrupt_returns_the_result_so_far_where_asked():
         fastopt.minimize(fun, np.zeros(2), jac=True)
 
 
-def test_an_interrupt_right_after_a_step_returns_what_was_evaluated(monkeypatch):
+@pytest.mark.parametrize("x_scale", [None, 0.5])
+def test_an_interrupt_right_after_a_step_returns_what_was_evaluated(x_scale, monkeypatch):
+    options = {"lr": 0.1, "x_scale": x_scale}
     take, taken = Stepping.take, []
 
     def interrupted(*arguments):
@@ -280,11 +282,11 @@ def test_an_interrupt_right_after_a_step_returns_what_was_evaluated(monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Stepping, "take", interrupted)
-        result = fastopt.minimize(both, np.zeros(2), jac=True, options={"lr": 0.1, "interrupt": "return"})
+        result = fastopt.minimize(both, np.zeros(2), jac=True, options={**options, "interrupt": "return"})
     assert (result.status, result.nit, result.jac) == (6, 2, None)
     assert result.fun == bowl(result.x)
-    again = fastopt.minimize(both, result.state["x"], jac=True, options={"lr": 0.1, "maxiter": 17, "state": result.state})
-    whole = fastopt.minimize(both, np.zeros(2), jac=True, options={"lr": 0.1, "maxiter": 20})
+    again = fastopt.minimize(both, result.state["x"], jac=True, options={**options, "maxiter": 17, "state": result.state})
+    whole = fastopt.minimize(both, np.zeros(2), jac=True, options={**options, "maxiter": 20})
     assert_same_bits(again.x, whole.x)
 
 

@@ -1,5 +1,6 @@
 """NoisySGD's random numbers: the same for every dtype and structure, in runs that go on, and after steps that failed."""
 
+import contextlib
 import pickle
 from types import SimpleNamespace
 
@@ -105,6 +106,24 @@ def test_noise_that_an_interrupt_has_left_half_drawn_is_drawn_again():
     with pytest.raises(KeyboardInterrupt):
         opt.step(np.zeros(1000))
     assert_same_bits(steps(opt, theta, 1), steps(other, twin, 2))
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_signal_handler_may_step_while_noise_is_drawn(is_refused):
+    theta, twin = np.zeros(1000), np.zeros(1000)
+    opt, other = fastopt.NoisySGD(theta), fastopt.NoisySGD(twin)
+    generator, drawn = opt._generator, []
+
+    def standard_normal(size):
+        drawn.append(size)
+        if len(drawn) == 2:
+            with contextlib.suppress(ValueError):
+                opt.step(np.zeros(3 if is_refused else 1000))
+        return generator.standard_normal(size)
+
+    opt._generator = SimpleNamespace(bit_generator=generator.bit_generator, standard_normal=standard_normal)
+    opt.step(np.zeros(1000))
+    assert_same_bits(steps(opt, theta, 2), steps(other, twin, 3 if is_refused else 4))
 
 
 @pytest.mark.parametrize("generator", [{}, {"bit_generator": "MT19937"}, 3, None])

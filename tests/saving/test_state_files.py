@@ -304,13 +304,13 @@ def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path):
     assert fastopt.Adam(params, state_path=path).step_count == 3
 
 
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def test_an_interrupt_at_the_beginning_leaves_the_file_to_go_on_from(tmp_path, monkeypatch):
     params = closed(path := tmp_path / "states")
     before = path.read_bytes()
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
     for at in ("posix_fallocate", "fsync"):
         with monkeypatch.context() as patch:
             patch.setattr(os, at, interrupted)
@@ -318,6 +318,41 @@ def test_an_interrupt_at_the_beginning_leaves_the_file_to_go_on_from(tmp_path, m
                 fastopt.Adam(params, state_path=path)
         assert path.read_bytes() == before
     assert fastopt.Adam(params, state_path=path).step_count == 2
+
+
+def test_so_it_does_where_the_system_reads_less_at_once_than_was_asked_for(tmp_path, monkeypatch):
+    params = closed(path := tmp_path / "states")
+    before, read = path.read_bytes(), os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, at: read(file, min(size, 100), at))  # as Linux does from 2 GB on
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fastopt.Adam(params, state_path=path)
+    assert path.read_bytes() == before
+    opt = fastopt.Adam(params, state_path=path)
+    begun = path.read_bytes()  # which a process that is killed would leave
+    opt.close()
+    path.write_bytes(begun)
+    with refused(ValueError, "broken off"):
+        fastopt.Adam(params, state_path=path)
+
+
+def test_an_interrupt_at_the_end_leaves_no_optimizer_that_steps_what_others_may_have(tmp_path, monkeypatch):
+    opt = fastopt.Adam(np.ones(5), state_path=tmp_path / "states")
+    file = opt._model.file
+    let_go = file.let_go
+
+    def interrupted_after():
+        let_go()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "let_go", interrupted_after)
+        with pytest.raises(KeyboardInterrupt):
+            opt.close()
+    with refused(RuntimeError, "closed"):
+        opt.step(np.ones(5))
+    opt.close()
 
 
 def test_a_file_that_was_removed_meanwhile_is_missed(tmp_path):

@@ -1,6 +1,7 @@
 """Averages of parameters: those of other libraries, swapped with the parameters for a while, and resumed."""
 
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -118,6 +119,18 @@ def test_averages_that_find_no_memory_to_come_in_leave_all_in_their_places(monke
         pass
     for own, average in zip(params, opt.ema, strict=True):
         assert (own.tolist(), average.tolist()) == ([0.0] * 3, [0.5] * 3)
+
+
+def test_they_go_back_when_another_thread_has_computed_its_norm():
+    opt = fastopt.SGD(w := np.ones(3), lr=1.0, ema_decay=0.5)
+    opt.step(np.ones(3))
+    busy = opt._model.memory.busy
+    ending = threading.Timer(0.05, busy.fill, [0])
+    with opt.swap_ema():
+        busy[0] = 1  # as if another thread were in the midst of it
+        ending.start()
+    assert (w.tolist(), opt.ema.tolist()) == ([0.0] * 3, [0.5] * 3)
+    opt.step(np.ones(3))
 
 
 def test_groups_may_have_averages_or_none():

@@ -1,9 +1,15 @@
 """An optimizer takes one step at a time: what another thread asks for meanwhile is refused, by whatever way it would write."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 import fastopt
+from fastopt.engine.tables import address
+from fastopt.step.plan import Plan
+from fastopt.step.turn import Turn
 from tests.refusal import refused
 
 ROWS = np.array([1, 3])
@@ -58,6 +64,76 @@ def test_whatever_would_write_is_refused_during_a_step(name):
     assert tables(opt) == of_step
     opt._model.memory.busy[0] = 0
     CALLS[name](opt)
+
+
+def test_nobody_adds_or_takes_while_another_thread_adds(monkeypatch):
+    opt = fastopt.SGD(w := np.zeros(3), lr=1.0, reduction="sum")
+    opt.accumulate(np.ones(3))
+    begin = Plan.begin
+
+    def begun(plan):
+        monkeypatch.undo()
+        with ThreadPoolExecutor(1) as pool:
+            for call in (lambda: opt.accumulate(np.ones(3)), opt.step):
+                with refused(RuntimeError, "another thread takes a step"):
+                    pool.submit(call).result()
+        return begin(plan)
+
+    monkeypatch.setattr(Plan, "begin", begun)
+    opt.accumulate(np.full(3, 2.0))
+    opt.step()
+    assert w.tolist() == [-3.0] * 3
+
+
+def test_a_forked_child_need_not_wait_for_threads_of_its_parent(monkeypatch):
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit((turn := Turn()).__enter__).result()
+    with refused(RuntimeError, "another thread takes a step"), turn:
+        pass
+    monkeypatch.setattr(os, "getpid", lambda: 0)
+    with turn:
+        pass
+
+
+@pytest.mark.parametrize("method", ["step", "accumulate"])
+def test_copies_of_gradients_are_not_those_of_a_signal_handler(method, monkeypatch):
+    opt = fastopt.SGD(w := np.zeros((3, 2)), lr=1.0)
+    write = Plan.write_gradients
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        assert opt.norm(np.full((2, 3), 2.0).T) == np.sqrt(24)
+        write(*arguments)
+
+    monkeypatch.setattr(Plan, "write_gradients", interrupted)
+    getattr(opt, method)(np.ones((2, 3)).T)
+    if method == "accumulate":
+        opt.step()
+    assert (w == -1).all()
+
+
+def test_a_norm_is_what_it_is_though_a_signal_handler_has_changed_what_steps_do(monkeypatch):
+    opt = fastopt.SGD(np.zeros((3, 2)), lr=1.0)
+    write = Plan.write_gradients
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        opt.weight_decay = 0.5
+        opt.step(np.ones((3, 2)))
+        write(*arguments)
+
+    monkeypatch.setattr(Plan, "write_gradients", interrupted)
+    assert opt.norm(np.full((2, 3), 2.0).T) == np.sqrt(24)
+
+
+def test_memory_of_a_copy_is_taken_again_when_that_is_no_more():
+    opt = fastopt.SGD(np.zeros((3, 2)))
+    ((p,),) = [group.parameters for group in opt.param_groups]
+    first, second = (p.gradient("g", np.ones((2, 3)).T) for _ in range(2))
+    places = address(first), address(second)
+    assert places[0] != places[1]
+    del first
+    assert address(p.gradient("g", np.ones((2, 3)).T)) == places[0]
 
 
 def test_rows_are_refused_while_a_thread_steps_the_table():

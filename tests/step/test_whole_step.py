@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.step.stepping import Stepping
 from tests.refusal import refused
 from tests.stubborn import Stubborn
 from tests.table import assert_same_bits, every_dtype
@@ -25,6 +26,22 @@ def test_so_are_those_of_classes_that_refuse_zeros():
     opt = fastopt.SGD(w := np.zeros((3, 4)), lr=1.0, zero_grad=True)
     opt.step(g := np.ones((4, 3)).T.view(Stubborn))
     assert (w == -1).all()
+    assert not g.any()
+
+
+def test_they_are_zeroed_when_they_were_taken_and_not_when_a_step_of_a_signal_handler_came_first(monkeypatch):
+    opt = fastopt.SGD(w := np.zeros((3, 4)), lr=1.0, zero_grad=True)
+    opt.step(np.ones((3, 4)))
+    write = Stepping._write
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        opt.step(np.full((3, 4), 2.0))
+        write(*arguments)
+
+    monkeypatch.setattr(Stepping, "_write", interrupted)
+    opt.step(g := np.ones((4, 3)).T)
+    assert (w == -4).all()
     assert not g.any()
 
 
