@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from tests.forks import in_a_fork
 from tests.refusal import refused
 
 ROWS = np.array([1, 3])
@@ -58,6 +59,18 @@ def test_whatever_would_write_is_refused_during_a_step(name):
     assert tables(opt) == of_step
     opt._model.memory.busy[0] = 0
     CALLS[name](opt)
+
+
+def test_a_child_that_is_forked_during_a_step_can_take_one():
+    opt, g = fastopt.Adam(np.ones((5, 2), np.float32), ema_decay=0.5), np.ones((5, 2), np.float32)
+    opt.step(g)
+    busy = opt._model.memory.busy
+    busy[0] = 1  # as if another thread, which the child doesn't have, were in the midst of a step
+    found = in_a_fork(lambda: opt.step(g) or opt.params.tobytes())
+    assert busy[0] == 1
+    busy[0] = 0
+    opt.step(g)
+    assert found == opt.params.tobytes()
 
 
 def test_rows_are_refused_while_a_thread_steps_the_table():

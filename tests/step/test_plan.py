@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.engine.steps import STRIDE
+from fastopt.engine.steps import SHORT_BYTES, STRIDE
 from fastopt.step.plan import Plan
 from tests.refusal import refused
 
@@ -201,10 +201,15 @@ def test_progress_is_all_of_the_traffic_at_the_end_of_a_long_step(options, threa
     busy[0] = 1  # the address of another plan
     assert opt.progress is None
     busy[0] = 0
-    short = fastopt.SGD(np.ones(3, np.float32))
-    assert short.progress is None
-    short.step(np.ones(3, np.float32))
-    assert short.progress is None
+
+
+def test_a_short_step_has_no_progress():
+    ones = np.ones(SHORT_BYTES // 16, np.float32)  # the rate and the gradient are read, theta is read and written
+    opt = fastopt.SGD(ones.copy(), lr=ones)
+    assert opt.progress is None
+    opt.step(ones)
+    opt._model.memory.busy[0] = opt._stepping.plan._address
+    assert opt.progress is None
 
 
 def test_a_gradient_of_zeros_has_a_norm_of_zero():
