@@ -9,6 +9,7 @@ import fastopt
 from fastopt.engine.steps import SHORT_BYTES, STRIDE
 from fastopt.step.plan import Plan
 from tests.refusal import refused
+from tests.table import assert_same_bits
 
 
 class Lazy(Mapping):
@@ -156,6 +157,20 @@ def test_a_group_may_be_empty(optimizer, options):
         expected.step([np.ones(3)])
     np.testing.assert_array_equal(w, lone)
     assert opt.param_groups[0].step_count == 2
+
+
+@pytest.mark.parametrize(("optimizer", "options"), [(fastopt.LAMB, {}), (fastopt.Adam, {"cautious": True})])
+def test_arrays_with_numbers_of_their_own_step_as_each_would_alone(optimizer, options):
+    options = {**options, "lr": lambda step: 0.5 / (1 + step), "weight_decay": lambda step: 0.1 * (1 + step)}
+    arrays = [np.linspace(1.0, 2.0, size) for size in (3, 5, 4)]
+    grads = [np.linspace(-1.0, 3.0 + size, size) for size in (3, 5, 4)]
+    together, alone = optimizer([w.copy() for w in arrays], **options), [optimizer(w.copy(), **options) for w in arrays]
+    for _ in range(2):
+        together.step(grads)
+        for each, g in zip(alone, grads, strict=True):
+            each.step(g)
+    for w, each in zip(together.params, alone, strict=True):
+        assert_same_bits(w, each.params)
 
 
 def test_all_groups_may_be_frozen():
