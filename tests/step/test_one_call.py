@@ -76,6 +76,17 @@ def test_gradients_in_plain_arrays_are_looked_at_by_compiled_code_alone(reduce, 
         assert optimizer.norm([np.ones(3), np.ones(4)]) == pytest.approx(np.sqrt(7.0))
 
 
+def test_a_step_that_sets_gradients_to_zero_is_one_call(calls):
+    lone, several = fastopt.SGD(np.ones(3), zero_grad=True), fastopt.SGD([np.ones(3), np.ones(4)], zero_grad=True)
+    kept = [np.ones(3), np.ones(4)]
+    several.step(kept)  # two that are new may overlap each other, which Python looks at
+    calls.clear()
+    for _ in range(3):
+        several.step(kept)
+        lone.step(np.ones(3))
+    assert calls == [steps.DONE] * 6
+
+
 def test_accumulated_gradients_of_all_arrays_are_one_call_each(calls):
     optimizer = fastopt.SGD([np.ones(3), np.ones(4)])
     for _ in range(3):
@@ -149,3 +160,12 @@ def test_sums_that_go_over_all_who_take_part_have_as_many_threads(launches):
     optimizer = fastopt.LAMB(np.ones(5000), clip_norm=1.0, reduce=lambda message: None)
     optimizer.step(np.ones(5000))
     assert launches == [2] * 3
+
+
+def test_the_threads_of_sums_are_as_many_as_their_own_traffic_is_worth(launches):
+    fastopt.set_num_threads(2)
+    fastopt.set_parallel_threshold(3 * 8 * 5000)  # between the traffic of the norm and that of all
+    optimizer = fastopt.SGD(np.ones(5000), clip_norm=1.0, reduce=lambda message: None)
+    launches.clear()
+    optimizer.step(np.ones(5000))
+    assert launches == [1, 2]
