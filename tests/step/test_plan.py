@@ -162,8 +162,8 @@ def test_a_group_may_be_empty(optimizer, options):
 @pytest.mark.parametrize(("optimizer", "options"), [(fastopt.LAMB, {}), (fastopt.Adam, {"cautious": True})])
 def test_arrays_with_numbers_of_their_own_step_as_each_would_alone(optimizer, options):
     options = {**options, "lr": lambda step: 0.5 / (1 + step), "weight_decay": lambda step: 0.1 * (1 + step)}
-    arrays = [np.linspace(1.0, 2.0, size) for size in (3, 5, 4)]
-    grads = [np.linspace(-1.0, 3.0 + size, size) for size in (3, 5, 4)]
+    arrays = [np.linspace(1.0, 2.0, size) for size in (3, 5)]
+    grads = [np.linspace(-1.0, 3.0 + size, size) for size in (3, 5)]
     together, alone = optimizer([w.copy() for w in arrays], **options), [optimizer(w.copy(), **options) for w in arrays]
     for _ in range(2):
         together.step(grads)
@@ -200,6 +200,16 @@ def test_coefficients_that_go_bad_are_refused(bad):
     for _ in range(2):
         opt.step(np.ones(4))
     with refused(TypeError, "coefficients must be ", opt=opt):
+        opt.step(np.ones(4))
+
+
+@pytest.mark.parametrize("bad", [[0.0], (0,), (None,)])
+def test_coefficients_are_numbers_in_a_tuple_from_the_first_step_on(bad):
+    class Own(fastopt.SGD):
+        def coefficients(self, hyper, t):
+            return bad
+
+    with refused(TypeError, "coefficients must be a tuple of floats, got", opt=(opt := Own(np.ones(4), momentum=0.9))):
         opt.step(np.ones(4))
 
 
