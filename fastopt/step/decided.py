@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt.engine.decisions import Decision, decision
-from fastopt.engine.loop import ITEM
 from fastopt.step.passes import Pass
 
 # Cautious steps are lengthened at most a thousandfold (Liang et al., 2024, in their code).
@@ -32,7 +31,7 @@ class Decided:
         Made by `decision`.
     numbers : sequence of float, or ndarray, shape (tensors, numbers)
         What it takes after scalars and sums: the same for all tensors, or for each its own.
-    scalars, sums : int, default 0
+    scalars, sums : int
         How many running scalars and sums it takes.
     moves : bool, default True
         Whether it gives new scalars.
@@ -46,7 +45,7 @@ class Decided:
     """
 
     def __init__(
-        self, function: Any, numbers: Sequence[float] | NDArray[Any], scalars: int = 0, sums: int = 0, moves: bool = True
+        self, function: Any, numbers: Sequence[float] | NDArray[Any], scalars: int, sums: int, moves: bool = True
     ) -> None:
         shape: tuple[int, ...] = np.shape(numbers)
         count = shape[-1]
@@ -57,7 +56,7 @@ class Decided:
         results = len(function(1.0, *[0.5] * (scalars + sums + count))) - moved
         self.decision = Decision(function, scalars, sums, count, moved, results)
         self.placeholders = (1.0,) * results
-        self.number_bytes = ITEM * count if self.numbers.ndim > 1 else 0  # between the numbers of two tensors
+        self.number_bytes = self.numbers.strides[0] if self.numbers.ndim > 1 else 0  # between the numbers of two tensors
 
     def write(self, numbers: Sequence[float]) -> None:
         """Let the next steps take these numbers: as many as before."""

@@ -40,7 +40,8 @@ def work_of(description: Description, group: Group, has_norms: bool) -> Work:
         calls.append(Call(of_measure, measure, measure.offset_of(0), True, has_own, has_own))
     if is_cautious:
         offset = update.offset_of(len(own) + group.wrapped.names.index(1.0))
-        calls.append(Call(Decided(lengthening, group.sizes[:, None], sums=1), update, offset, False, has_own_sums=True))
+        lengthened = Decided(lengthening, group.sizes[:, None], scalars=0, sums=1)
+        calls.append(Call(lengthened, update, offset, False, has_own_sums=True))
     squares = squares_pass(group) if has_norms else None
     numbers = (tuple(calls), decided, of_measure, hyper.rate_was_read)
     return Work(update, group.counter, measure, squares, group.scalar_memory, group.scales, *numbers)

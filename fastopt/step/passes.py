@@ -93,14 +93,14 @@ class Pass:
         self._has_names = any(isinstance(c, str) for c in coefficients)
         self._has_rate = lr is not None
         tensors = sum(len(p.tensor_sizes()) for p in parameters) if is_by_tensor else 1
-        self._is_plain = self._has_rate and not self._has_names and not (is_by_tensor and tensors != 1)
+        self._has_single_row = tensors == 1
+        self._is_plain = self._has_rate and not self._has_names and self._has_single_row
         self._count = self.names.count(None)
-        memory = bytearray(ITEM * max(1, max(1, tensors) * self._count))
-        self.rows: NDArray[Any] = np.frombuffer(memory, count=tensors * self._count).reshape(tensors, self._count)
+        numbers = np.zeros((max(1, tensors), self._count))
+        self.rows: NDArray[Any] = numbers[:tensors]
         self.is_by_tensor = is_by_tensor
-        self._pack = functools.partial(struct.Struct(f"{self._count}d").pack_into, memory, 0)
-        self._numbers = memoryview(memory).cast("d")
-        self._has_single_row = len(self.rows) == 1
+        self._numbers: Any = memoryview(numbers.reshape(-1))  # type: ignore[arg-type, unused-ignore]
+        self._pack = functools.partial(struct.Struct(f"{self._count}d").pack_into, self._numbers, 0)
         self.products = products_of(rule, measures + 2 + len(coefficients)) if measures else 0
         self.write(lr, coefficients)
 
@@ -140,7 +140,7 @@ class Pass:
 
     def scale_cells(self) -> NDArray[Any]:
         """The addresses of the last numbers of all rows."""
-        return address(self.rows) + ITEM * (self._count * np.arange(1, len(self.rows) + 1) - 1)
+        return np.array([address(row[-1:]) for row in self.rows], np.int64)
 
     def require_writable(self) -> None:
         """Raise ValueError unless the rule can write to what it updates."""

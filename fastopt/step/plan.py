@@ -147,7 +147,7 @@ class Plan:
         self.limits = np.full(len(works) + 1, np.inf) if limits is None else limits
         self._totals: dict[str, NDArray[Any]] = {}
         self._rows_of = dict.fromkeys(NO_PASS, NO_ROWS)  # of passes
-        self._places = {id(work): _place([self._tensors_of[p] for p in work.update.parameters]) for work in works}
+        self._places = {id(work): [t for p in work.update.parameters for t in self._tensors_of[p]] for work in works}
         squares, measure, update = (self._pass(name) for name in ("squares", "measure", "update"))
         traffic = squares.traffic + measure.traffic + update.traffic
         self.launch, self.launch_sums = Launch(traffic, threads), Launch(squares.traffic + measure.traffic, threads)
@@ -293,7 +293,7 @@ class Plan:
                     place = (run.address, ITEM * len(words), row, t, size, work, cost, blocks)
                     own = [at + begin * item for at, item in operands]
                     words += coded.head(each, p, compiled, i, begin, own)
-                    zeroed = ITEM * (len(words) + each.zeroed(p)) if each.zeroes else -1
+                    zeroed = ITEM * (len(words) + each.zeroed(p)) if each.zeroes else 0
                     rows.append((*place, zeroed, p.theta.dtype.itemsize == ITEM, doubles))
                     words += own
                     begin += size
@@ -309,7 +309,7 @@ class Plan:
         operands, made = np.array(words, np.int64), self._keep(rows, ROW)
         self._rows_of[name] = made
         made["operands"] += address(operands)
-        made["zeroed"] = np.where(made["zeroed"] < 0, 0, made["zeroed"] + address(operands))
+        made["zeroed"] += np.where(made["zeroed"], address(operands), 0)
         sums = np.zeros((blocks, products, LANES))
         self._totals[name] = np.zeros((len(self._tensors), products))
         self._kept += [operands, sums]
@@ -340,9 +340,8 @@ class Plan:
                 decided, of_pass, (scalars, new_scalars) = call.decided, call.of_pass, work.scalars
                 compiled = compiled_span(decided.decision)
                 self._kept += [compiled, decided]
-                tensors = [t for p in of_pass.parameters for t in self._tensors_of[p]]
                 for i, results in enumerate(of_pass.rows):
-                    sums = self.shared_sums if not call.has_own_sums else self._totals["measure"][tensors[i]]
+                    sums = self.shared_sums if not call.has_own_sums else self._totals["measure"][self._places[id(work)][i]]
                     k = i if call.has_own_scalars else 0
                     moved = (address(scalars[k]), address(new_scalars[k]))
                     numbers = address(decided.numbers) + i * decided.number_bytes
@@ -378,13 +377,6 @@ def _numbered(parameters: Sequence[Parameter]) -> dict[Parameter, range]:
         numbered[p] = range(first, first + count)
         first += count
     return numbered
-
-
-def _place(ranges: Sequence[range]) -> Any:
-    """An index for the tensors in some ranges, which are side by side but for groups that are made by names."""
-    tensors = [t for each in ranges for t in each]
-    first = tensors[0] if tensors else 0
-    return slice(first, first + len(tensors)) if tensors == list(range(first, first + len(tensors))) else tensors
 
 
 def _offsets(p: Parameter) -> list[int]:

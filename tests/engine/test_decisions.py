@@ -131,6 +131,41 @@ def test_the_choice_follows_hyper_parameters():
         assert w.tolist() == [-moved]
 
 
+@fastopt.rule
+def weighted_squares(theta, g, lr, weight):
+    return ((g, weight * g),)
+
+
+@fastopt.decision
+def unchanged(t, total):
+    return (total,)
+
+
+class Weighting(fastopt.Optimizer):
+    """A rate of the sum of squares, with a weight that Python computes for what is summed up."""
+
+    rule = scaled_descent
+    lr: float = fastopt.hyper(1.0)
+
+    def measure(self, hyper):
+        return weighted_squares
+
+    def measure_coefficients(self, hyper, t):
+        return (float(t),)
+
+    def decide(self, hyper):
+        return unchanged
+
+
+def test_what_is_summed_up_may_depend_on_the_count_of_steps():
+    optimizer, moves = Weighting(w := np.zeros(2)), []
+    for _ in range(3):
+        before = w[0]
+        optimizer.step(np.ones(2))
+        moves.append(before - w[0])
+    assert moves == [2.0, 4.0, 6.0]
+
+
 @pytest.mark.parametrize("numbers", [("much", 4.0), (1.0, None), (1.0, 4.0, 5.0)])
 def test_wrong_numbers_change_nothing(numbers):
     class Own(Falling):

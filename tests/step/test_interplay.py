@@ -125,6 +125,9 @@ def test_states_of_a_complex_flat(mode):
     np.testing.assert_allclose(opt.state["m"]["b"], 0.1 * grads["b"])
     np.testing.assert_allclose(opt.ema["a"], 0.5 * flat["a"])
     assert opt.state["v"]["b"].dtype == (np.float64 if mode == "modulus" else np.complex128)
+    of_copies = fastopt.Adam(flat.like(), lr=1.0, ema_decay=0.5, complex_mode=mode)
+    of_copies.step(np.repeat(grads.buffer, 2)[::2])  # which has gaps
+    assert_same_bits(of_copies.params.buffer.view(float), flat.buffer.view(float))
 
 
 def test_an_optimizer_of_moduli_is_copied_after_a_state_was_switched_off():

@@ -4,11 +4,8 @@ import contextlib
 import copy
 import hashlib
 import itertools
-import os
 import pickle
-import signal
 import tempfile
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import fastopt
 from fastopt.arrays.tree import leaves
 from fastopt.schedules import Exponential
 from tests.alarms import interrupted
+from tests.forks import in_a_fork
 from tests.guards import guarded
 from tests.refusal import refused
 from tests.selection import drawn
@@ -300,25 +298,6 @@ class Life(RuleBasedStateMachine):
         fastopt.set_parallel_threshold(None)
         if hasattr(self, "stack"):
             self.stack.close()
-
-
-def in_a_fork(function):
-    """The bytes that a function returns in a forked child; none if it fails there, or hangs."""
-    read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # forking with threads is what this is about
-        pid = os.fork()
-    if pid == 0:
-        try:
-            signal.alarm(30)
-            os.write(write, function())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        found = pipe.read()
-    os.waitpid(pid, 0)
-    return found
 
 
 TestLife = Life.TestCase

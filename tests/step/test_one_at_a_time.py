@@ -10,6 +10,7 @@ import fastopt
 from fastopt.engine.tables import address
 from fastopt.step.plan import Plan
 from fastopt.step.turn import Turn
+from tests.forks import in_a_fork
 from tests.refusal import refused
 
 ROWS = np.array([1, 3])
@@ -134,6 +135,18 @@ def test_memory_of_a_copy_is_taken_again_when_that_is_no_more():
     assert places[0] != places[1]
     del first
     assert address(p.gradient("g", np.ones((2, 3)).T)) == places[0]
+
+
+def test_a_child_that_is_forked_during_a_step_can_take_one():
+    opt, g = fastopt.Adam(np.ones((5, 2), np.float32), ema_decay=0.5), np.ones((5, 2), np.float32)
+    opt.step(g)
+    busy = opt._model.memory.busy
+    busy[0] = 1  # as if another thread, which the child doesn't have, were in the midst of a step
+    found = in_a_fork(lambda: opt.step(g) or opt.params.tobytes())
+    assert busy[0] == 1
+    busy[0] = 0
+    opt.step(g)
+    assert found == opt.params.tobytes()
 
 
 def test_rows_are_refused_while_a_thread_steps_the_table():

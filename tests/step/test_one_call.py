@@ -7,6 +7,7 @@ import pytest
 
 import fastopt
 from bench.options import OPTIONS
+from fastopt.arrays.parameters import Parameter
 from fastopt.engine import launch, runtime, steps
 from tests.refusal import refused
 from tests.table import TABLE, assert_same_bits, every_row
@@ -64,6 +65,26 @@ def test_a_step_that_depends_on_sums_is_one_call(row, calls):
         calls.clear()
         optimizer.step([np.ones(3), np.ones(4)])
     assert calls == [steps.DONE]
+
+
+@pytest.mark.parametrize("reduce", [None, lambda message: None], ids=["alone", "with others"])
+def test_gradients_in_plain_arrays_are_looked_at_by_compiled_code_alone(reduce, monkeypatch):
+    monkeypatch.setattr(Parameter, "gradient", lambda parameter, name, g: pytest.fail(f"Python looks at {name}"))
+    optimizer = fastopt.SGD([np.ones(3), np.ones(4)], reduce=reduce)
+    for _ in range(2):
+        optimizer.step([np.ones(3), np.ones(4)])
+        assert optimizer.norm([np.ones(3), np.ones(4)]) == pytest.approx(np.sqrt(7.0))
+
+
+def test_a_step_that_sets_gradients_to_zero_is_one_call(calls):
+    lone, several = fastopt.SGD(np.ones(3), zero_grad=True), fastopt.SGD([np.ones(3), np.ones(4)], zero_grad=True)
+    kept = [np.ones(3), np.ones(4)]
+    several.step(kept)  # two that are new may overlap each other, which Python looks at
+    calls.clear()
+    for _ in range(3):
+        several.step(kept)
+        lone.step(np.ones(3))
+    assert calls == [steps.DONE] * 6
 
 
 def test_accumulated_gradients_of_all_arrays_are_one_call_each(calls):
@@ -132,3 +153,19 @@ def test_an_optimizer_may_have_fewer_threads(launches):
     for wrong, error in ((0, ValueError), (1.0, TypeError), (True, TypeError)):
         with refused(error, "threads must be ", opt=optimizer):
             optimizer.threads = wrong
+
+
+def test_sums_that_go_over_all_who_take_part_have_as_many_threads(launches):
+    fastopt.set_num_threads(2)
+    optimizer = fastopt.LAMB(np.ones(5000), clip_norm=1.0, reduce=lambda message: None)
+    optimizer.step(np.ones(5000))
+    assert launches == [2] * 3
+
+
+def test_the_threads_of_sums_are_as_many_as_their_own_traffic_is_worth(launches):
+    fastopt.set_num_threads(2)
+    fastopt.set_parallel_threshold(3 * 8 * 5000)  # between the traffic of the norm and that of all
+    optimizer = fastopt.SGD(np.ones(5000), clip_norm=1.0, reduce=lambda message: None)
+    launches.clear()
+    optimizer.step(np.ones(5000))
+    assert launches == [1, 2]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.engine.steps import STRIDE
+from fastopt.engine.steps import SHORT_BYTES, STRIDE
 from fastopt.step.plan import Plan
 from tests.refusal import refused
+from tests.table import assert_same_bits
 
 
 class Lazy(Mapping):
@@ -158,6 +159,20 @@ def test_a_group_may_be_empty(optimizer, options):
     assert opt.param_groups[0].step_count == 2
 
 
+@pytest.mark.parametrize(("optimizer", "options"), [(fastopt.LAMB, {}), (fastopt.Adam, {"cautious": True})])
+def test_arrays_with_numbers_of_their_own_step_as_each_would_alone(optimizer, options):
+    options = {**options, "lr": lambda step: 0.5 / (1 + step), "weight_decay": lambda step: 0.1 * (1 + step)}
+    arrays = [np.linspace(1.0, 2.0, size) for size in (3, 5)]
+    grads = [np.linspace(-1.0, 3.0 + size, size) for size in (3, 5)]
+    together, alone = optimizer([w.copy() for w in arrays], **options), [optimizer(w.copy(), **options) for w in arrays]
+    for _ in range(2):
+        together.step(grads)
+        for each, g in zip(alone, grads, strict=True):
+            each.step(g)
+    for w, each in zip(together.params, alone, strict=True):
+        assert_same_bits(w, each.params)
+
+
 def test_all_groups_may_be_frozen():
     opt = fastopt.SGD([{"params": np.ones(3), "frozen": True}], clip_norm=1.0)
     opt.accumulate([None])
@@ -188,6 +203,16 @@ def test_coefficients_that_go_bad_are_refused(bad):
         opt.step(np.ones(4))
 
 
+@pytest.mark.parametrize("bad", [[0.0], (0,), (None,)])
+def test_coefficients_are_numbers_in_a_tuple_from_the_first_step_on(bad):
+    class Own(fastopt.SGD):
+        def coefficients(self, hyper, t):
+            return bad
+
+    with refused(TypeError, "coefficients must be a tuple of floats, got", opt=(opt := Own(np.ones(4), momentum=0.9))):
+        opt.step(np.ones(4))
+
+
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_progress_is_all_of_the_traffic_at_the_end_of_a_long_step(options, threads):
@@ -201,10 +226,15 @@ def test_progress_is_all_of_the_traffic_at_the_end_of_a_long_step(options, threa
     busy[0] = 1  # the address of another plan
     assert opt.progress is None
     busy[0] = 0
-    short = fastopt.SGD(np.ones(3, np.float32))
-    assert short.progress is None
-    short.step(np.ones(3, np.float32))
-    assert short.progress is None
+
+
+def test_a_short_step_has_no_progress():
+    ones = np.ones(SHORT_BYTES // 16, np.float32)  # the rate and the gradient are read, theta is read and written
+    opt = fastopt.SGD(ones.copy(), lr=ones)
+    assert opt.progress is None
+    opt.step(ones)
+    opt._model.memory.busy[0] = opt._stepping.plan._address
+    assert opt.progress is None
 
 
 def test_a_gradient_of_zeros_has_a_norm_of_zero():

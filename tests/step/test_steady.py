@@ -70,6 +70,9 @@ def test_steady_coefficients_are_computed_once(arrays, monkeypatch):
     for _ in range(5):
         optimizer.step([np.ones(3)] * arrays)
     assert Counting.calls == 2
+    optimizer.lr = 0.5  # of which they don't depend
+    optimizer.step([np.ones(3)] * arrays)
+    assert Counting.calls == 2
 
 
 def stepped(optimizer, gradients):
