@@ -18,10 +18,13 @@ class Turn:
         self._process, self._lock = os.getpid(), threading.RLock()
 
     def __enter__(self) -> None:
-        if self._process != os.getpid():  # of the parent: a thread may have it that doesn't exist here
-            self._process, self._lock = os.getpid(), threading.RLock()
-        if not self._lock.acquire(blocking=False):
+        if self._lock.acquire(blocking=False):
+            return
+        if self._process == os.getpid():
             raise BusyError(ONE_AT_A_TIME)
+        # A thread of the parent has it, which doesn't exist in this fork.
+        self._process, self._lock = os.getpid(), threading.RLock()
+        self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
