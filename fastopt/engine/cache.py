@@ -103,6 +103,11 @@ class ForgivingCache(FunctionCache):  # type: ignore[misc]
 
     _impl_class = OwnImplementation
 
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        # Numba's has a hash of the values that a function has from around it, too, as they are pickled: that depends on what
+        # the process did before. They are in the digest that the name has.
+        return sig, codegen.magic_tuple()
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled code for a signature, None if there is none."""
         found, failure = _attempted(lambda: super(ForgivingCache, self).load_overload(sig, target_context))

@@ -85,7 +85,8 @@ class Variant(NamedTuple):
     @property
     def name(self) -> str:
         """``<rule>_<dtypes>_<digest>``: the span's name in profiles and of its cache file."""
-        others = "".join(f"_{label(dtype)}" for dtype in self.states if dtype != self.parameter)
+        is_plain = all(dtype == self.parameter for dtype in self.states)
+        others = "" if is_plain else "".join(f"_{label(dtype)}" for dtype in self.states)
         arrays = "".join("n" if dtype is None else label(dtype) for dtype in self.reads)
         rounding = "".join("_s" if each else "_n" for each in self.stochastic)
         of_rows = f"_r{self.of_rows}" if self.of_rows else ""

@@ -9,6 +9,7 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 import pytest
+from numba.core.registry import cpu_target
 
 import fastopt
 from fastopt.engine import cache
@@ -36,6 +37,28 @@ def test_second_process_hits_with_the_same_files_and_bits(tmp_path: Path) -> Non
     # One index and one object file for the one span that ran, for its numbers, and for the function that runs all spans.
     assert files(tmp_path) == after_cold
     assert len(after_cold) == 6
+
+
+class Moody:
+    """Pickled in another way each time."""
+
+    pickled = 0
+
+    def __reduce__(self) -> tuple[type[Moody], tuple[()], int]:
+        Moody.pickled += 1
+        return Moody, (), Moody.pickled
+
+
+def test_code_is_found_by_the_name_of_a_function_whatever_its_values_are_pickled_as() -> None:
+    value = Moody()
+
+    def function() -> Moody:
+        return value
+
+    codegen = cpu_target.target_context.codegen()
+    found, again = (cache.cache_of(function)._index_key((), codegen) for _ in range(2))
+    assert found == again
+    assert codegen.magic_tuple() in found
 
 
 BOTH = """
