@@ -144,6 +144,23 @@ def test_a_norm_is_what_it_is_though_a_signal_handler_has_changed_what_steps_do(
     assert opt.norm(np.full((2, 3), 2.0).T) == np.sqrt(24)
 
 
+@pytest.mark.parametrize("size", [5.0, 5e200])
+def test_a_norm_is_not_that_of_what_a_signal_handler_asks_for(size, monkeypatch):
+    opt = fastopt.SGD(np.zeros(4))
+    opt.step(np.ones(4))
+    opt.norm(np.ones(4))  # whose plan is taken again
+    call = Plan.call
+
+    def interrupted(*arguments):
+        ended = call(*arguments)
+        monkeypatch.undo()
+        assert opt.norm(np.full(4, size)) == 2 * size
+        return ended
+
+    monkeypatch.setattr(Plan, "call", interrupted)
+    assert opt.norm(np.ones(4)) == 2
+
+
 def test_memory_of_a_copy_is_taken_again_when_that_is_no_more():
     opt = fastopt.SGD(np.zeros((3, 2)))
     ((p,),) = [group.parameters for group in opt.param_groups]
