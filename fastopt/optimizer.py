@@ -323,6 +323,8 @@ class Optimizer(Description):
         ------
         TypeError, ValueError
             As `step` does for gradients.
+        RuntimeError
+            While another thread takes a step.
         """
         return self._stepping.norm(self, grads)
 

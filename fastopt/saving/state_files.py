@@ -1,9 +1,9 @@
 """States that lie in a file, by the option ``state_path``: what else is in it, so that a later optimizer goes on.
 
 The states come first, as memory has them. Behind them, while nobody steps, lies an archive like that of a checkpoint, with all
-that state dicts have besides, and checksums of the states. An optimizer that takes the file over cuts the archive off before
-its first step, and writes one when it is closed. So a file without one is of a run that was broken off, with states that may be
-of no step at all.
+that state dicts have besides, and checksums of the states. An optimizer that takes the file over spoils the archive before its
+first step, and writes another one when it is closed. So a file without a sound one is of a run that was broken off, with states
+that may be of no step at all.
 """
 
 from __future__ import annotations
@@ -76,13 +76,15 @@ def close(self: Any) -> None:
         If the file can't be written, or was removed. The optimizer is as it was then, to be closed again, or saved.
     """
     file: MappedFile | None = self._model.file
-    if file is not None and self._barred != CLOSED:
+    if file is None:
+        return
+    if self._barred != CLOSED:
         saved = self.state_dict(copy=False)
         contents = _contents(saved, _checksums(_numbers(saved["state"], self._model.parameters)))
         with file.finishing() as stream:
             write(stream, *contents)
         self._barred = CLOSED  # before anybody else may have the file
-        file.let_go()
+    file.let_go()  # here, for an interrupt may have come before the last time
 
 
 def _close_unasked(stand_in: Any) -> None:

@@ -197,6 +197,10 @@ class Plan:
         known = 0 if gradients is None else id(gradients)
         return free(launch(self._address, known, scale, self._count[0] if count is None else count, token, phases))
 
+    def is_last(self, token: int) -> bool:
+        """Whether nobody else has called since."""
+        return bool(self._header["token"][0] == token)
+
     def write_gradients(self, vectors: Mapping[Parameter, NDArray[Any]], token: int) -> None:
         """Take note of where gradients lie, as vectors that spans take.
 

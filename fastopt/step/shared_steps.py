@@ -159,7 +159,7 @@ class SharedStepping(Stepping):
         """The norm of all gradients, without a step, by a message that is told from one of a step."""
         groups = self._model.active
         with self._allreduce.telling_failure([_length_of_norms(groups)], self._compare(description, "norm")):
-            norms = self._squares(grads).norms
+            norms = np.array(self._norms(grads)[:-1])
             self._allreduce.same = OF_NORM
             _, shared = self._allreduce([np.zeros(1), squared(norms)])
         return math.hypot(*rooted(shared))

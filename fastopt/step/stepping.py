@@ -249,23 +249,26 @@ class Stepping:
 
     def norm(self, description: Description, grads: Any) -> float:
         """The norm of all gradients, without a step."""
-        return float(self._squares(grads).norm[0])
+        return self._norms(grads)[-1]
 
-    def _squares(self, grads: Any) -> Plan:
-        """A plan that has the norms of all groups."""
+    def _norms(self, grads: Any) -> list[float]:
+        """The norms of the gradients of each group, and then that of all."""
         groups = self._model.active
+        norms: list[float] = []
 
         def run(plan: Plan, found: Any, token: int) -> int:
             ended = plan.call(steps.SQUARES, token, 1.0, found)
             if ended == steps.OUT_OF_RANGE:
                 clipping.look_again(plan, groups, self._model.vectors(grads, "grads"), 1.0)
-            return steps.DONE if ended == steps.OUT_OF_RANGE else ended
+                ended = steps.DONE
+            norms[:] = [*plan.norms.tolist(), *plan.norm.tolist()]
+            return ended if plan.is_last(token) else steps.INTERRUPTED  # by who asked for those of other gradients
 
         plans = self._of_norms
         if plans is None or self._changes.of_plan:
             plans = self._of_norms = self._plans_of(clipping.squares_pass, groups)
         plans.run(grads, "grads", run)
-        return plans.prepared()
+        return norms
 
     def _plans_of(self, pass_of: PassOf, groups: Sequence[Group], counter: NDArray[Any] | None = None) -> Plans:
         """Plans of a pass of its own over some groups, which count their calls."""

@@ -337,22 +337,25 @@ def test_so_it_does_where_the_system_reads_less_at_once_than_was_asked_for(tmp_p
         fastopt.Adam(params, state_path=path)
 
 
-def test_an_interrupt_at_the_end_leaves_no_optimizer_that_steps_what_others_may_have(tmp_path, monkeypatch):
-    opt = fastopt.Adam(np.ones(5), state_path=tmp_path / "states")
+@pytest.mark.parametrize("is_let_go", [False, True])
+def test_an_interrupt_at_the_end_leaves_no_optimizer_that_steps_what_others_may_have(is_let_go, tmp_path, monkeypatch):
+    opt = fastopt.Adam(params := np.ones(5), state_path=(path := tmp_path / "states"))
     file = opt._model.file
     let_go = file.let_go
 
-    def interrupted_after():
-        let_go()
+    def interrupted_there():
+        if is_let_go:
+            let_go()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(file, "let_go", interrupted_after)
+        patch.setattr(file, "let_go", interrupted_there)
         with pytest.raises(KeyboardInterrupt):
             opt.close()
     with refused(RuntimeError, "closed"):
         opt.step(np.ones(5))
     opt.close()
+    assert fastopt.Adam(params, state_path=path).step_count == 0
 
 
 def test_a_file_that_was_removed_meanwhile_is_missed(tmp_path):

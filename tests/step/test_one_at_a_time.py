@@ -1,6 +1,6 @@
 """An optimizer takes one step at a time: what another thread asks for meanwhile is refused, by whatever way it would write."""
 
-import os
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -86,14 +86,31 @@ def test_nobody_adds_or_takes_while_another_thread_adds(monkeypatch):
     assert w.tolist() == [-3.0] * 3
 
 
-def test_a_forked_child_need_not_wait_for_threads_of_its_parent(monkeypatch):
+def test_a_forked_child_need_not_wait_for_threads_of_its_parent():
+    turn = Turn()
+
+    def entered():
+        with turn:
+            return b"entered"
+
     with ThreadPoolExecutor(1) as pool:
-        pool.submit((turn := Turn()).__enter__).result()
-    with refused(RuntimeError, "another thread takes a step"), turn:
-        pass
-    monkeypatch.setattr(os, "getpid", lambda: 0)
-    with turn:
-        pass
+        pool.submit(turn.__enter__).result()
+        with refused(RuntimeError, "another thread takes a step"):
+            entered()
+        assert in_a_fork(entered) == b"entered"
+
+
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_threads_of_a_forked_child_are_refused_as_those_of_its_parent_are(is_inside):
+    turn = Turn()
+
+    def told():
+        with turn, ThreadPoolExecutor(1) as pool, refused(RuntimeError, "another thread takes a step"):
+            pool.submit(turn.__enter__).result()
+        return b"refused"
+
+    with turn if is_inside else contextlib.nullcontext():
+        assert in_a_fork(told) == b"refused"
 
 
 @pytest.mark.parametrize("method", ["step", "accumulate"])
@@ -125,6 +142,23 @@ def test_a_norm_is_what_it_is_though_a_signal_handler_has_changed_what_steps_do(
 
     monkeypatch.setattr(Plan, "write_gradients", interrupted)
     assert opt.norm(np.full((2, 3), 2.0).T) == np.sqrt(24)
+
+
+@pytest.mark.parametrize("size", [5.0, 5e200])
+def test_a_norm_is_not_that_of_what_a_signal_handler_asks_for(size, monkeypatch):
+    opt = fastopt.SGD(np.zeros(4))
+    opt.step(np.ones(4))
+    opt.norm(np.ones(4))  # whose plan is taken again
+    call = Plan.call
+
+    def interrupted(*arguments):
+        ended = call(*arguments)
+        monkeypatch.undo()
+        assert opt.norm(np.full(4, size)) == 2 * size
+        return ended
+
+    monkeypatch.setattr(Plan, "call", interrupted)
+    assert opt.norm(np.ones(4)) == 2
 
 
 def test_memory_of_a_copy_is_taken_again_when_that_is_no_more():
