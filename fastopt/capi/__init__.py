@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba import types
@@ -350,15 +351,17 @@ def exported_norm(dtype: np.dtype[Any]) -> str:
 
 
 def _for_c(compiled: Any, name: str, kinds: Sequence[str]) -> str:
-    inner = compiled.native_name.removeprefix("cfunc.")
+    inner, code = compiled.native_name.removeprefix("cfunc."), str(compiled.inspect_llvm())
+    # Pointers have types before LLVM 17.
+    of_result, of_exception, *_ = [str(each.type) for each in llvm.parse_assembly(code).get_function(inner).arguments]
     arguments = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(kinds))
     wrapper = f"""
 define i32 @{name}({arguments}) {{
   %result = alloca i32
-  %exception = alloca ptr
-  %ignored = call i32 @{inner}(ptr %result, ptr %exception, {arguments})
-  %status = load i32, ptr %result
+  %exception = alloca {of_exception.removesuffix("*")}
+  %ignored = call i32 @{inner}({of_result} %result, {of_exception} %exception, {arguments})
+  %status = load i32, {of_result} %result
   ret i32 %status
 }}
 """
-    return str(compiled.inspect_llvm()) + wrapper
+    return code + wrapper

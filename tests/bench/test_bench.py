@@ -222,6 +222,7 @@ def test_contenders_take_the_same_whole_steps(name):
     np.testing.assert_allclose(thetas[1], thetas[0], rtol=4e-6)  # PyTorch divides by the norm plus 1e-6
 
 
+@pytest.mark.peers
 def test_whole_steps_are_printed(capsys):
     training.main(["--size", "1000", "--rounds", "2"])
     printed = capsys.readouterr().out

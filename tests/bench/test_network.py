@@ -24,7 +24,9 @@ def test_the_gradient_descends():
     assert all(np.isfinite(g).all() for g in after)
 
 
-@pytest.mark.parametrize("contender", network.CONTENDERS)
+@pytest.mark.parametrize(
+    "contender", [pytest.param(each, marks=[pytest.mark.peers] * each.startswith("PyTorch")) for each in network.CONTENDERS]
+)
 def test_every_contender_steps(contender):
     params, grads, fill = network.network(8)
     before = [p.copy() for p in params]
@@ -37,6 +39,7 @@ def test_every_contender_steps(contender):
     assert network.timed(contender, 8, 0.01)["iteration"] > 0.0
 
 
+@pytest.mark.peers
 def test_adam_is_the_same_for_all():
     paths = {}
     for name in (network.OURS, network.NUMPY, "PyTorch fused"):
