@@ -235,8 +235,14 @@ def _object_code(name: str, source: str, cpu: str | None) -> bytes:
     is_own = cpu in (None, "native")  # which is the C compiler's name for it
     name_of_cpu, features = (llvm.get_host_cpu_name(), get_host_cpu_features()) if is_own else (cpu, "")
     machine = target.create_target_machine(cpu=name_of_cpu, features=features, opt=3, reloc="pic", codemodel="default")
-    passes = llvm.create_new_module_pass_manager()
-    passes.add_global_dead_code_eliminate_pass()
-    passes.add_strip_dead_prototype_pass()
-    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
+    if hasattr(llvm, "create_module_pass_manager"):  # until llvmlite 0.44
+        passes = llvm.create_module_pass_manager()
+        passes.add_global_dce_pass()
+        passes.add_strip_dead_prototypes_pass()
+        passes.run(module)
+    else:
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_global_dead_code_eliminate_pass()
+        passes.add_strip_dead_prototype_pass()
+        passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
     return bytes(machine.emit_object(module))
