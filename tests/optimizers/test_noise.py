@@ -91,18 +91,27 @@ def test_no_noise_comes_twice_after_a_step_that_was_taken_and_interrupted(monkey
     assert_same_bits(steps(opt, theta, 1), steps(other, twin, 2))
 
 
-def test_noise_that_an_interrupt_has_left_half_drawn_is_drawn_again():
-    theta, twin = np.zeros(1000), np.zeros(1000)
-    opt, other = fastopt.NoisySGD(theta), fastopt.NoisySGD(twin)
+def before_the_second_draw(opt, happen):
+    """Let something happen when noise is drawn for the second time."""
     generator, drawn = opt._generator, []
 
     def standard_normal(size):
         drawn.append(size)
         if len(drawn) == 2:
-            raise KeyboardInterrupt
+            happen()
         return generator.standard_normal(size)
 
     opt._generator = SimpleNamespace(bit_generator=generator.bit_generator, standard_normal=standard_normal)
+
+
+def test_noise_that_an_interrupt_has_left_half_drawn_is_drawn_again():
+    theta, twin = np.zeros(1000), np.zeros(1000)
+    opt, other = fastopt.NoisySGD(theta), fastopt.NoisySGD(twin)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    before_the_second_draw(opt, interrupt)
     with pytest.raises(KeyboardInterrupt):
         opt.step(np.zeros(1000))
     assert_same_bits(steps(opt, theta, 1), steps(other, twin, 2))
@@ -112,16 +121,12 @@ def test_noise_that_an_interrupt_has_left_half_drawn_is_drawn_again():
 def test_a_signal_handler_may_step_while_noise_is_drawn(is_refused):
     theta, twin = np.zeros(1000), np.zeros(1000)
     opt, other = fastopt.NoisySGD(theta), fastopt.NoisySGD(twin)
-    generator, drawn = opt._generator, []
 
-    def standard_normal(size):
-        drawn.append(size)
-        if len(drawn) == 2:
-            with contextlib.suppress(ValueError):
-                opt.step(np.zeros(3 if is_refused else 1000))
-        return generator.standard_normal(size)
+    def handler():
+        with contextlib.suppress(ValueError):
+            opt.step(np.zeros(3 if is_refused else 1000))
 
-    opt._generator = SimpleNamespace(bit_generator=generator.bit_generator, standard_normal=standard_normal)
+    before_the_second_draw(opt, handler)
     opt.step(np.zeros(1000))
     assert_same_bits(steps(opt, theta, 2), steps(other, twin, 3 if is_refused else 4))
 
